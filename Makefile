@@ -1,0 +1,61 @@
+# Every habit of the project has a target here; `make` alone lists them.
+.DEFAULT_GOAL := help
+SHELL := /bin/sh
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export DVC_NO_ANALYTICS := 1
+RAW ?=
+
+.PHONY: help setup run test test-all lint format bench repro lock clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(READY) ## make .venv and install everything from the lock
+
+$(READY): requirements-dev.lock pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	test -x $(BIN)/uv || $(BIN)/python -m pip install --quiet uv
+	$(BIN)/uv pip sync --quiet --compile-bytecode requirements-dev.lock
+	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
+	touch $(READY)
+
+run: $(READY) ## ingest, train, predict and report; RAW=DIR for real batches (training/ and prediction/)
+ifeq ($(RAW),)
+	WAFER_STORAGE=$${WAFER_STORAGE:-data/demo} $(BIN)/python -m flows
+else
+	$(BIN)/python -m flows --raw "$(RAW)"
+endif
+
+test: $(READY) ## the quick tests, in random order on two processes
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+test-all: $(READY) ## all tests, the slow ones too
+	$(BIN)/python -m pytest -n 2
+
+lint: $(READY) ## format, lint, types, and whether the lock is current and free of addresses
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python .ci/locks.py
+
+format: $(READY) ## format and mend what can be mended
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(READY) ## speed as ratios on this machine
+	$(BIN)/python -m bench
+
+repro: $(READY) ## rerun the study that dvc.yaml describes
+	$(BIN)/dvc repro
+
+lock: $(READY) ## resolve the dependencies anew into the two lock files
+	$(BIN)/python .ci/locks.py --write
+
+clean: ## remove what the tools made; data stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

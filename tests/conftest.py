@@ -1,0 +1,64 @@
+"""What every test may use: real small things, started here and stopped again."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+from wafer.intake.embedded import embedded_server, wait_until_stopped
+from wafer.settings import Settings
+
+REPOSITORY = Path(__file__).parents[1]
+ENVIRONMENT = ("WAFER_STORAGE", "WAFER_STATE", "WAFER_JOBS", "MONGODB_URL", "MLFLOW_TRACKING_URI", "PREFECT_API_URL")
+
+
+@pytest.fixture(scope="session")
+def real_wafers() -> Path:
+    """The folder of real batches: training/, prediction/, malformed/, agreement/; skips where there is none.
+
+    Found through WAFER_REAL_DATA, else beside the checkout.
+    """
+    beside = REPOSITORY.parent / "shared" / "wafers"
+    folder = Path(os.environ.get("WAFER_REAL_DATA") or beside)
+    if not (folder / "training").is_dir():
+        pytest.skip(f"no real batches: {folder}/training is not there (set WAFER_REAL_DATA)")
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test sees the places that the user's environment names."""
+    for name in ENVIRONMENT:
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="session")
+def mongodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """A real database server for the whole run of tests; take a database name of your own."""
+    folder = tmp_path_factory.mktemp("mongodb")
+    with embedded_server(folder) as url:
+        yield url
+    assert wait_until_stopped(folder)
+
+
+@pytest.fixture
+def settings(mongodb_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
+    """Settings with a storage folder and a database of the test's own."""
+    name = f"test_{abs(hash(request.node.nodeid)):x}"
+    return Settings.read(storage_url=str(tmp_path / "data"), mongodb_url=mongodb_url, mongodb_database=name, jobs=1)
+
+
+@pytest.fixture(scope="session")
+def small_params(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A parameter file with which the whole job takes seconds: small batches, few trees, few folds."""
+    content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    content["deliver"] |= {"training_batches": 6, "prediction_batches": 2, "wafers": 40}
+    content["fit"] |= {"trees": 20, "search_budget": 1, "search_folds": 2, "calibration_folds": 2, "max_clusters": 3}
+    content["fit"] |= {"reference_window": 40, "min_cluster_faults": 4}
+    content["evaluate"] |= {"folds": 2, "repeats": 1, "permutations": 1}
+    content["gate"] |= {"canary_low": 0.0, "canary_high": 1.0}
+    file = tmp_path_factory.mktemp("params") / "params.yaml"
+    file.write_text(yaml.safe_dump(content))
+    return file

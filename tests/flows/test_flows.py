@@ -1,0 +1,119 @@
+"""The flows on a real, temporary Prefect server: the main job, and what a person sees when something is wrong."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
+from prefect.testing.utilities import prefect_test_harness
+
+from flows.ingest import ingest
+from flows.predict import predict
+from flows.train import train
+from tests.conftest import REPOSITORY
+from wafer import steps
+from wafer.errors import DeliveryError, RegistryError
+from wafer.params import read_params
+from wafer.registry import Registry
+from wafer.settings import Settings
+from wafer.storage import read_json
+
+pytestmark = pytest.mark.xdist_group("prefect")
+
+
+@pytest.fixture(scope="module")
+def prefect_server() -> Iterator[None]:
+    """One server for the module."""
+    with (
+        prefect_test_harness(server_startup_timeout=180),
+        temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
+    ):
+        yield
+
+
+@pytest.fixture
+def storage(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """The environment names the test's own storage and database, as for a real run."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("WAFER_STORAGE", settings.storage_url)
+    monkeypatch.setenv("MONGODB_URL", settings.mongodb_url or "")
+    monkeypatch.setenv("MONGODB_DATABASE", settings.mongodb_database)
+    monkeypatch.setenv("WAFER_JOBS", "1")
+    return Settings.read()
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path) -> None:
+    """Ingest, train and predict: reports, a champion, and each accepted wafer scored once in its batch's order."""
+    raw = Path(steps.deliver(storage, read_params(small_params).deliver).training).parent
+    assert ingest(str(raw / "training"), "training").accepted == 6
+    report = train(str(small_params))
+    page = Path(report.page).read_text()
+    assert "<html" in page
+    champion = Registry(storage.tracking_uri, storage.artifact_root).champion()
+    assert champion is not None
+    assert champion.version == 1
+    predict(str(raw / "prediction"))
+    index = read_json(storage.area("reports") / "predictions.json")
+    assert len(index) == 2
+    for file in sorted((raw / "prediction").iterdir()):
+        scored = pd.read_csv(Path(str(storage.area("predictions"))) / file.name)
+        assert scored["Wafer"].tolist() == pd.read_csv(file).iloc[:, 0].tolist()
+        assert set(scored["model_version"]) == {1}
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_predicting_before_any_training_says_so(storage: Settings, tmp_path: Path, small_params: Path) -> None:
+    """Without a champion the prediction flow fails with the sentence that tells what to do."""
+    raw = steps.deliver(storage, read_params(small_params).deliver).prediction
+    with pytest.raises(RegistryError, match="run the training first"):
+        predict(raw)
+
+
+@pytest.mark.usefixtures("prefect_server")
+def test_a_missing_folder_is_an_error_of_the_delivery(storage: Settings) -> None:
+    """A folder that is not there is named."""
+    with pytest.raises(DeliveryError, match="no/such/folder"):
+        ingest("no/such/folder", "training")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("arguments", "environment", "message"),
+    [
+        (["flows.ingest", "--raw", "no/such/folder"], {}, "no/such/folder"),
+        (["flows.train", "--params", "no/such/params.yaml"], {}, "no/such/params.yaml is not a file"),
+        (["flows.train"], {"MONGODB_URL": "mongodb://127.0.0.1:9/"}, "no MongoDB server answers at 127.0.0.1:9"),
+        (["flows.predict", "--raw", "."], {"WAFER_JOBS": "none"}, "WAFER_JOBS"),
+    ],
+)
+def test_a_persons_mistake_ends_in_one_sentence(
+    arguments: list[str], environment: dict[str, str], message: str, tmp_path: Path
+) -> None:
+    """On the command line of a flow: exit status 2, one clear sentence, no traceback."""
+    env = {**os.environ, "WAFER_STORAGE": str(tmp_path), **environment}
+    done = subprocess.run(
+        [sys.executable, "-m", *arguments], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr + done.stdout
+
+
+def test_deployments_name_flows_that_exist() -> None:
+    """prefect.yaml's entrypoints are flows, each deployment is called `wafer`, and its schedules are inactive."""
+    import yaml
+
+    deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
+    flows = {"flows/ingest.py:ingest": ingest, "flows/train.py:train": train, "flows/predict.py:predict": predict}
+    assert [d["entrypoint"] for d in deployments] == list(flows)
+    for deployment in deployments:
+        assert deployment["name"] == "wafer"
+        assert [s["active"] for s in deployment["schedules"]] == [False]
+        known = flows[deployment["entrypoint"]].parameters.properties
+        assert set(deployment.get("parameters", {})) <= known.keys(), json.dumps(deployment)

@@ -1,0 +1,143 @@
+"""The wafer database, against a real server."""
+
+import numpy as np
+import pytest
+
+from wafer.errors import StoreError
+from wafer.intake.store import BatchRecord, Conflict, IncomingBatch, Store, open_store
+from wafer.settings import Settings
+
+SENSORS = ["Sensor-1", "Sensor-2", "Sensor-3"]
+READINGS = np.array([[1.0, np.nan, 3.0], [0.1 + 0.2, -4.0, 1e-300]])
+
+
+def batch(digest: str = "d1", file: str = "a.csv", **changed: object) -> IncomingBatch:
+    values: dict[str, object] = {
+        "digest": digest,
+        "file": file,
+        "kind": "training",
+        "wafers": ["Wafer-2", "Wafer-1"],
+        "order": np.array([2, 1]),
+        "readings": READINGS,
+        "labels": np.array([-1, 1], dtype=np.int8),
+    }
+    return IncomingBatch(**{**values, **changed})  # type: ignore[arg-type]
+
+
+def test_readings_come_back_bit_for_bit_in_the_order_asked_for(settings: Settings) -> None:
+    """What went in comes out: every double, NaN for missing, the label and the production order."""
+    with open_store(settings) as store:
+        store.add(batch(), 1e-9)
+        frame = store.read_wafers(["Wafer-1", "Wafer-2"], SENSORS)
+    assert frame["wafer"].tolist() == ["Wafer-1", "Wafer-2"]
+    assert frame["order"].tolist() == [1, 2]
+    assert frame["label"].tolist() == [1, -1]
+    assert frame[SENSORS].to_numpy().tobytes() == READINGS[::-1].tobytes()
+
+
+def test_the_same_batch_twice_changes_nothing(settings: Settings) -> None:
+    """Storing a batch again gives the same record, collection and ledger."""
+    with open_store(settings) as store:
+        first = store.add(batch(), 1e-9)
+        counts = store.counts()
+        again = store.add(batch(), 1e-9)
+        assert again == first
+        assert store.counts() == counts == {"wafers": 2, "batches": 1, "predictions": 0}
+        assert store.batches("training") == [first]
+    assert first == BatchRecord("d1", "a.csv", "training", 1, ("Wafer-2", "Wafer-1"), 0, 0, ())
+
+
+def test_a_wafer_read_back_with_noise_is_a_repeat(settings: Settings) -> None:
+    """Readings within the agreed relative tolerance are the same wafer, and the first readings stay."""
+    noisy = READINGS * (1 + 1e-12)
+    with open_store(settings) as store:
+        store.add(batch(), 1e-9)
+        record = store.add(batch("d2", "b.csv", readings=noisy), 1e-9)
+        kept = store.read_wafers(["Wafer-2", "Wafer-1"], SENSORS)[SENSORS].to_numpy()
+    assert (record.repeats, record.conflicts, record.wafers) == (2, (), ("Wafer-2", "Wafer-1"))
+    assert kept.tobytes() == READINGS.tobytes()
+
+
+def test_a_label_that_comes_later_is_added(settings: Settings) -> None:
+    """A wafer first delivered without a label takes the label of a later file, also when that file comes twice."""
+    with open_store(settings) as store:
+        store.add(batch(kind="prediction", labels=None), 1e-9)
+        assert store.read_wafers(["Wafer-1"], SENSORS)["label"].isna().all()
+        records = [store.add(batch("d2", "b.csv"), 1e-9) for _ in range(2)]
+        assert store.read_wafers(["Wafer-2", "Wafer-1"], SENSORS)["label"].tolist() == [-1, 1]
+    assert [(r.repeats, r.labelled) for r in records] == [(2, 2), (2, 2)]
+
+
+@pytest.mark.parametrize(
+    ("changed", "expected"),
+    [
+        (
+            {"readings": READINGS * [[1, 1, 1], [1, 1.001, 1]]},
+            Conflict("Wafer-1", "b.csv", "a.csv", "Sensor-2", -4.0, -4.004),
+        ),
+        (
+            {"readings": np.array([READINGS[0], [np.nan, -4.0, 1e-300]])},
+            Conflict("Wafer-1", "b.csv", "a.csv", "Sensor-1", 0.1 + 0.2, None),
+        ),
+        ({"labels": np.array([-1, -1], dtype=np.int8)}, Conflict("Wafer-1", "b.csv", "a.csv", "label", 1, -1)),
+    ],
+    ids=["another reading", "a reading gone", "another label"],
+)
+def test_a_contradiction_turns_away_the_wafer_only(
+    settings: Settings, changed: dict[str, object], expected: Conflict
+) -> None:
+    """A wafer that comes again with another reading or label is named as a conflict, and the stored one stays."""
+    with open_store(settings) as store:
+        store.add(batch(), 1e-9)
+        record = store.add(batch("d2", "b.csv", **changed), 1e-9)
+        kept = store.read_wafers(["Wafer-2", "Wafer-1"], SENSORS)
+    assert record.conflicts == (expected,)
+    assert record.wafers == ("Wafer-2",)
+    assert kept[SENSORS].to_numpy().tobytes() == READINGS.tobytes()
+    assert kept["label"].tolist() == [-1, 1]
+
+
+def test_wafers_stored_before_a_crash_count_as_stored_in_the_rerun(settings: Settings) -> None:
+    """When the ledger's line is missing because the writer died, the rerun writes the line of an undisturbed run."""
+    with open_store(settings) as store:
+        undisturbed = store.add(batch(), 1e-9)
+        store._batches.delete_many({})
+        assert store.add(batch(), 1e-9) == undisturbed
+
+
+def test_predictions_replace_those_of_the_same_version(settings: Settings) -> None:
+    """Scoring a batch again with one version leaves one row a wafer; another version adds its own."""
+    row = {"Wafer": "Wafer-1", "Prediction": 1, "probability": 0.7, "cluster": 0, "model_version": 1}
+    with open_store(settings) as store:
+        for changed in ({}, {"probability": 0.8}, {"model_version": 2}):
+            store.add_predictions("d1", [{**row, **changed}])
+        found = store.predictions("d1").sort_values("model_version")
+    assert found[["model_version", "probability"]].to_numpy().tolist() == [[1.0, 0.8], [2.0, 0.7]]
+
+
+def test_a_wafer_that_the_database_lost_is_an_error(settings: Settings) -> None:
+    """Reading a wafer that is not there names it."""
+    with open_store(settings) as store, pytest.raises(StoreError, match="the first is Wafer-9"):
+        store.read_wafers(["Wafer-9"], SENSORS)
+
+
+def test_an_unreachable_server_is_told_in_one_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No server behind MONGODB_URL: the message names the address."""
+    monkeypatch.setattr("wafer.intake.store.MILLISECONDS_TO_CONNECT", 300)
+    settings = Settings.read(mongodb_url="mongodb://127.0.0.1:9/")
+    with (
+        pytest.raises(StoreError, match=r"no MongoDB server answers at 127\.0\.0\.1:9") as caught,
+        open_store(settings),
+    ):
+        pass
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 300
+
+
+def test_queries_have_their_indexes(settings: Settings) -> None:
+    """The indexes that the queries rely on exist under their names."""
+    with open_store(settings) as store:
+        assert isinstance(store, Store)
+        assert {"by_order", "by_label"} <= set(store._wafers.index_information())
+        assert "by_kind" in store._batches.index_information()
+        assert "by_batch" in store._predictions.index_information()

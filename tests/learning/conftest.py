@@ -1,0 +1,47 @@
+"""Small wafers that every test of this room may use."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+
+
+class Wafers(NamedTuple):
+    """A table of wafers, as a snapshot holds it."""
+
+    X: pd.DataFrame
+    y: NDArray[np.int64]
+    order: NDArray[np.int64]
+    batch: NDArray[np.str_]
+
+
+def make_wafers(wafers: int = 240, sensors: int = 24, faults: int = 30, seed: int = 0) -> Wafers:
+    """Drifting wafers in batches of 40; sensors 1 to 3 are higher on faulty wafers, the last is constant."""
+    chance = np.random.default_rng(seed)
+    order = np.arange(wafers) * 2 + 1
+    group = np.sign(chance.normal(size=wafers))
+    X = chance.normal(size=(wafers, sensors)) + np.linspace(0, 3, wafers)[:, None]
+    X[:, 4:8] += 4 * group[:, None]
+    y = np.full(wafers, -1)
+    y[chance.choice(wafers, faults, replace=False)] = 1
+    X[y == 1, :3] += 2.5
+    X[chance.random(X.shape) < 0.05] = np.nan
+    X[: wafers // 3, sensors - 2] = np.nan
+    X[:, sensors - 1] = 7.0
+    names = [f"Sensor-{number}" for number in range(1, sensors + 1)]
+    batch = np.array([f"batch_{number // 40:02d}.csv" for number in range(wafers)])
+    return Wafers(pd.DataFrame(X, columns=names), y, order, batch)
+
+
+@pytest.fixture(scope="session")
+def wafers() -> Wafers:
+    """240 drifting wafers of 24 sensors, 30 of them faulty."""
+    return make_wafers()
+
+
+@pytest.fixture(scope="session")
+def quick() -> dict[str, int]:
+    """Parameters with which a model is fitted in well under a second."""
+    return {"trees": 20, "search_budget": 1, "max_clusters": 4, "calibration_folds": 3, "reference_window": 60}

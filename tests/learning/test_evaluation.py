@@ -1,0 +1,120 @@
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+
+from wafer.errors import ParameterError
+from wafer.learning.evaluation import (
+    evaluate,
+    forward_scores,
+    forward_splits,
+    permuted_splits,
+    shuffled_scores,
+    shuffled_splits,
+)
+from wafer.learning.model import WaferModel
+
+Plain = make_pipeline(FunctionTransformer(np.nan_to_num), LogisticRegression(max_iter=500))
+
+
+def test_shuffled_splits_score_every_wafer_once_per_repeat(wafers: Any) -> None:
+    """In each repeat every wafer is scored once, by a model that has not seen it; faults are spread evenly."""
+    splits = shuffled_splits(wafers.y, folds=5, repeats=2)
+    assert [(split.repeat, split.fold) for split in splits] == [(r, str(f)) for r in range(2) for f in range(5)]
+    for repeat in range(2):
+        tested = np.concatenate([split.test for split in splits if split.repeat == repeat])
+        assert_array_equal(np.sort(tested), np.arange(240))
+    assert all(len(np.intersect1d(split.train, split.test)) == 0 for split in splits)
+    assert {int(np.sum(wafers.y[split.test] == 1)) for split in splits} == {6}
+
+
+def test_forward_splits_train_on_the_past_alone(wafers: Any) -> None:
+    """Each batch from the fourth on is scored by the batches before it, whatever the sequence of the rows."""
+    rows = np.random.default_rng(0).permutation(240)
+    splits = forward_splits(wafers.y[rows], wafers.order[rows], wafers.batch[rows], first_batch=4)
+    assert [split.fold for split in splits] == ["batch_03.csv", "batch_04.csv", "batch_05.csv"]
+    assert [len(split.train) for split in splits] == [120, 160, 200]
+    assert all(wafers.order[rows][s.train].max() < wafers.order[rows][s.test].min() for s in splits)
+
+
+def test_forward_leaves_out_batches_that_cannot_be_foreseen(wafers: Any) -> None:
+    """Before a fault has been seen there is nothing to learn from."""
+    labels = np.where(wafers.order < wafers.order[150], -1, wafers.y)
+    splits = forward_splits(labels, wafers.order, wafers.batch, first_batch=2)
+    assert [split.fold for split in splits] == ["batch_04.csv", "batch_05.csv"]
+
+
+def test_permuted_splits_keep_the_number_of_faults(wafers: Any) -> None:
+    """Labels are shuffled, another way in each repeat, and none is lost."""
+    splits = permuted_splits(wafers.y, permutations=2, folds=3)
+    assert [int(np.sum(split.labels == 1)) for split in splits] == [30] * 6
+    assert not np.array_equal(splits[0].labels, splits[3].labels)
+    assert not np.array_equal(splits[0].labels, wafers.y)
+
+
+def test_scores_of_any_classifier(wafers: Any) -> None:
+    """A plain scikit-learn pipeline is scored as it would be by hand."""
+    scores = shuffled_scores(Plain, wafers.X, wafers.y, None, folds=3, repeats=1)
+    assert list(scores.columns) == ["protocol", "repeat", "fold", "row", "label", "probability", "alarm"]
+    split = shuffled_splits(wafers.y, folds=3, repeats=1)[1]
+    by_hand = Plain.fit(wafers.X.iloc[split.train], wafers.y[split.train]).predict_proba(wafers.X.iloc[split.test])
+    found = scores[scores["fold"] == "1"]
+    assert_array_equal(found["probability"], by_hand[:, 1])
+    assert_array_equal(found["alarm"], by_hand[:, 1] > 0.5)
+    assert_array_equal(found["label"], wafers.y[found["row"]])
+
+
+def test_model_is_given_the_production_order(wafers: Any, quick: dict[str, int]) -> None:
+    """`WaferModel` is trained and asked with the order of its wafers, and its own threshold raises the alarms."""
+    scores = forward_scores(WaferModel(**quick), wafers.X, wafers.y, wafers.order, wafers.batch, first_batch=6)
+    train = np.flatnonzero(wafers.batch != "batch_05.csv")
+    model = WaferModel(**quick).fit(wafers.X.iloc[train], wafers.y[train], wafers.order[train])
+    expected = model.predict_proba(wafers.X.iloc[200:], wafers.order[200:])[:, 1]
+    assert_array_equal(scores["probability"], expected)
+    assert_array_equal(scores["alarm"], expected >= model.threshold_)
+
+
+def test_evaluation_finds_skill_and_the_canary_none(wafers: Any, quick: dict[str, int]) -> None:
+    """The three protocols come together; real labels are told apart, shuffled ones are not."""
+    calls: list[tuple[int, int]] = []
+    metrics, scores = evaluate(
+        WaferModel(**quick),
+        wafers.X,
+        wafers.y,
+        wafers.order,
+        wafers.batch,
+        folds=3,
+        repeats=1,
+        permutations=3,
+        progress=lambda done, total: calls.append((done, total)),
+    )
+    assert calls == [(n, 15) for n in range(1, 16)]
+    assert scores["protocol"].value_counts().to_dict() == {"permuted": 720, "shuffled": 240, "forward": 120}
+    assert (metrics["wafers"], metrics["faulty"]) == (240, 30)
+    assert metrics["shuffled"]["auc"] > 0.85
+    assert metrics["forward"]["auc"] > 0.85
+    assert 0.35 < metrics["permuted"]["auc"] < 0.65
+    assert set(metrics["permuted"]) == {"auc", "auc_low", "auc_high"}
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_scores(wafers: Any, quick: dict[str, int]) -> None:
+    """Two processes give bit by bit the scores of one."""
+    one, two = (
+        shuffled_scores(WaferModel(**quick), wafers.X, wafers.y, wafers.order, folds=2, repeats=1, n_jobs=jobs)
+        for jobs in (1, 2)
+    )
+    pd.testing.assert_frame_equal(one, two, check_exact=True)
+
+
+def test_impossible_evaluations_are_refused(wafers: Any) -> None:
+    """Labels other than -1 and 1, and more folds than faults, are refused with the numbers concerned."""
+    with pytest.raises(ParameterError, match=r"labels must be -1 \(good\) or 1 \(faulty\), got \[0, 1\]"):
+        shuffled_splits(np.array([0, 1]))
+    with pytest.raises(ParameterError, match="31 folds need as many faulty and as many good wafers, there are 30"):
+        shuffled_splits(wafers.y, folds=31)

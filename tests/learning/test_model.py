@@ -1,0 +1,156 @@
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.testing import assert_array_equal
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from wafer.errors import ModelError, ParameterError, TamperedError
+from wafer.learning.model import WaferModel
+
+EXPECTED_FAILURES = {
+    "check_classifiers_train": "predict follows the alarm policy's threshold, not the more probable class",
+}
+
+
+@parametrize_with_checks(
+    [WaferModel(trees=10, search_budget=1, max_clusters=2, calibration_folds=2)],
+    expected_failed_checks=lambda _: EXPECTED_FAILURES,
+)
+def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
+    """The model is an estimator as scikit-learn knows them."""
+    check(estimator)
+
+
+@pytest.fixture(scope="module")
+def fitted(wafers: Any, quick: dict[str, int]) -> WaferModel:
+    return WaferModel(**quick).fit(wafers.X, wafers.y, wafers.order)
+
+
+def test_learned_names(fitted: WaferModel, wafers: Any) -> None:
+    """Clusters, elbow and panel are told in frames, labels are -1 and 1."""
+    assert fitted.classes_.tolist() == [-1, 1]
+    assert fitted.clusters_["wafers"].sum() == 240
+    assert fitted.clusters_["faulty"].sum() == 30
+    assert set(fitted.clusters_["model"]) <= {"pooled", "random_forest", "xgboost"}
+    assert fitted.elbow_["k"].tolist() == [1, 2, 3, 4]
+    assert fitted.elbow_["chosen"].sum() == 1
+    assert 0 < fitted.threshold_ < 1
+    labels = fitted.predict(wafers.X, wafers.order)
+    alarm = fitted.predict_proba(wafers.X, wafers.order)[:, 1] >= fitted.threshold_
+    assert_array_equal(labels, np.where(alarm, 1, -1))
+    assert set(fitted.assign_clusters(wafers.X, wafers.order)) == set(fitted.clusters_["cluster"])
+
+
+@pytest.mark.parametrize("imputation", ["median", "knn"])
+def test_score_depends_on_readings_and_order_alone(wafers: Any, quick: dict[str, int], imputation: str) -> None:
+    """Alone, in its batch, in a shuffled batch, as numpy or as a frame: a wafer scores the same, bit by bit."""
+    model = WaferModel(imputation=imputation, **quick).fit(wafers.X, wafers.y, wafers.order)
+    whole = model.predict_proba(wafers.X, wafers.order)
+    rows = np.random.default_rng(0).permutation(240)
+    assert_array_equal(model.predict_proba(wafers.X.iloc[rows], wafers.order[rows]), whole[rows])
+    alone = [model.predict_proba(wafers.X.iloc[[row]], wafers.order[[row]])[0] for row in range(0, 240, 7)]
+    assert_array_equal(alone, whole[::7])
+    numbers = WaferModel(imputation=imputation, **quick).fit(wafers.X.to_numpy(), wafers.y, wafers.order)
+    assert_array_equal(numbers.predict_proba(wafers.X.to_numpy(), wafers.order), whole)
+    newest = model.predict_proba(wafers.X)
+    assert_array_equal(newest, model.predict_proba(wafers.X, np.full(240, 10**9)))
+
+
+def test_threads_and_repetition_give_the_same_bytes(
+    fitted: WaferModel, wafers: Any, quick: dict[str, int], tmp_path: Path
+) -> None:
+    """The same data and parameters give the same parts, with one thread and with three."""
+    again = WaferModel(n_jobs=3, **quick).fit(wafers.X, wafers.y, wafers.order)
+    assert again.save(tmp_path / "three") == fitted.save(tmp_path / "one")
+    assert (tmp_path / "three/manifest.json").read_bytes() == (tmp_path / "one/manifest.json").read_bytes()
+
+
+def test_loaded_model_is_the_saved_one(fitted: WaferModel, wafers: Any, tmp_path: Path) -> None:
+    """A loaded model gives the same probabilities, tables and parts as the one that was saved."""
+    digests = fitted.save(tmp_path / "saved")
+    loaded = WaferModel.load(tmp_path / "saved")
+    expected = fitted.predict_proba(wafers.X, wafers.order)
+    assert_array_equal(loaded.predict_proba(wafers.X, wafers.order), expected)
+    assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(wafers.X, wafers.order), expected)
+    assert loaded.get_params() == fitted.get_params()
+    assert loaded.threshold_ == fitted.threshold_
+    for name in ("elbow_", "clusters_", "panel_"):
+        pd.testing.assert_frame_equal(getattr(loaded, name), getattr(fitted, name), check_exact=True)
+    assert loaded.save(tmp_path / "again") == digests
+    kinds = {path.suffix for path in (tmp_path / "saved").iterdir()}
+    assert kinds <= {".json", ".npz"}
+
+
+def test_changed_parts_are_refused(fitted: WaferModel, tmp_path: Path) -> None:
+    """A part with other bytes, a missing part and a folder without a model are each refused by name."""
+    fitted.save(tmp_path)
+    part = tmp_path / "arrays.npz"
+    data = part.read_bytes()
+    part.write_bytes(data[:-1] + b"x")
+    with pytest.raises(TamperedError, match=r"arrays\.npz has SHA-256 .* was registered"):
+        WaferModel.load(tmp_path)
+    part.unlink()
+    with pytest.raises(ModelError, match=r"lacks the part arrays\.npz"):
+        WaferModel.load(tmp_path)
+    with pytest.raises(ModelError, match=r"is not a saved model: it has no manifest\.json"):
+        WaferModel.load(tmp_path / "nothing")
+    manifest = json.loads((tmp_path / "manifest.json").read_bytes())
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"parts": {"../x": "0"}}))
+    with pytest.raises(TamperedError, match=r"outside its folder: '\.\./x'"):
+        WaferModel.load(tmp_path)
+
+
+def test_sensors_are_matched_by_name(fitted: WaferModel, wafers: Any) -> None:
+    """Sensors in another sequence, with other columns between them, give the same probabilities."""
+    expected = fitted.predict_proba(wafers.X, wafers.order)
+    other = wafers.X[wafers.X.columns[::-1]].assign(note=1.0)
+    assert_array_equal(fitted.predict_proba(other, wafers.order), expected)
+
+
+def test_missing_sensors_are_named(fitted: WaferModel, wafers: Any) -> None:
+    """A frame that lacks sensors is refused with their names."""
+    with pytest.raises(ModelError, match=r"needs 24 sensors, the wafers lack 2: Sensor-2, Sensor-9$"):
+        fitted.predict_proba(wafers.X.drop(columns=["Sensor-2", "Sensor-9"]))
+    with pytest.raises(ModelError, match=r"lack 7: Sensor-1, Sensor-2, Sensor-3, Sensor-4, Sensor-5 and 2 more$"):
+        fitted.predict_proba(wafers.X.iloc[:, 7:])
+
+
+def test_one_class_is_refused(wafers: Any) -> None:
+    """Good wafers alone teach nothing about faults."""
+    with pytest.raises(ModelError, match=r"got one class alone: \[-1\]"):
+        WaferModel().fit(wafers.X, np.full(240, -1))
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [
+        ({"reference_window": 5}, "reference_window must be a whole number of at least 20, got 5"),
+        ({"trees": 0}, "trees must be a whole number of at least 1, got 0"),
+        ({"imputation": "mean"}, "imputation must be one of median, knn, got 'mean'"),
+        ({"max_missing": 1.5}, "max_missing must lie between 0 and 1, got 1.5"),
+        ({"alarm_rate_ceiling": 0.0}, "alarm_rate_ceiling must lie between 0 and 1, got 0.0"),
+    ],
+)
+def test_impossible_parameters_are_refused(parameters: dict[str, Any], message: str, wafers: Any) -> None:
+    """Each impossible parameter is named with what it must be."""
+    with pytest.raises(ParameterError, match=message):
+        WaferModel(**parameters).fit(wafers.X, wafers.y)
+
+
+@pytest.mark.parametrize("order", [[1, 2, 3], np.linspace(0, 1, 240)])
+def test_an_order_that_does_not_fit_is_refused(order: Any, wafers: Any, quick: dict[str, int]) -> None:
+    """Production order is one whole number per wafer."""
+    with pytest.raises(ModelError, match="order must be 240 whole numbers"):
+        WaferModel(**quick).fit(wafers.X, wafers.y, order)
+
+
+def test_two_wafers_are_enough(quick: dict[str, int]) -> None:
+    """One good and one faulty wafer make a model, which claims little."""
+    model = WaferModel(**quick).fit(np.array([[0.0, 1.0], [2.0, np.nan]]), [-1, 1], [1, 2])
+    probability = model.predict_proba(np.array([[0.0, 1.0], [np.nan, np.nan]]))[:, 1]
+    assert ((probability > 0.1) & (probability < 0.9)).all()

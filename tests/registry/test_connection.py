@@ -1,0 +1,72 @@
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from wafer.errors import RegistryError
+from wafer.registry import Registry
+from wafer.registry.connection import without_password
+from wafer.registry.provenance import describe_source
+
+
+def test_an_unreachable_server_is_refused_quickly():
+    """A server that nobody answers at is one clear sentence within seconds."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening: connections are refused
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        start = time.perf_counter()
+        with pytest.raises(RegistryError, match=f"the model registry at {uri} cannot be reached: .*refused"):
+            Registry(uri)
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "http://"])
+def test_an_address_that_cannot_be_used_is_named(uri):
+    """A folder, which MLflow no longer takes, and an address without a host are refused by name."""
+    with pytest.raises(RegistryError, match=uri):
+        Registry(uri)
+
+
+def test_a_file_that_is_no_database_is_one_clear_sentence(tmp_path):
+    """A broken database file is refused without a traceback of MLflow's."""
+    (tmp_path / "mlflow.db").write_text("this is no database, and long enough not to look like an empty one" * 20)
+    with pytest.raises(RegistryError, match=r"^the model registry at sqlite:.* could not .*$"):
+        Registry(f"sqlite:///{tmp_path}/mlflow.db").champion()
+
+
+@pytest.mark.slow
+def test_a_new_registry_is_made_in_silence(tmp_path):
+    """Making the database, with all its migrations, says nothing on the terminal."""
+    code = (
+        "from wafer.registry import Registry\n"
+        f"Registry('sqlite:///{tmp_path}/new/state/mlflow.db', '{tmp_path}/new/artifacts').champion()"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["new"]
+
+
+def test_a_password_is_never_shown():
+    """The address in messages hides its password."""
+    assert without_password("http://me:secret@host:5000/x") == "http://me:***@host:5000/x"
+    assert without_password("sqlite:////tmp/mlflow.db") == "sqlite:////tmp/mlflow.db"
+
+
+def test_the_source_is_described_with_git_and_without(tmp_path):
+    """Lineage names commit and cleanliness of a checkout; where there is none, the commit that was stamped."""
+    found = describe_source(tmp_path, stamped="abc123")
+    assert (found["git.commit"], found["git.dirty"]) == ("abc123", "unknown")
+    assert describe_source(tmp_path)["git.commit"] == "unknown"
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    file = Path(tmp_path, "a.txt")
+    file.write_text("1")
+    for command in (["init", "-q"], ["add", "a.txt"], ["commit", "-q", "-m", "first"]):
+        subprocess.run([*git, *command], check=True, timeout=30)
+    clean = describe_source(tmp_path)
+    assert (len(clean["git.commit"]), clean["git.dirty"]) == (40, "false")
+    file.write_text("2")
+    assert describe_source(tmp_path)["git.dirty"] == "true"
+    assert "library.scikit-learn" in clean

@@ -1,0 +1,298 @@
+import json
+import shutil
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+
+from wafer.errors import RegistryError, TamperedError
+from wafer.learning.model import WaferModel
+from wafer.registry import GateRules, Registry
+from wafer.registry.packaging import digest_folder, model_digest
+
+
+def logged_model(registry: Registry) -> Path:
+    """The folder in which MLflow keeps the only logged model."""
+    (folder,) = Path(str(registry.artifact_root)).glob("models/*/artifacts")
+    return folder
+
+
+def test_an_empty_registry_has_no_champion(registry):
+    """Before the first training there are no versions, no aliases, no champion and no decisions."""
+    assert (registry.champion(), registry.versions(), registry.aliases(), registry.ledger()) == (None, [], {}, [])
+
+
+def test_a_training_is_logged_whole(registry, model_folder, readings, make_scores, tmp_path):
+    """Params, metrics, scores, figures, files and lineage of a training can be read back; it is the challenger."""
+    note = tmp_path / "manifest.json"
+    note.write_text("{}")
+    version = registry.log_training(
+        params={"fit": {"trees": 5}, "seed": 0},
+        metrics={"forward": {"auc": 0.71, "confusion": {"tp": 3}}, "broken": float("nan"), "note": "text"},
+        scores=make_scores(2.0),
+        model_folder=model_folder,
+        example=readings.head(4),
+        figures={"elbow": Figure()},
+        files={"snapshot.json": note, "curve.csv": pd.DataFrame({"a": [1]})},
+        tags={"snapshot": "abc", "git": {"dirty": True}},
+    )
+    assert (version.version, version.stage, version.digest) == (1, "staging", model_digest(model_folder))
+    assert (version.tags["snapshot"], version.tags["git.dirty"]) == ("abc", "true")
+    assert registry.aliases() == {"challenger": 1}
+    assert registry.metrics(1) == {"forward.auc": 0.71, "forward.confusion.tp": 3.0}
+    pd.testing.assert_frame_equal(registry.scores(1), make_scores(2.0))
+    run = registry._client.get_run(version.run_id)
+    assert run.data.params == {"fit.trees": "5", "seed": "0"}
+    assert sorted(item.path for item in registry._client.list_artifacts(version.run_id)) == [
+        "curve.csv",
+        "elbow.png",
+        "model-digests.json",
+        "probe.parquet",
+        "scores.parquet",
+        "snapshot.json",
+    ]
+
+
+def test_the_first_version_becomes_champion(registry, log_training):
+    """The first version becomes champion, and the ledger says so."""
+    decision = registry.decide(log_training())
+    assert (decision.promoted, decision.challenger, decision.champion) == (True, 1, None)
+    assert decision.reason == "Version 1 is the first champion: forward ROC AUC 0.710, asked for is 0.000."
+    assert registry.aliases() == {"champion": 1}
+    assert registry.version("champion").stage == "production"
+    assert registry.ledger() == [decision]
+
+
+def test_a_first_version_below_the_minimum_is_refused(registry, log_training):
+    """A first version that does not reach the minimum is refused, and there is still no champion."""
+    decision = registry.decide(log_training(), GateRules(minimum_auc=0.8))
+    assert (decision.promoted, registry.champion()) == (False, None)
+    assert "there is still no champion: forward ROC AUC 0.710, asked for is 0.800" in decision.reason
+
+
+def test_a_worse_version_is_refused(registry, log_training):
+    """A version that is worse on the same wafers stays challenger; the champion stays in use, the ledger says why."""
+    registry.decide(log_training(2.0))
+    decision = registry.decide(log_training(0.0))
+    assert (decision.promoted, decision.challenger, decision.champion) == (False, 2, 1)
+    assert decision.comparison is not None
+    assert decision.comparison.wafers == 160
+    assert decision.reason.startswith("Version 2 was refused and version 1 stays champion: forward ROC AUC 0.")
+    assert registry.aliases() == {"champion": 1, "challenger": 2}
+    assert [version.stage for version in registry.versions()] == ["production", "staging"]
+    assert [line.promoted for line in registry.ledger()] == [True, False]
+
+
+def test_a_version_that_is_not_worse_replaces_the_champion(registry, log_training):
+    """A version that is not worse becomes champion; the one before is remembered as previous and archived."""
+    registry.decide(log_training(1.5))
+    decision = registry.decide(log_training(2.0))
+    assert (decision.promoted, decision.champion) == (True, 1)
+    assert registry.aliases() == {"champion": 2, "previous": 1}
+    assert [version.stage for version in registry.versions()] == ["archived", "production"]
+
+
+def test_a_refused_challenger_is_archived_by_the_next(registry, log_training):
+    """Only the newest challenger is staging."""
+    registry.decide(log_training(2.0))
+    registry.decide(log_training(0.0))
+    registry.decide(log_training(0.1))
+    assert [version.stage for version in registry.versions()] == ["production", "archived", "staging"]
+    assert registry.aliases() == {"champion": 1, "challenger": 3}
+
+
+def test_deciding_again_about_the_champion_changes_nothing(registry, log_training):
+    """A step that is run again after its version became champion gets the same decision and adds no line."""
+    version = log_training()
+    decision = registry.decide(version)
+    assert registry.decide(version) == decision
+    assert len(registry.ledger()) == 1
+
+
+def test_a_logged_version_without_decision_leaves_the_champion(registry, log_training):
+    """A training that dies between logging and deciding leaves the old champion in use, and the rerun completes."""
+    registry.decide(log_training(2.0))
+    log_training(2.0)
+    assert registry.champion().version == 1
+    assert registry.decide(log_training(2.0)).promoted
+    assert registry.aliases() == {"champion": 3, "previous": 1}
+
+
+def test_two_deciders_at_once_leave_one_champion_and_a_whole_ledger(registry, log_training):
+    """Two decisions at the same time are both in the ledger, and the champion is one of the two versions."""
+    registry.decide(log_training(2.0))
+    versions = [log_training(2.0), log_training(2.0)]
+    with ThreadPoolExecutor(2) as pool:
+        decisions = list(pool.map(registry.decide, versions))
+    assert registry.champion().version in (2, 3)
+    assert {line.challenger for line in registry.ledger()} == {1, 2, 3}
+    assert all(decision.promoted for decision in decisions)
+
+
+def test_rolling_back_restores_the_champion_before(registry, log_training):
+    """A rollback is one call, needs a reason, and stands in the ledger."""
+    registry.decide(log_training(2.0))
+    with pytest.raises(RegistryError, match="there is no previous champion to go back to"):
+        registry.rollback("too many alarms")
+    registry.decide(log_training(2.0))
+    with pytest.raises(RegistryError, match="a rollback needs a reason"):
+        registry.rollback(" ")
+    decision = registry.rollback("too many alarms")
+    assert (decision.kind, decision.challenger, decision.champion) == ("rollback", 1, 2)
+    assert registry.aliases() == {"champion": 1, "previous": 2}
+    assert [version.stage for version in registry.versions()] == ["production", "archived"]
+    assert registry.ledger()[-1] == decision
+
+
+def test_promoting_by_hand_needs_a_reason_and_a_whole_model(registry, log_training):
+    """A refused version can be promoted by hand, with a reason, and only if it loads as it was registered."""
+    registry.decide(log_training(2.0))
+    registry.decide(log_training(0.0))
+    assert registry.promote(2, "the old one misses a new kind of fault").promoted
+    assert registry.champion().version == 2
+    with pytest.raises(RegistryError, match="version 2 is the champion already"):
+        registry.promote(2, "again")
+
+
+def test_a_loaded_model_scores_as_the_saved_one(registry, log_training, model_folder, readings):
+    """A version that is loaded by number or by alias scores bit by bit as the model that was logged."""
+    registry.decide(log_training())
+    expected = WaferModel.load(model_folder).predict_proba(readings)
+    for which in (1, "1", "champion"):
+        np.testing.assert_array_equal(registry.load(which).predict_proba(readings), expected)
+
+
+def test_fetching_gives_the_parts_and_nothing_else(registry, log_training, model_folder, tmp_path):
+    """The fetched folder holds exactly the files of the saved model."""
+    log_training()
+    assert digest_folder(registry.fetch(1, tmp_path / "model")) == digest_folder(model_folder)
+
+
+def test_any_changed_file_of_a_model_is_refused(registry, log_training):
+    """Each file of a registered model, changed by one byte, cut, or gone, is refused and named."""
+    log_training()
+    folder = logged_model(registry)
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    assert len(files) > 8
+    for file in files:
+        name = file.relative_to(folder).as_posix()
+        content = file.read_bytes()
+        for changed in (content[:-1] + bytes([content[-1] ^ 1]), content[:-1]):
+            file.write_bytes(changed)
+            with pytest.raises(TamperedError, match=f"version 1 of 'wafer': {name} is not what was registered"):
+                registry.load(1)
+        file.unlink()
+        with pytest.raises(TamperedError, match=f"version 1 of 'wafer': {name} is missing"):
+            registry.load(1)
+        file.write_bytes(content)
+    registry.load(1)
+
+
+def test_an_added_file_is_refused(registry, log_training):
+    """A file that was slipped into a registered model is refused and named."""
+    log_training()
+    (logged_model(registry) / "artifacts" / "model" / "more.npz").write_bytes(b"")
+    with pytest.raises(TamperedError, match=r"more\.npz was not there when the model was registered"):
+        registry.load(1)
+
+
+def test_a_changed_list_of_digests_is_refused(registry, log_training):
+    """Changing a file and its digest in the list is noticed too: the list's own digest is kept with the version."""
+    version = log_training()
+    listing = Path(str(registry.artifact_root)) / version.run_id / "artifacts" / "model-digests.json"
+    listing.write_text(json.dumps(json.loads(listing.read_text()), indent=1))
+    with pytest.raises(TamperedError, match=r"model-digests\.json is not what was registered"):
+        registry.load(1)
+
+
+def test_a_tampered_challenger_is_refused_by_the_gate(registry, log_training):
+    """A version whose files were changed does not become champion, and the decision says why."""
+    log_training()
+    (logged_model(registry) / "artifacts" / "model" / "manifest.json").write_text("{}")
+    decision = registry.decide(1)
+    assert not decision.promoted
+    assert "artifacts/model/manifest.json is not what was registered" in decision.reason
+
+
+def test_a_model_that_scores_otherwise_is_refused_by_the_gate(registry, model_folder, readings, make_scores, tmp_path):
+    """The probe wafers must score as they did when the version was logged."""
+    version = registry.log_training(
+        params={}, metrics={}, scores=make_scores(2.0), model_folder=model_folder, example=readings.head(4)
+    )
+    probe = Path(str(registry.artifact_root)) / version.run_id / "artifacts" / "probe.parquet"
+    stored = pd.read_parquet(probe)
+    stored.assign(probability=stored["probability"] + 0.01).to_parquet(probe, index=False)
+    loads, scores_alike = registry.verify(1)
+    assert (loads.passed, scores_alike.passed, scores_alike.value) == (True, False, pytest.approx(0.01))
+
+
+def test_an_unknown_version_is_one_clear_sentence(registry, log_training):
+    """Asking for a version that is not there names those that are."""
+    log_training()
+    for which in (7, "7", "nobody"):
+        with pytest.raises(RegistryError, match=f"the model registry has no version {which!r} of 'wafer', only: 1"):
+            registry.load(which)
+
+
+def test_scores_without_wafer_ids_are_refused(registry, log_training, make_scores):
+    """Scores that cannot be compared later are refused before anything is logged."""
+    with pytest.raises(RegistryError, match="scores cannot be registered without the column 'wafer'"):
+        log_training(scores=make_scores(2.0).drop(columns="wafer"))
+    assert registry.versions() == []
+
+
+def test_logging_and_deciding_say_nothing_on_the_terminal(registry, log_training, capfd):
+    """MLflow's own messages do not reach the user."""
+    registry.decide(log_training(2.0))
+    registry.decide(log_training(2.0))
+    assert capfd.readouterr() == ("", "")
+
+
+def test_logging_a_training_is_fast(log_training):
+    """Logging costs far less than six seconds, because no requirement is inferred by importing the model."""
+    log_training()
+    start = time.perf_counter()
+    log_training()
+    assert time.perf_counter() - start < 6
+
+
+def test_the_registry_is_whole_in_another_place(registry, log_training, tmp_path):
+    """Another process that opens the same database finds versions, champion and ledger."""
+    decision = registry.decide(log_training())
+    again = Registry(registry.tracking_uri, registry.artifact_root)
+    assert asdict(again.champion()) == asdict(registry.champion())
+    assert again.ledger() == [decision]
+
+
+def test_mlflow_itself_can_serve_a_version(registry, log_training, readings, model_folder):
+    """The logged model works through MLflow's own loader, for those who serve it that way."""
+    import mlflow
+
+    version = log_training()
+    source = registry._client.get_model_version("wafer", str(version.version)).source
+    served = mlflow.pyfunc.load_model(source).predict(readings.head(3))
+    model = WaferModel.load(model_folder)
+    assert served.columns.tolist() == ["Prediction", "probability", "cluster"]
+    assert served["Prediction"].tolist() == model.predict(readings.head(3)).tolist()
+    np.testing.assert_array_equal(served["probability"], model.predict_proba(readings.head(3))[:, 1])
+
+
+def test_a_missing_model_folder_is_one_clear_sentence(registry, readings, make_scores, tmp_path):
+    """A folder that holds no saved model is named."""
+    with pytest.raises(RegistryError, match=r"is no saved model: it has no manifest\.json"):
+        registry.log_training(
+            params={}, metrics={}, scores=make_scores(1.0), model_folder=tmp_path, example=readings.head(2)
+        )
+
+
+def test_vanished_artefacts_are_one_clear_sentence(registry, log_training):
+    """Where the artefacts are gone, loading says so without a traceback of MLflow's."""
+    log_training()
+    shutil.rmtree(str(registry.artifact_root))
+    with pytest.raises(RegistryError, match=r"the model registry at sqlite:.* could not fetch the model of version 1"):
+        registry.load(1)

@@ -1,0 +1,139 @@
+"""A small training and delivery, in the files that reports are made from."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from upath import UPath
+
+from wafer.intake.snapshot import Snapshot, _manifest_digest, _values_digest, write_snapshot
+from wafer.learning.evaluation import evaluate
+from wafer.learning.model import WaferModel
+
+SENSORS = [f"Sensor-{number}" for number in range(1, 21)]
+WAFERS, BATCH = 240, 40
+
+
+@pytest.fixture(scope="session")
+def wafers() -> pd.DataFrame:
+    """240 wafers in six batches; every eighth is faulty and reads high on Sensor-3; Sensor-20 comes with batch four."""
+    chance = np.random.default_rng(0)
+    values = chance.normal(size=(WAFERS, len(SENSORS)))
+    values[::8, 2] += 2.0
+    values[:, 4] = 7.0
+    values[:, 6] += np.arange(WAFERS) / 40
+    values[:, 8] = values[:, 7] + 0.1 * values[:, 8]
+    values[chance.random(values.shape) < 0.03] = np.nan
+    values[: 3 * BATCH, 19] = np.nan
+    table = pd.DataFrame(values, columns=SENSORS)
+    numbers = np.arange(WAFERS)
+    table.insert(0, "wafer", pd.Series([f"Wafer-{number + 1}" for number in numbers], dtype="str"))
+    table.insert(1, "order", numbers.astype(np.int64) + 1)
+    batches = [f"Wafer_{number // BATCH + 1:02d}012020_080000.csv" for number in numbers]
+    table.insert(2, "batch", pd.Series(batches, dtype="str"))
+    table.insert(3, "label", np.where(numbers % 8 == 0, 1, -1).astype(np.int8))
+    return table
+
+
+@pytest.fixture(scope="session")
+def model(wafers: pd.DataFrame) -> WaferModel:
+    recipe = WaferModel(trees=10, search_budget=1, search_folds=2, calibration_folds=2, max_clusters=3)
+    return recipe.fit(wafers[SENSORS], wafers["label"].to_numpy(), order=wafers["order"].to_numpy())
+
+
+@pytest.fixture(scope="session")
+def evaluated(model: WaferModel, wafers: pd.DataFrame) -> tuple[dict, pd.DataFrame]:
+    return evaluate(
+        WaferModel(**{**model.get_params(), "max_clusters": 1}),
+        wafers[SENSORS],
+        wafers["label"].to_numpy(),
+        wafers["order"].to_numpy(),
+        wafers["batch"].to_numpy(object),
+        folds=2,
+        repeats=1,
+        permutations=1,
+        first_batch=4,
+    )
+
+
+@pytest.fixture(scope="session")
+def ingest_report() -> dict:
+    reason = {"line": None, "column": None, "expected": "", "got": ""}
+    turned_away = [{"rule": "file_name", "message": f"reason {number} <b>", **reason} for number in range(7)]
+    warned = [{"rule": "empty_sensor", "message": "Sensor-20 holds no reading", **reason}]
+    return {
+        "kind": "prediction",
+        "files": 3,
+        "accepted": 2,
+        "quarantined": 1,
+        "quarantined_by_rule": {"file_name": 1},
+        "known_batches": 0,
+        "wafers": 80,
+        "wafers_stored": 80,
+        "duplicates": 0,
+        "conflicts": 0,
+        "wafers_dropped": 0,
+        "labels_added": 0,
+        "batches": [
+            {"file": "bad.csv", "verdict": "quarantined", "reasons": turned_away, "warnings": []},
+            {"file": "first.csv", "verdict": "accepted", "reasons": [], "warnings": warned, "wafers": 40},
+            {"file": "second.csv", "verdict": "accepted", "reasons": [], "warnings": warned, "wafers": 40},
+        ],
+    }
+
+
+@pytest.fixture(scope="session")
+def predictions(model: WaferModel, wafers: pd.DataFrame) -> pd.DataFrame:
+    scored = wafers.tail(80)
+    readings, order = scored[SENSORS], scored["order"].to_numpy()
+    return pd.DataFrame(
+        {
+            "batch": np.repeat(["first", "second"], 40),
+            "Wafer": scored["wafer"].to_numpy(),
+            "Prediction": model.predict(readings, order=order),
+            "probability": model.predict_proba(readings, order=order)[:, 1],
+            "cluster": model.assign_clusters(readings, order=order),
+            "model_version": 3,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def places(tmp_path_factory, wafers, model, evaluated, ingest_report, predictions) -> dict[str, str]:
+    """Every file that a notebook asks for, by the name of its parameter."""
+    folder = tmp_path_factory.mktemp("outputs")
+    manifest = {
+        "batches": [{"digest": "0", "file": name, "wafers": BATCH} for name in wafers["batch"].unique()],
+        "wafers": len(wafers),
+        "faulty": int((wafers["label"] == 1).sum()),
+        "sensors": SENSORS,
+        "values_sha256": _values_digest(wafers),
+    }
+    snapshot = write_snapshot(Snapshot(_manifest_digest(manifest), manifest, wafers), UPath(folder / "snapshot"))
+    model.save(folder / "model")
+    metrics, scores = evaluated
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    scores.to_parquet(folder / "scores.parquet", index=False)
+    (folder / "ingest.json").write_text(json.dumps(ingest_report))
+    check = {"name": "minimum ROC AUC", "passed": True, "value": 0.7, "limit": 0.0, "text": "0.7, asked for is 0"}
+    decision = {"challenger": 1, "champion": None, "promoted": True, "reason": "Version 1 is it.", "checks": [check]}
+    (folder / "decision.json").write_text(json.dumps(decision))
+    (folder / "predictions").mkdir()
+    for name, part in predictions.groupby("batch"):
+        part.drop(columns="batch").to_csv(folder / "predictions" / f"{name}.csv", index=False)
+    return {
+        "snapshot": str(snapshot),
+        "model": str(folder / "model"),
+        "metrics": str(folder / "metrics.json"),
+        "scores": str(folder / "scores.parquet"),
+        "decision": str(folder / "decision.json"),
+        "ingest_report": str(folder / "ingest.json"),
+        "predictions": str(folder / "predictions"),
+    }
+
+
+@pytest.fixture(scope="session")
+def notebooks() -> Path:
+    return Path(__file__).parents[2] / "notebooks"

@@ -1,0 +1,235 @@
+import ast
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pytest
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+from wafer.errors import ReportError
+from wafer.reporting.notebooks import known_parameters, read_notebook, run_notebook
+
+PARAMETERS = {
+    "training": ("snapshot", "model", "metrics", "scores", "decision"),
+    "prediction": ("predictions", "ingest_report", "model", "batches"),
+    "data_quality": ("snapshot", "ingest_report"),
+    "exploration": ("snapshot", "model", "sensors_shown"),
+}
+PICTURES = {"training": 6, "prediction": 2, "data_quality": 3, "exploration": 3}
+
+
+def given(name: str, places: dict[str, str]) -> dict[str, str]:
+    return {parameter: places[parameter] for parameter in PARAMETERS[name] if parameter in places}
+
+
+@pytest.fixture
+def write_notebook(tmp_path):
+    def write(*cells: str, tagged: int = 1) -> Path:
+        """A notebook `small` whose first `tagged` cells are tagged as parameters."""
+        notebook = new_notebook(cells=[new_markdown_cell("# Small"), *map(new_code_cell, cells)])
+        notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+        for cell in notebook.cells[1 : 1 + tagged]:
+            cell.metadata["tags"] = ["parameters"]
+        folder = tmp_path / "notebooks"
+        folder.mkdir(exist_ok=True)
+        (folder / "small.ipynb").write_text(nbformat.writes(notebook))
+        return folder
+
+    return write
+
+
+def test_every_notebook_is_known_here(notebooks):
+    """No notebook escapes these tests."""
+    assert sorted(file.stem for file in notebooks.glob("*.ipynb")) == sorted(PARAMETERS)
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_notebooks_are_stored_without_outputs(name, notebooks):
+    """A notebook in git holds no output, no execution count, and names the kernel that papermill asks for."""
+    notebook = read_notebook(name, notebooks)
+    nbformat.validate(notebook)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    assert [(cell.outputs, cell.execution_count) for cell in code] == [([], None)] * len(code)
+    assert (notebook.metadata.kernelspec.name, notebook.metadata.kernelspec.language) == ("python3", "python")
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_notebooks_have_one_parameters_cell(name, notebooks):
+    """Exactly one cell is tagged `parameters`, and it assigns the documented names and nothing else."""
+    assert known_parameters(read_notebook(name, notebooks), name) == PARAMETERS[name]
+
+
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_notebooks_define_nothing(name, notebooks):
+    """Notebooks call the library: no function, no class, no lambda."""
+    source = "\n".join(cell.source for cell in read_notebook(name, notebooks).cells if cell.cell_type == "code")
+    kinds = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)
+    assert [type(node).__name__ for node in ast.walk(ast.parse(source)) if isinstance(node, kinds)] == []
+
+
+def test_an_unknown_parameter_is_refused_before_running(write_notebook, tmp_path):
+    """A misspelt parameter is named with the known ones, and nothing is run or written."""
+    folder = write_notebook("snapshot = ''\nmodel: str = ''", f"open({str(tmp_path / 'ran')!r}, 'w').close()")
+    message = "notebook 'small' has no parameter 'snapshto', only: snapshot, model"
+    with pytest.raises(ReportError, match=message):
+        run_notebook("small", {"snapshto": "x"}, tmp_path / "out", notebooks=folder)
+    assert not (tmp_path / "ran").exists()
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("tagged", [0, 2])
+def test_a_notebook_needs_exactly_one_parameters_cell(write_notebook, tmp_path, tagged):
+    """Without a parameters cell, or with two, a notebook is refused: papermill would run it on its defaults."""
+    folder = write_notebook("a = 1", "b = 2", tagged=tagged)
+    with pytest.raises(ReportError, match=f"must have exactly one cell tagged `parameters`, got {tagged}"):
+        run_notebook("small", {}, tmp_path / "out", notebooks=folder)
+
+
+def test_an_unknown_notebook_names_those_there_are(write_notebook, tmp_path):
+    """Asking for a notebook that is not there names those that are."""
+    with pytest.raises(ReportError, match=r"there is no notebook 'smal' in .*, only: small"):
+        run_notebook("smal", {}, tmp_path, notebooks=write_notebook("a = 1"))
+
+
+def test_a_failing_notebook_is_kept(write_notebook, tmp_path, capfd):
+    """When a cell fails the executed notebook stays, with what came before, and the error carries the cell's own."""
+    folder = write_notebook("depth = 1", "print('so far')", "1 / 0", "print('never')")
+    message = "notebook 'small' failed in the cell that starts with '1 / 0': ZeroDivisionError: division by zero"
+    with pytest.raises(ReportError, match=message):
+        run_notebook("small", {"depth": 2}, tmp_path / "out", notebooks=folder)
+    kept = nbformat.read(tmp_path / "out" / "small.ipynb", as_version=4)
+    texts = [output.get("text") or output.get("ename") for cell in kept.cells for output in cell.get("outputs", [])]
+    assert "so far\n" in texts
+    assert "ZeroDivisionError" in texts
+    assert "never\n" not in texts
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_dead_kernel_is_one_clear_sentence(write_notebook, tmp_path, caplog):
+    """A notebook whose process dies is reported as such, and is kept."""
+    folder = write_notebook("a = 1", "import os\nos._exit(3)")
+    with pytest.raises(ReportError, match="notebook 'small' failed because its kernel died"):
+        run_notebook("small", {}, tmp_path / "out", notebooks=folder)
+    assert (tmp_path / "out" / "small.ipynb").exists()
+
+
+def test_parameters_reach_the_cells_and_progress_is_told(write_notebook, tmp_path, capfd, monkeypatch):
+    """Parameters keep their types, files get the caller's name, each cell is counted, nobody's profile is used."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "home"))
+    folder = write_notebook("names = []\nrate = 0.0", "print(sorted(names), rate * 2)")
+    seen = []
+    report = run_notebook(
+        "small",
+        {"names": ["b", "a"], "rate": 0.25},
+        tmp_path / "out",
+        stem="named",
+        notebooks=folder,
+        progress=lambda done, total: seen.append((done, total)),
+    )
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == ["named.html", "named.ipynb"]
+    assert "['a', 'b'] 0.5" in Path(str(report.notebook)).read_text()
+    assert "['a', 'b'] 0.5" in re.sub(r"&#39;", "'", Path(str(report.page)).read_text())
+    assert seen[-1] == (4, 4)
+    assert capfd.readouterr() == ("", "")
+    assert [path for path in (tmp_path / "home").rglob("*") if path.is_file()] == []
+
+
+def test_a_report_can_be_written_to_a_bucket(write_notebook):
+    """The folder of a report may be remote."""
+    from upath import UPath
+
+    folder = UPath("memory://reports")
+    report = run_notebook("small", {"a": 2}, folder, notebooks=write_notebook("a = 1", "a"))
+    assert report.page == folder / "small.html"
+    assert "<title>Small</title>" in report.page.read_text()
+
+
+class Addresses(HTMLParser):
+    """What a page would load, and its pictures' descriptions."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.descriptions: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note what the tag would load."""
+        found = dict(attrs)
+        address = found.get("src") or (found.get("href") if tag == "link" else None)
+        if address:
+            self.loaded.append(address[:30])
+        if tag == "img":
+            self.descriptions.append(found.get("alt") or "")
+
+
+def check_page(page: Path, pictures: int) -> None:
+    """The page loads nothing from anywhere, describes its pictures, shows no error, and is of a size to be mailed."""
+    text = page.read_text()
+    seen = Addresses()
+    seen.feed(text)
+    assert [address for address in seen.loaded if not address.startswith("data:")] == []
+    assert re.findall(r"""(?:url\(\s*['"]?|@import\s+['"])(https?:[^'")]*)""", text) == []
+    assert len(seen.descriptions) == pictures
+    assert all(len(text) > 20 and "No description" not in text for text in seen.descriptions)
+    assert "Traceback" not in text
+    assert "Figure(" not in text
+    assert len(text) < 6_000_000
+
+
+def test_the_training_report_runs_and_works_offline(places, notebooks, tmp_path):
+    """The training notebook runs top to bottom on its parameters, and its page is self-contained."""
+    report = run_notebook("training", given("training", places), tmp_path, notebooks=notebooks)
+    page = Path(str(report.page))
+    check_page(page, PICTURES["training"])
+    assert "Version 1 is <strong>in use</strong> from now on." in page.read_text()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", PARAMETERS)
+def test_every_report_shows_its_plots_in_a_browser(name, places, notebooks, tmp_path):
+    """Each notebook runs top to bottom; in a browser without network its page is full of plots, not blank."""
+    report = run_notebook(name, given(name, places), tmp_path, notebooks=notebooks)
+    check_page(Path(str(report.page)), PICTURES[name])
+    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if browser is None:
+        pytest.skip("no Chromium on this machine: the page was not looked at")
+    picture = tmp_path / "page.png"
+    subprocess.run(
+        [
+            browser,
+            "--headless",
+            "--no-sandbox",
+            "--disable-gpu",
+            "--disable-background-networking",
+            "--host-resolver-rules=MAP * ~NOTFOUND",
+            f"--user-data-dir={tmp_path / 'profile'}",
+            "--window-size=1100,5000",
+            f"--screenshot={picture}",
+            f"file://{report.page}",
+        ],
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    from matplotlib.image import imread
+
+    pixels = imread(picture)[:, :, :3]
+    strips = np.array_split(pixels, 20)
+    assert sum(float(strip.std()) > 0.02 for strip in strips) >= 10
+
+
+@pytest.mark.slow
+def test_reports_can_be_made_without_decision_alarms_or_wafers(places, notebooks, tmp_path):
+    """A study without decision, and a delivery of which nothing could be scored, give whole reports too."""
+    training = {**given("training", places), "decision": ""}
+    report = run_notebook("training", training, tmp_path, notebooks=notebooks)
+    assert "No decision about its use was taken" in Path(str(report.page)).read_text()
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    prediction = {**given("prediction", places), "predictions": str(empty)}
+    check_page(Path(str(run_notebook("prediction", prediction, tmp_path, notebooks=notebooks).page)), 2)

@@ -1,0 +1,117 @@
+import io
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from wafer.learning.decision import Policy
+from wafer.reporting import plots, sensors, style
+from wafer.reporting.display import show_plot, show_table
+
+
+def png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png")
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="session")
+def figures(model, evaluated, wafers, predictions) -> dict[str, Figure]:
+    metrics, scores = evaluated
+    return {
+        **plots.training_figures(model, scores, metrics),
+        "probabilities": plots.plot_probabilities(predictions),
+        "alarm_rates": plots.plot_alarm_rates(pd.DataFrame({"batch": ["a"], "wafers": [40], "alarms": [3]})),
+        "missing": sensors.plot_missing(wafers),
+        "drift": sensors.plot_drift(wafers),
+        "labels": sensors.plot_labels(wafers),
+        "sensors": sensors.plot_sensors(wafers, ["Sensor-3", "Sensor-20"]),
+        "groups": sensors.plot_groups(wafers),
+        "embedding": sensors.plot_embedding(wafers, np.arange(len(wafers)) % 3),
+    }
+
+
+def test_every_plot_has_a_title_and_named_axes(figures):
+    """Every panel says what it shows: a title on the figure's first panel, a label on both axes of each."""
+    for name, figure in figures.items():
+        panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
+        assert panels[0].get_title(loc="left"), name
+        assert figure.axes[-1].get_xlabel() or figure.axes[-1].get_ylabel(), name
+        assert len(png(figure)) > 5_000, name
+
+
+def test_plots_leave_nothing_behind(evaluated):
+    """Drawing changes no global setting and leaves no open figure behind."""
+    before = dict(mpl.rcParams)
+    plots.plot_roc(evaluated[1])
+    assert dict(mpl.rcParams) == before
+    assert plt.get_fignums() == []
+
+
+def test_plots_are_the_same_each_time(evaluated):
+    """The same scores give the same picture, byte by byte."""
+    assert png(plots.plot_forward(evaluated[1])) == png(plots.plot_forward(evaluated[1]))
+
+
+def test_pairs_can_be_told_apart_in_grey():
+    """Good and faulty, shuffled and forward differ in lightness; protocols differ in line and marker too."""
+
+    def lightness(colour: str) -> float:
+        red, green, blue = (value**2.2 for value in to_rgb(colour))
+        return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+    assert lightness(style.GOOD) - lightness(style.FAULTY) > 0.3
+    shuffled, forward = style.PROTOCOLS["shuffled"], style.PROTOCOLS["forward"]
+    assert lightness(forward["color"]) - lightness(shuffled["color"]) > 0.2
+    for key in ("linestyle", "marker"):
+        assert len({protocol[key] for protocol in style.PROTOCOLS.values()}) == 3
+
+
+def test_counts_stand_in_the_plots(evaluated, figures):
+    """Legends and titles say how many wafers they are about."""
+    texts = [text.get_text() for text in figures["roc.png"].axes[0].get_legend().get_texts()]
+    assert any("240 wafers, 30 faulty" in text for text in texts)
+    assert figures["labels"].axes[0].get_title(loc="left") == "30 faulty of 240 wafers (12.5 %)"
+
+
+def test_empty_input_is_said_and_not_an_error(evaluated):
+    """Plots of nothing say that there is nothing."""
+    nothing = evaluated[1].head(0)
+    made = [
+        plots.plot_roc(nothing),
+        plots.plot_precision_recall(nothing),
+        plots.plot_calibration(nothing),
+        plots.plot_forward(nothing),
+        plots.plot_threshold(nothing, Policy()),
+        plots.plot_probabilities(pd.DataFrame(columns=["Prediction", "probability"])),
+        plots.plot_alarm_rates(pd.DataFrame(columns=["batch", "wafers", "alarms"])),
+    ]
+    assert all(len(png(figure)) > 1_000 for figure in made)
+
+
+def test_many_batches_stay_readable():
+    """Of a thousand batches only some are named."""
+    batches = pd.DataFrame({"batch": [f"Wafer_{n}.csv" for n in range(1000)], "wafers": 100, "alarms": 5})
+    assert len(plots.plot_alarm_rates(batches).axes[0].get_xticks()) <= 30
+
+
+def test_tables_escape_what_was_delivered():
+    """A file name with markup in it cannot change the page."""
+    shown = show_table(pd.DataFrame({"file": ["<script>x</script>"]})).data
+    assert "<script>" not in shown
+    assert "&lt;script&gt;" in shown
+
+
+def test_long_tables_are_cut_and_say_so():
+    """A table of 5,000 rows shows the first and says how many more there are; an empty one says that it is."""
+    assert "… and 4,990 more rows." in show_table(pd.DataFrame({"a": range(5000)}), limit=10).data
+    assert show_table(pd.DataFrame(), nothing="No alarm.").data == "<p>No alarm.</p>"
+
+
+def test_pictures_carry_their_description(figures):
+    """A picture in a notebook has a text for those who do not see it."""
+    assert show_plot(figures["elbow.png"], "the elbow").alt == "the elbow"

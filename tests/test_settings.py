@@ -1,0 +1,65 @@
+"""Places and secrets from the environment."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from wafer.errors import SettingsError
+from wafer.settings import Settings, prepare_environment
+
+
+def test_with_nothing_set_everything_is_embedded_below_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The defaults: outputs in data/, embedded state in data/state, SQLite for MLflow."""
+    monkeypatch.chdir(tmp_path)
+    settings = Settings.read()
+    assert Path(str(settings.storage)) == tmp_path / "data"
+    assert settings.state == tmp_path / "data" / "state"
+    assert settings.tracking_uri == f"sqlite:///{tmp_path}/data/state/mlflow/mlflow.db"
+    assert settings.mongodb_url is None
+
+
+def test_the_environment_and_a_dotenv_file_are_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Variables come from the environment first, then from .env; an empty one counts as unset."""
+    monkeypatch.chdir(tmp_path)
+    Path(".env").write_text("WAFER_STORAGE=/from/dotenv\nMLFLOW_TRACKING_URI=http://mlflow:5000\n")
+    monkeypatch.setenv("WAFER_STORAGE", "/from/environment")
+    monkeypatch.setenv("MONGODB_URL", "")
+    settings = Settings.read()
+    assert settings.storage_url == "/from/environment"
+    assert settings.tracking_uri == "http://mlflow:5000"
+    assert settings.artifact_root is None
+    assert settings.mongodb_url is None
+
+
+def test_a_study_uses_no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Whatever servers the environment names, a study is embedded."""
+    for name in ("MONGODB_URL", "MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+        monkeypatch.setenv(name, "http://production")
+    settings = Settings.study(tmp_path, tmp_path / "state")
+    assert (settings.mongodb_url, settings.mlflow_url, settings.prefect_url) == (None, None, None)
+
+
+def test_a_value_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message says which variable, what was wrong and what came."""
+    monkeypatch.setenv("WAFER_JOBS", "many")
+    with pytest.raises(SettingsError, match=r"WAFER_JOBS: .*integer.*'many'"):
+        Settings.read()
+
+
+def test_state_cannot_lie_in_a_bucket() -> None:
+    """With storage in S3 a local folder for embedded state must be named."""
+    with pytest.raises(SettingsError, match="WAFER_STATE must name a local folder"):
+        _ = Settings.read(storage_url="s3://bucket/wafer").state
+
+
+def test_prefects_home_follows_the_storage(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Prefect's home lies with the other embedded state, unless it is set already."""
+    monkeypatch.setenv("WAFER_STORAGE", str(tmp_path))
+    monkeypatch.delenv("PREFECT_HOME", raising=False)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    prepare_environment()
+    assert os.environ["PREFECT_HOME"] == str(tmp_path / "state" / "prefect")
+    os.environ["PREFECT_HOME"] = "mine"
+    prepare_environment()
+    assert os.environ["PREFECT_HOME"] == "mine"

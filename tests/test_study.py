@@ -1,0 +1,88 @@
+"""The steps as DVC runs them: apart from production, with a database of their own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from tests.conftest import REPOSITORY
+from wafer import study
+
+ALL = (
+    ("deliver",),
+    ("ingest-training", "snapshot"),
+    ("fit",),
+    ("evaluate",),
+    ("ingest-training", "ingest-prediction", "predict"),
+)
+
+
+def run(names: tuple[str, ...], storage: Path, params: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "wafer.steps", *names, "--storage", str(storage), "--params", str(params)]
+    return subprocess.run(
+        command, cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+    )
+
+
+def test_a_study_leaves_results_and_no_state(tmp_path: Path, small_params: Path) -> None:
+    """The whole study, though the environment names a production database: outputs only."""
+    for names in ALL:
+        done = run(names, tmp_path, small_params, MONGODB_URL="mongodb://127.0.0.1:9/", WAFER_JOBS="1")
+        assert done.returncode == 0, done.stderr
+    metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
+    assert metrics.keys() == {"shuffled", "forward", "permuted", "wafers", "faulty", "clusters"}
+    assert metrics["wafers"] == 240
+    places = ["models", "predictions", "quarantine", "raw", "reports", "snapshot"]
+    assert sorted(p.name for p in tmp_path.iterdir()) == places
+    for file in sorted((tmp_path / "raw" / "prediction").iterdir()):
+        scored = pd.read_csv(tmp_path / "predictions" / file.name)
+        assert scored.columns.tolist() == ["Wafer", "Prediction", "probability", "cluster", "model_version"]
+        assert scored["Wafer"].tolist() == pd.read_csv(file).iloc[:, 0].tolist()
+        assert set(scored["Prediction"]) <= {-1, 1}
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("fit",), "expected exactly one folder, got 0"),
+        (("ingest-training",), "raw/training"),
+        (("evaluate",), "expected exactly one folder, got 0"),
+    ],
+)
+def test_a_step_without_its_inputs_says_what_is_missing(
+    names: tuple[str, ...], message: str, tmp_path: Path, small_params: Path
+) -> None:
+    """Exit status 2 and one sentence, no traceback, nothing left behind."""
+    done = run(names, tmp_path, small_params)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_the_stages_run_known_steps_and_depend_on_the_library() -> None:
+    """Each stage of dvc.yaml runs known steps, depends on wafer/, and follows from files of those before it."""
+    stages = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"]
+    params = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
+    made: set[str] = set()
+    for name, stage in stages.items():
+        command = stage["cmd"].split()
+        assert command[:3] == ["python", "-m", "wafer.steps"], name
+        assert set(command[3:]) <= set(study.NAMES), name
+        assert "wafer" in stage["deps"], name
+        assert set(stage.get("params", [])) <= params.keys(), name
+        for dependency in stage["deps"]:
+            if dependency.startswith("data/"):
+                assert any(dependency == m or dependency.startswith(f"{m}/") for m in made), (name, dependency)
+            else:
+                assert (REPOSITORY / dependency).exists(), (name, dependency)
+        outputs = [*stage.get("outs", []), *stage.get("metrics", []), *stage.get("plots", [])]
+        paths = [next(iter(o)) if isinstance(o, dict) else o for o in outputs]
+        assert all(path.startswith("data/repro/") for path in paths), name
+        made |= set(paths)
+    assert tuple(tuple(s["cmd"].split()[3:]) for s in stages.values()) == ALL

@@ -1,0 +1,240 @@
+"""The file-level agreement as the reader needs it, and what the header of one file makes of it."""
+
+import bisect
+import csv
+import datetime
+import itertools
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal
+
+import pyarrow as pa
+import pyarrow.csv as pacsv
+
+from wafer.errors import AgreementError
+
+Kind = Literal["training", "prediction"]
+
+WAFER = "wafer"
+LABEL = "label"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that is not as agreed in a file.
+
+    `line` counts from 1, which is the header; a finding about one wafer always has its line.
+    """
+
+    line: int | None = None
+    column: str | None = None
+    expected: str | None = None
+    got: str | None = None
+
+
+Findings = dict[str, list[Finding]]
+
+# a line with more commas than this is not taken apart: its fields alone would fill the memory
+WIDEST = 100_000
+
+
+@dataclass(frozen=True)
+class Form:
+    """What one delivered file should look like; read from the `form` section of a suite's `meta`.
+
+    `wafer` and `label` hold the names that the id and the label column may have, the usual one first (`label` is empty
+    where none is agreed); `sensors` the sensors in their order; `stamps` finds the date and the time stamp in a file's
+    name, `stamp_format` reads both, joined by a line; `wafer_id` fits a whole id and has a group `number`; `labels`
+    maps the agreed spellings to -1 (good) and 1 (faulty); `max_bytes` is the size above which a file is not parsed;
+    `listed` is how many findings of one rule are told one by one.
+    """
+
+    wafer: tuple[str, ...]
+    sensors: tuple[str, ...]
+    label: tuple[str, ...]
+    stamps: re.Pattern[str]
+    stamp_format: str
+    wafer_id: re.Pattern[str]
+    labels: Mapping[str, int]
+    max_bytes: int
+    listed: int = 50
+    ignore_spaces: bool = True
+    _headers: dict[bytes, "Header"] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def of(cls, meta: Mapping[str, Any], max_bytes: int, listed: int) -> "Form":
+        """The form that `meta` describes.
+
+        Raises:
+            AgreementError: a key is missing, unknown or of no use.
+        """
+        known = {"wafer", "sensors", "label", "stamps", "stamp_format", "wafer_id", "labels", "ignore_spaces"}
+        for key in sorted(meta.keys() ^ known):
+            raise AgreementError(f"meta.form.{key}: {'unknown key' if key in meta else 'missing'}")
+        if not meta["wafer"] or not meta["sensors"]:
+            raise AgreementError("meta.form: at least one name for the wafer's id and one sensor are needed")
+        if {WAFER, LABEL} & set(meta["sensors"]) or len(set(meta["sensors"])) != len(meta["sensors"]):
+            raise AgreementError("meta.form.sensors: each name once, and none of them 'wafer' or 'label'")
+        if not set(meta["labels"].values()) <= {-1, 1}:
+            raise AgreementError("meta.form.labels: a spelling maps to -1 (good) or 1 (faulty)")
+        return cls(
+            wafer=tuple(meta["wafer"]),
+            sensors=tuple(meta["sensors"]),
+            label=tuple(meta["label"]),
+            stamps=_pattern("stamps", meta["stamps"], {"date", "time"}),
+            stamp_format=meta["stamp_format"],
+            wafer_id=_pattern("wafer_id", meta["wafer_id"], {"number"}),
+            labels=dict(meta["labels"]),
+            max_bytes=max_bytes,
+            listed=listed,
+            ignore_spaces=meta["ignore_spaces"],
+        )
+
+    @cached_property
+    def stamp_lengths(self) -> tuple[int, int]:
+        """How many digits the date and the time stamp have."""
+        date, time = (len(datetime.datetime(2020, 1, 1).strftime(part)) for part in self.stamp_format.split("_"))
+        return date, time
+
+    @cached_property
+    def columns(self) -> tuple[str, ...]:
+        """The table's columns in their order: wafer, the sensors, and label where one is agreed."""
+        return (WAFER, *self.sensors, *((LABEL,) if self.label else ()))
+
+    def told(self, column: str) -> str:
+        """The name by which a person knows a column of the table."""
+        if column == WAFER:
+            return next((name for name in self.wafer if name), column)
+        return self.label[0] if column == LABEL else column
+
+    @cached_property
+    def _columns_by_name(self) -> dict[str, str]:
+        names = {self._plain(name): WAFER for name in self.wafer}
+        names |= {self._plain(name): LABEL for name in self.label}
+        return names | {self._plain(name): name for name in self.sensors}
+
+    def _plain(self, name: str) -> str:
+        return name.replace(" ", "") if self.ignore_spaces else name
+
+    def column(self, name: str, place: int) -> str | None:
+        """The table's column that a header's `name` means, None for an unknown one; no name can only be the first."""
+        if not name and place:
+            return None
+        return self._columns_by_name.get(self._plain(name))
+
+    def header(self, line: bytes) -> "Header":
+        """What the first `line` of a file says; remembered where it is as agreed, since most files share it."""
+        if (known := self._headers.get(line)) is not None:
+            return known
+        header = read_header(line.decode(), self)
+        if header.complete and not header.findings and len(self._headers) < 16:
+            self._headers[line] = header
+        return header
+
+
+def _pattern(key: str, text: str, groups: set[str]) -> re.Pattern[str]:
+    try:
+        pattern = re.compile(text)
+    except re.error as error:
+        raise AgreementError(f"meta.form.{key}: {error}, got {text!r}") from error
+    if not groups <= pattern.groupindex.keys():
+        raise AgreementError(f"meta.form.{key}: needs the groups {', '.join(sorted(groups))}, got {text!r}")
+    return pattern
+
+
+@dataclass(frozen=True)
+class Header:
+    """The header of one file against the form.
+
+    `width` is its number of fields; `places` maps each agreed column found to its place; `complete` says that none is
+    missing; `findings` are by fact.
+    """
+
+    width: int
+    places: Mapping[str, int]
+    complete: bool
+    findings: Mapping[str, list[Finding]]
+
+    @cached_property
+    def read_options(self) -> pacsv.ReadOptions:
+        """Options for the lines after the header, which is not read again; one thread, since files are many."""
+        names = [f"?{place}" for place in range(self.width)]
+        for column, place in self.places.items():
+            names[place] = column
+        return pacsv.ReadOptions(column_names=names, use_threads=False, block_size=1 << 22)
+
+    @cached_property
+    def convert_options(self) -> pacsv.ConvertOptions:
+        """Options for a strict parse: readings are float64, empty means missing, ids and labels stay text."""
+        text = {WAFER, LABEL}
+        return pacsv.ConvertOptions(
+            column_types={column: pa.string() if column in text else pa.float64() for column in self.places},
+            include_columns=list(self.places),
+            null_values=[""],
+            strings_can_be_null=False,
+        )
+
+
+def read_header(text: str, form: Form) -> Header:
+    """Compare the header line `text` with the form: which column is missing, extra, doubled or out of place."""
+    width = text.count(",") + 1
+    names, broken = [], f"{width} columns"
+    if width <= WIDEST:
+        try:
+            names = next(csv.reader([text], strict=True), []) if '"' in text else text.split(",")
+            broken = text[:200]
+        except csv.Error as error:
+            broken = str(error)
+    first: dict[str, int] = {}
+    findings: Findings = {key: [] for key in ("columns_extra", "columns_doubled")}
+    for place, name in enumerate(names):
+        column = form.column(name, place)
+        if column is None:
+            findings["columns_extra"].append(Finding(1, name, None, f"column {place + 1}"))
+        elif column in first:
+            findings["columns_doubled"].append(Finding(1, name, "once", f"column {place + 1}"))
+        else:
+            first[column] = place
+    if not any(sensor in first for sensor in form.sensors):
+        expected = f"{form.told(WAFER)}, {form.sensors[0]}, …"
+        return Header(width, {}, False, {"header_unknown": [Finding(1, None, expected, broken)]})
+    places = {column: first[column] for column in form.columns if column in first}
+    missing = [column for column in form.columns if column not in first]
+    findings["columns_missing"] = [Finding(1, form.told(c), form.told(c), None) for c in missing]
+    findings["columns_misplaced"] = list(_misplaced(places, form))
+    return Header(len(names), places, not missing, {key: found for key, found in findings.items() if found})
+
+
+def _misplaced(places: Mapping[str, int], form: Form) -> Iterable[Finding]:
+    """The fewest columns that must move to bring the others into the agreed order."""
+    order = list(places)
+    staying = _longest_rising([places[column] for column in order])
+    for at, column in enumerate(order):
+        if at not in staying:
+            before = f"after {form.told(order[at - 1])}" if at else "first"
+            yield Finding(1, form.told(column), before, f"column {places[column] + 1}")
+
+
+def _longest_rising(values: list[int]) -> set[int]:
+    """The indices of a longest rising subsequence of `values` (patience sorting)."""
+    if all(a < b for a, b in itertools.pairwise(values)):
+        return set(range(len(values)))
+    tops: list[int] = []
+    indices: list[int] = []
+    previous: list[int] = []
+    for at, value in enumerate(values):
+        pile = bisect.bisect_left(tops, value)
+        previous.append(indices[pile - 1] if pile else -1)
+        if pile == len(tops):
+            tops.append(value)
+            indices.append(at)
+        else:
+            tops[pile], indices[pile] = value, at
+    kept = set()
+    at = indices[-1]
+    while at >= 0:
+        kept.add(at)
+        at = previous[at]
+    return kept

@@ -1,0 +1,199 @@
+"""What was turned away and why: the bytes of each rejected file beside its reasons, and single dropped wafers.
+
+An entry is `<file>` with `<file>.reasons.json`; the dropped wafers of an accepted file are `<file>.dropped.jsonl`, an
+object a line. The same bytes end once, however often they come; other bytes under the same name go beside them as
+`<stem>.<first 8 of the digest><ending>`.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from wafer.errors import DeliveryError
+from wafer.intake.batches import Delivery
+from wafer.intake.contract import Verdict
+from wafer.storage import AnyPath, is_local, read_json, write_bytes, write_json, write_text
+
+_REASONS = ".reasons.json"
+_DROPPED = ".dropped.jsonl"
+_LONGEST_NAME = 200
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One rejected file: where its bytes lie, the name it was delivered under, and its verdict as JSON has it."""
+
+    path: AnyPath
+    file: str
+    digest: str
+    verdict: dict[str, Any]
+
+
+class Quarantine:
+    """The rejected files of one kind, in one folder that a single process writes at a time."""
+
+    def __init__(self, folder: AnyPath) -> None:
+        self.folder = folder
+        self._digests: dict[str, str] | None = None
+
+    def keep(self, delivery: Delivery, verdict: Verdict) -> Entry:
+        """Keep a rejected file with its reasons; the bytes first, so that reasons always have their file.
+
+        Raises:
+            DeliveryError: the file is gone, or no longer what was judged.
+        """
+        name = self._names().get(delivery.digest) or self._free_name(delivery)
+        target = self.folder / name
+        if not target.exists() or _digest(target) != delivery.digest:
+            _copy(delivery.path, target, delivery.digest)
+        record = {**verdict.as_dict(), "digest": delivery.digest}
+        write_json(self.folder / f"{name}{_REASONS}", record)
+        self._names()[delivery.digest] = name
+        return Entry(target, delivery.file, delivery.digest, record)
+
+    def keep_rows(self, delivery: Delivery, verdict: Verdict) -> AnyPath | None:
+        """Keep the wafers that an accepted file's verdict dropped, each with its original line; None without any."""
+        if not verdict.dropped:
+            return None
+        records = [
+            {
+                "file": delivery.file,
+                "digest": delivery.digest,
+                "row": row.row,
+                "line": row.line,
+                "text": row.text,
+                "reasons": [reason.as_dict() for reason in row.reasons],
+            }
+            for row in verdict.dropped
+        ]
+        target = self.folder / f"{_safe(delivery)}{_DROPPED}"
+        if target.exists() and next(_json_lines(target))["digest"] != delivery.digest:
+            target = self.folder / f"{_with_digest(delivery)}{_DROPPED}"
+        write_text(target, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        return target
+
+    def entries(self) -> list[Entry]:
+        """The rejected files, sorted by name."""
+        entries = []
+        for name in sorted(self._names().values()):
+            record = read_json(self.folder / f"{name}{_REASONS}")
+            entries.append(Entry(self.folder / name, record["file"], record["digest"], record))
+        return entries
+
+    def dropped(self) -> list[dict[str, Any]]:
+        """The wafers that were dropped from accepted files, as `keep_rows` recorded them."""
+        return [record for path in self._listed(_DROPPED) for record in _json_lines(path)]
+
+    def find(self, name: str) -> Entry:
+        """The entry of a file's name, of the name it has here, or of the start of its digest.
+
+        Raises:
+            DeliveryError: there is none, or more than one.
+        """
+        entries = self.entries()
+        fits = [entry for entry in entries if name in (entry.file, entry.path.name)]
+        if len(name) >= 6:
+            fits = fits or [entry for entry in entries if entry.digest.startswith(name)]
+        exact = [entry for entry in fits if entry.path.name == name] or fits
+        if len(exact) != 1:
+            raise DeliveryError(f"{self.folder}: {len(exact) or 'no'} entries fit {name!r}, expected one")
+        return exact[0]
+
+    def discard(self, digest: str) -> bool:
+        """Remove the entry of these bytes, which are at home elsewhere by now; whether there was one."""
+        name = self._names().get(digest)
+        if name is None:
+            return False
+        (self.folder / name).unlink(missing_ok=True)
+        (self.folder / f"{name}{_REASONS}").unlink(missing_ok=True)
+        del self._names()[digest]
+        return True
+
+    def _names(self) -> dict[str, str]:
+        """The entries' names by digest; read once."""
+        if self._digests is None:
+            self._digests = {}
+            for path in self._listed(_REASONS):
+                self._digests[read_json(path)["digest"]] = path.name.removesuffix(_REASONS)
+        return self._digests
+
+    def _listed(self, ending: str) -> list[AnyPath]:
+        if not self.folder.exists():
+            return []
+        files = (file for file in self.folder.iterdir() if file.name.endswith(ending) and not file.name.startswith("."))
+        return sorted(files, key=lambda file: file.name)
+
+    def _free_name(self, delivery: Delivery) -> str:
+        """The delivered name where it is free or has these very bytes, left by a run that was cut short."""
+        name = _safe(delivery)
+        target = self.folder / name
+        if name in self._names().values() or (target.exists() and _digest(target) != delivery.digest):
+            return _with_digest(delivery)
+        return name
+
+
+def _safe(delivery: Delivery) -> str:
+    """The delivered name, if no file of the quarantine itself could be called so."""
+    name = delivery.file
+    if name.endswith((_REASONS, _DROPPED)) or name.startswith(".") or len(name.encode()) > _LONGEST_NAME:
+        return _with_digest(delivery)
+    return name
+
+
+def _with_digest(delivery: Delivery) -> str:
+    name = Path(delivery.file)
+    stem = name.stem.lstrip(".").encode()[:100].decode(errors="ignore")
+    ending = name.suffix if len(name.suffix) <= 20 else ""
+    return f"{stem}.{delivery.digest[:8]}{ending}"
+
+
+def _digest(path: AnyPath) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while part := stream.read(1 << 20):
+            digest.update(part)
+    return digest.hexdigest()
+
+
+def _json_lines(path: AnyPath) -> Iterator[dict[str, Any]]:
+    for line in path.read_bytes().splitlines():
+        yield json.loads(line)
+
+
+def _copy(source: AnyPath, target: AnyPath, digest: str) -> None:
+    """Copy a file of any size, whole or not at all, if its bytes are still those of `digest`."""
+    try:
+        if not (is_local(source) and is_local(target)):
+            data = source.read_bytes()
+            _same(hashlib.sha256(data).hexdigest(), digest, source)
+            write_bytes(target, data)
+            return
+        target.parent.mkdir(parents=True, exist_ok=True)
+        aside = Path(str(target.parent), f".{digest[:16]}.part")
+        try:
+            _copy_local(Path(str(source)), aside, digest)
+            aside.replace(str(target))
+        finally:
+            aside.unlink(missing_ok=True)
+    except OSError as error:
+        raise DeliveryError(f"{source}: cannot be quarantined: {error.strerror or error}") from error
+
+
+def _copy_local(source: Path, target: Path, digest: str) -> None:
+    copied = hashlib.sha256()
+    with source.open("rb") as stream, target.open("wb") as copy:
+        while part := stream.read(1 << 20):
+            copied.update(part)
+            copy.write(part)
+        copy.flush()
+        os.fsync(copy.fileno())
+    _same(copied.hexdigest(), digest, source)
+
+
+def _same(found: str, digest: str, source: AnyPath) -> None:
+    if found != digest:
+        raise DeliveryError(f"{source}: changed while it was judged")

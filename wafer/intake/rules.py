@@ -1,0 +1,163 @@
+"""Rules as the suites state them: one expectation with the meaning that its `meta` gives it, and reasons in words."""
+
+import string
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from wafer.errors import AgreementError
+from wafer.intake.batches import FACTS
+from wafer.intake.form import Finding
+
+Severity = Literal["reject file", "drop wafer", "warn"]
+Section = Literal["expectations", "readings"]
+
+SEVERITIES: tuple[Severity, ...] = ("reject file", "drop wafer", "warn")
+_ALLOWED: Mapping[str, tuple[Severity, ...]] = {
+    "table": ("reject file",),
+    "wafer": ("reject file", "drop wafer"),
+    "file": ("reject file", "warn"),
+}
+_META = {"rule", "severity", "message", "source", "expected", "told", "tolerance"}
+_WORDS = {"file", "line", "column", "expected", "got", "count"}
+_SHOWN = 120
+_SHOWN_COLUMNS = 600
+
+
+@dataclass(frozen=True)
+class Reason:
+    """Why a file, or one of its wafers, is not as agreed."""
+
+    rule: str
+    message: str
+    line: int | None = None
+    column: str | None = None
+    expected: str | None = None
+    got: str | None = None
+
+    def as_dict(self) -> dict[str, Any]:
+        """The reason as JSON has it."""
+        return {
+            "rule": self.rule,
+            "message": self.message,
+            "line": self.line,
+            "column": self.column,
+            "expected": self.expected,
+            "got": self.got,
+        }
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One expectation of a suite, as far as verdicts need it.
+
+    `columns` are the facts (or sensors) that it is about; `together` says that its findings make one reason and not
+    one each; `tolerance` is the share of a file's wafers that may break a rule about readings.
+    """
+
+    name: str
+    section: Section
+    type: str
+    kwargs: Mapping[str, Any]
+    columns: tuple[str, ...]
+    severity: Severity
+    message: str
+    source: str
+    expected: str
+    together: bool
+    tolerance: float
+
+    @classmethod
+    def of(cls, entry: Mapping[str, Any], section: Section, known: frozenset[str], place: str) -> "Rule":
+        """The rule that one entry of a suite states; `known` are the columns that it may be about.
+
+        Raises:
+            AgreementError: the entry cannot be used; the message starts with `place`.
+        """
+        _check_keys(entry, {"type", "kwargs", "meta"}, {"type", "kwargs", "meta"}, place)
+        kwargs, meta = entry["kwargs"], entry["meta"]
+        _check_keys(meta, _META, {"rule", "severity", "message", "source"}, f"{place}.meta")
+        place = f"rule {meta['rule']}"
+        columns = _columns(kwargs, known, place)
+        severity = meta["severity"]
+        _check_severity(severity, section, columns, place)
+        if "mostly" in kwargs:
+            raise AgreementError(f"{place}: kwargs.mostly would judge files together, use meta.tolerance")
+        _check_message(meta["message"], place)
+        tolerance = meta.get("tolerance", 0.0)
+        if not isinstance(tolerance, int | float) or not 0 <= tolerance < 1 or (tolerance and section != "readings"):
+            raise AgreementError(f"{place}: meta.tolerance is a share from 0 to 1 in a rule about readings")
+        if (told := meta.get("told", "each")) not in ("each", "together"):
+            raise AgreementError(f"{place}: meta.told is 'each' or 'together', got {told!r}")
+        return cls(
+            name=meta["rule"],
+            section=section,
+            type=entry["type"],
+            kwargs=kwargs,
+            columns=columns,
+            severity=severity,
+            message=meta["message"],
+            source=meta["source"],
+            expected=meta.get("expected") or _bounds(kwargs),
+            together=told == "together",
+            tolerance=float(tolerance),
+        )
+
+    def reason(self, file: str, finding: Finding, count: Any) -> Reason:
+        """The reason that one finding gives; what it leaves open the rule fills in."""
+        expected = self.expected if finding.expected is None else shorten(finding.expected)
+        got = None if finding.got is None else shorten(finding.got)
+        column = None if finding.column is None else shorten(finding.column, _SHOWN_COLUMNS)
+        words = {"file": file, "line": finding.line, "count": count, "column": column, "expected": expected, "got": got}
+        return Reason(self.name, self.message.format(**words), finding.line, column, expected or None, got)
+
+
+def shorten(text: str, length: int = _SHOWN) -> str:
+    """`text`, with an ellipsis for its middle where it is longer than `length`."""
+    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 4 :]}"
+
+
+def _check_keys(value: Any, known: set[str], needed: set[str], place: str) -> None:
+    if not isinstance(value, Mapping):
+        raise AgreementError(f"{place}: expected an object, got {value!r}")
+    for key in sorted(value.keys() - known):
+        raise AgreementError(f"{place}.{key}: unknown key")
+    for key in sorted(needed - value.keys()):
+        raise AgreementError(f"{place}.{key}: missing")
+
+
+def _columns(kwargs: Mapping[str, Any], known: frozenset[str], place: str) -> tuple[str, ...]:
+    names = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs] + kwargs.get("column_list", [])
+    if not names:
+        raise AgreementError(f"{place}: kwargs name no column")
+    for name in names:
+        if name not in known:
+            raise AgreementError(f"{place}: {name!r} is no fact and no agreed sensor that a rule could be about")
+    return tuple(names)
+
+
+def _check_severity(severity: Any, section: Section, columns: tuple[str, ...], place: str) -> None:
+    allowed = set(SEVERITIES)
+    if section == "expectations":
+        allowed = set.intersection(*(set(_ALLOWED[FACTS[column]]) for column in columns))
+    if severity not in allowed:
+        choice = " or ".join(repr(name) for name in SEVERITIES if name in allowed)
+        raise AgreementError(f"{place}: meta.severity is {choice}, got {severity!r}")
+
+
+def _check_message(message: Any, place: str) -> None:
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(message) if name is not None}
+    except (TypeError, ValueError) as error:
+        raise AgreementError(f"{place}: meta.message cannot be used: {error}") from error
+    for name in sorted(fields - _WORDS):
+        raise AgreementError(f"{place}: meta.message knows no {{{name}}}, only {', '.join(sorted(_WORDS))}")
+
+
+def _bounds(kwargs: Mapping[str, Any]) -> str:
+    low, high = kwargs.get("min_value"), kwargs.get("max_value")
+    if low is not None and high is not None:
+        return str(low) if low == high else f"{low} to {high}"
+    if low is not None or high is not None:
+        return f"at least {low}" if high is None else f"at most {high}"
+    return ", ".join(f"{key} {value}" for key, value in kwargs.items() if not key.startswith("column"))

@@ -1,0 +1,102 @@
+"""Great Expectations at work: many expectations over one frame, and the rows that break each.
+
+The only importer of `great_expectations`, which takes seconds: it is imported when the first suite is made.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from wafer.errors import AgreementError
+from wafer.intake.rules import Rule
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# they compare the rows of a frame with each other, and so would judge files by their neighbours
+_ACROSS_ROWS = frozenset({"expect_column_values_to_be_unique", "expect_compound_columns_to_be_unique"})
+
+
+class Suite:
+    """The expectations of some rules, ready to judge frames.
+
+    Raises:
+        AgreementError: Great Expectations does not know an expectation, refuses its arguments or drops it, or it
+            judges a frame as a whole and could not say which row breaks it.
+    """
+
+    def __init__(self, name: str, rules: Sequence[Rule]) -> None:
+        import great_expectations as gx
+        from great_expectations.core import ExpectationSuite
+        from great_expectations.data_context.types.base import ProgressBarsConfig
+
+        self._rules = {rule.name: rule for rule in rules}
+        expectations = [_expectation(rule) for rule in rules]
+        self._suite = ExpectationSuite(name=name, expectations=expectations)
+        loaded = len(self._suite.expectations)
+        if loaded != len(rules) or not rules:
+            raise AgreementError(f"suite {name}: {loaded} expectations were loaded of {len(rules)} that it lists")
+        context = gx.get_context(mode="ephemeral")
+        context.variables.progress_bars = ProgressBarsConfig(globally=False)
+        asset = context.data_sources.add_pandas("wafer").add_dataframe_asset(name)
+        self._batches = asset.add_batch_definition_whole_dataframe("frame")
+
+    def broken(self, frame: "pd.DataFrame") -> dict[str, list[int]]:
+        """The index labels of the rows that break each rule, by rule; rules that all rows keep are left out.
+
+        Raises:
+            AgreementError: a rule could not be evaluated; the message names it.
+        """
+        batch = self._batches.get_batch({"dataframe": frame})
+        outcome = batch.validate(self._suite, result_format={"result_format": "COMPLETE"})
+        results = {_name(result): result for result in outcome.results}
+        if results.keys() != self._rules.keys():
+            lost = ", ".join(sorted(self._rules.keys() - results.keys()))
+            raise AgreementError(f"suite {self._suite.name}: no result for {lost}")
+        broken = {}
+        for name, result in results.items():
+            if error := _raised(result.exception_info):
+                raise AgreementError(f"rule {name}: could not be evaluated: {error}")
+            if not result.success:
+                rows = result.result.get("unexpected_index_list")
+                if not rows:
+                    raise AgreementError(f"rule {name}: is broken, but {self._rules[name].type} names no rows")
+                broken[name] = sorted(set(rows))
+        return broken
+
+
+def _name(result: Any) -> str:
+    return str(result.expectation_config.meta["rule"])
+
+
+def _expectation(rule: Rule) -> Any:
+    from great_expectations.exceptions.exceptions import GreatExpectationsError
+    from great_expectations.expectations.expectation import (
+        ColumnMapExpectation,
+        ColumnPairMapExpectation,
+        MulticolumnMapExpectation,
+    )
+    from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
+
+    judges_rows = (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation)
+    try:
+        configuration = ExpectationConfiguration(type=rule.type, kwargs=dict(rule.kwargs), meta={"rule": rule.name})
+        expectation = configuration.to_domain_obj()
+    except GreatExpectationsError as error:
+        raise AgreementError(f"rule {rule.name}: {rule.type} is no known expectation") from error
+    except (TypeError, ValueError) as error:
+        said = "; ".join(line.strip() for line in str(error).splitlines()[1:3])
+        raise AgreementError(f"rule {rule.name}: {rule.type} refuses its kwargs: {said or error}") from error
+    if rule.type in _ACROSS_ROWS or not isinstance(expectation, judges_rows):
+        raise AgreementError(f"rule {rule.name}: {rule.type} does not judge each row by itself")
+    return expectation
+
+
+def _raised(info: Mapping[str, Any] | None) -> str | None:
+    """What went wrong in an evaluation: one record, or one for each metric."""
+    if not info:
+        return None
+    records = [info] if "raised_exception" in info else list(info.values())
+    for record in records:
+        if record["raised_exception"]:
+            return str(record["exception_message"])[:300]
+    return None

@@ -1,0 +1,1 @@
+"""From a frozen table of wafers to a judged model: features, clusters, models, calibration, threshold, evaluation."""

@@ -1,0 +1,133 @@
+"""From a score to a probability, and from a probability to an alarm."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wafer.errors import ParameterError
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What an alarm may cost.
+
+    Attributes:
+        cost_missed_fault: cost of a faulty wafer without alarm, above 0, in any unit.
+        cost_false_alarm: cost of an alarm on a good wafer, above 0, same unit.
+        alarm_rate_ceiling: largest share of wafers that may raise an alarm, between 0 and 1.
+
+    Raises:
+        ParameterError: an impossible value.
+    """
+
+    cost_missed_fault: float = 20.0
+    cost_false_alarm: float = 1.0
+    alarm_rate_ceiling: float = 0.10
+
+    def __post_init__(self) -> None:
+        for name in ("cost_missed_fault", "cost_false_alarm"):
+            if not getattr(self, name) > 0:
+                raise ParameterError(f"{name} must be above 0, got {getattr(self, name)!r}")
+        if not 0 < self.alarm_rate_ceiling < 1:
+            raise ParameterError(f"alarm_rate_ceiling must lie between 0 and 1, got {self.alarm_rate_ceiling!r}")
+
+    @property
+    def worthwhile(self) -> float:
+        """The probability from which an alarm is worth its cost: the Bayes rule for two costs.
+
+        Elkan, "The foundations of cost-sensitive learning", IJCAI 2001.
+        """
+        return self.cost_false_alarm / (self.cost_false_alarm + self.cost_missed_fault)
+
+    def threshold(self, probability: Floats) -> float:
+        """Alarm from this probability on: worthwhile, and no more alarms than the ceiling among `probability`.
+
+        Parameters:
+            probability: probabilities of wafers like those to come, not used in training; shape (wafers,).
+        """
+        ranked = np.sort(probability)[::-1]
+        allowed = int(np.floor(self.alarm_rate_ceiling * len(ranked) + 1e-9))
+        if allowed >= len(ranked):
+            return self.worthwhile
+        least = float(np.nextafter(ranked[allowed], np.inf))
+        return max(self.worthwhile, least)
+
+    def cost(self, faulty: NDArray[np.bool_], alarm: NDArray[np.bool_]) -> float:
+        """Cost per 1,000 wafers of these alarms."""
+        missed = np.sum(faulty & ~alarm) * self.cost_missed_fault
+        false = np.sum(~faulty & alarm) * self.cost_false_alarm
+        return float(1000 * (missed + false) / len(faulty))
+
+
+def threshold_curve(faulty: NDArray[np.bool_], probability: Floats, policy: Policy) -> pd.DataFrame:
+    """Every threshold's consequences: columns threshold, alarm_rate, recall, false_alarm_rate, cost_per_1000."""
+    thresholds = np.unique(probability)
+    ranked = np.sort(probability)
+    ranked_faulty = np.sort(probability[faulty])
+    alarms = len(ranked) - np.searchsorted(ranked, thresholds, side="left")
+    caught = len(ranked_faulty) - np.searchsorted(ranked_faulty, thresholds, side="left")
+    faults, goods = max(len(ranked_faulty), 1), max(len(ranked) - len(ranked_faulty), 1)
+    missed = len(ranked_faulty) - caught
+    cost = missed * policy.cost_missed_fault + (alarms - caught) * policy.cost_false_alarm
+    return pd.DataFrame(
+        {
+            "threshold": thresholds,
+            "alarm_rate": alarms / len(ranked),
+            "recall": caught / faults,
+            "false_alarm_rate": (alarms - caught) / goods,
+            "cost_per_1000": 1000 * cost / len(ranked),
+        }
+    )
+
+
+@dataclass(frozen=True)
+class Sigmoid:
+    """Probability 1 / (1 + exp(-(slope * score + offset))).
+
+    Platt, "Probabilistic outputs for support vector machines", 1999.
+    """
+
+    slope: float
+    offset: float
+
+    def logit(self, score: Floats) -> Floats:
+        """Log-odds of a fault, shape of `score`."""
+        return self.slope * score + self.offset
+
+    def probability(self, score: Floats) -> Floats:
+        """Probability of a fault, shape of `score`."""
+        return 1.0 / (1.0 + np.exp(-np.clip(self.logit(score), -500, 500)))
+
+
+def fit_sigmoid(score: Floats, faulty: NDArray[np.bool_], *, steps: int = 100) -> Sigmoid:
+    """The sigmoid that turns scores of wafers outside training into probabilities; its slope is never negative.
+
+    Newton's method on the smoothed targets of Platt (1999), stabilised as by Lin, Lin and Weng, "A note on Platt's
+    probabilistic outputs", Machine Learning 68, 2007. The score is standardised meanwhile.
+    """
+    faults = int(faulty.sum())
+    goods = len(faulty) - faults
+    target = np.where(faulty, (faults + 1) / (faults + 2), 1 / (goods + 2))
+    base = float(np.log((faults + 1) / (goods + 1)))
+    centre, scale = float(np.mean(score)), float(np.std(score))
+    if not scale > 0:
+        return Sigmoid(0.0, base)
+    z = (score - centre) / scale
+    slope, offset = 0.0, base
+    for _ in range(steps):
+        p = 1 / (1 + np.exp(-np.clip(slope * z + offset, -500, 500)))
+        gradient = np.array([np.sum((p - target) * z) + 1e-6 * slope, np.sum(p - target)])
+        w = np.maximum(p * (1 - p), 1e-12)
+        hessian = np.array([[np.sum(w * z * z) + 1e-6, np.sum(w * z)], [np.sum(w * z), np.sum(w) + 1e-9]])
+        move = np.linalg.solve(hessian, gradient)
+        move *= min(1.0, 2.0 / max(float(np.max(np.abs(move))), 1e-300))
+        slope, offset = slope - float(move[0]), offset - float(move[1])
+        if np.max(np.abs(move)) < 1e-10:
+            break
+    if slope <= 0:
+        return Sigmoid(0.0, base)
+    return Sigmoid(slope / scale, offset - slope * centre / scale)

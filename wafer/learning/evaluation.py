@@ -1,0 +1,259 @@
+"""Honest protocols: every score is of a wafer that the model which gave it has not seen.
+
+`shuffled_scores` asks how well faults are told apart within the period that was trained on, `forward_scores` how well
+they are foreseen, and `permuted_scores` is the canary: on shuffled labels nothing can be learned, so an AUC away from
+0.5 shows a leak. Each works on any scikit-learn classifier of two classes; `order` is handed to those that take it.
+"""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from joblib import Parallel, delayed
+from joblib.externals.loky import get_reusable_executor
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import clone
+from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedKFold
+from sklearn.utils import _safe_indexing
+
+from wafer.errors import ParameterError
+from wafer.learning.decision import Policy
+from wafer.learning.members import derived_seed
+from wafer.learning.metrics import Comparison, compare, summarise
+
+__all__ = ["Comparison", "compare", "evaluate", "forward_scores", "permuted_scores", "shuffled_scores", "summarise"]
+
+Integers = NDArray[np.int64]
+Progress = Callable[[int, int], None]
+COLUMNS = ("protocol", "repeat", "fold", "row", "label", "probability", "alarm")
+
+
+@dataclass(frozen=True)
+class Split:
+    """One fit: positions to train on and to score; `labels` are the ones to train and be judged with."""
+
+    protocol: str
+    repeat: int
+    fold: str
+    train: Integers
+    test: Integers
+    labels: Integers
+
+
+def shuffled_splits(y: ArrayLike, *, folds: int = 5, repeats: int = 3, seed: int = 0) -> list[Split]:
+    """Repeated stratified folds, in the sequence of repeats and folds.
+
+    Raises:
+        ParameterError: fewer faults (or good wafers) than folds.
+    """
+    labels = _labels(y)
+    _check_folds(labels, folds)
+    splitter = RepeatedStratifiedKFold(n_splits=folds, n_repeats=repeats, random_state=derived_seed(seed, "shuffled"))
+    pairs = splitter.split(np.zeros(len(labels)), labels)
+    return [Split("shuffled", i // folds, str(i % folds), a, b, labels) for i, (a, b) in enumerate(pairs)]
+
+
+def forward_splits(y: ArrayLike, order: ArrayLike, batch: ArrayLike, *, first_batch: int = 4) -> list[Split]:
+    """Each batch from the `first_batch`-th on, with all batches before it to train on; batches in production order.
+
+    Batches before which only one class has been seen cannot be foreseen and are left out.
+    """
+    labels, names, places = _labels(y), np.asarray(batch), np.asarray(order)
+    sequence = pd.Series(places).groupby(names).min().sort_values(kind="stable").index.tolist()
+    splits = []
+    for number in range(first_batch - 1, len(sequence)):
+        test = np.flatnonzero(names == sequence[number])
+        train = np.flatnonzero(np.isin(names, sequence[:number]) & (places < places[test].min()))
+        if len(np.unique(labels[train])) == 2:
+            splits.append(Split("forward", 0, str(sequence[number]), train, test, labels))
+    return splits
+
+
+def permuted_splits(y: ArrayLike, *, permutations: int = 3, folds: int = 5, seed: int = 0) -> list[Split]:
+    """Stratified folds of shuffled labels, another shuffle for each repeat."""
+    labels = _labels(y)
+    _check_folds(labels, folds)
+    splits = []
+    for repeat in range(permutations):
+        chance = derived_seed(seed, "permuted", repeat)
+        shuffled = np.random.default_rng(chance).permutation(labels)
+        pairs = StratifiedKFold(folds, shuffle=True, random_state=chance).split(np.zeros(len(labels)), shuffled)
+        splits += [Split("permuted", repeat, str(i), a, b, shuffled) for i, (a, b) in enumerate(pairs)]
+    return splits
+
+
+def score_splits(
+    model: Any,
+    X: pd.DataFrame | NDArray[np.float64],
+    order: ArrayLike | None,
+    splits: Sequence[Split],
+    *,
+    n_jobs: int = 1,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Fit a clone of `model` for each split, `n_jobs` at a time in processes of their own, and score its test wafers.
+
+    Returns: columns protocol, repeat, fold (a forward batch's name), row (position in X), label (-1, 1), probability
+        (of a fault), alarm (by that fit's own threshold), in the sequence of the splits.
+    """
+    places = None if order is None else np.asarray(order)
+    if n_jobs == 1 or len(splits) < 2:
+        frames = _counted((_score(model, X, places, split) for split in splits), len(splits), progress)
+    else:
+        jobs = (delayed(_score)(model, X, places, split) for split in splits)
+        try:
+            done = Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="all")(jobs)
+            frames = _counted(done, len(splits), progress)
+        finally:
+            get_reusable_executor().shutdown(wait=True)
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
+
+
+def shuffled_scores(
+    model: Any,
+    X: pd.DataFrame | NDArray[np.float64],
+    y: ArrayLike,
+    order: ArrayLike | None,
+    *,
+    folds: int = 5,
+    repeats: int = 3,
+    seed: int = 0,
+    n_jobs: int = 1,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Scores by repeated stratified cross-validation; columns as of `score_splits`."""
+    splits = shuffled_splits(y, folds=folds, repeats=repeats, seed=seed)
+    return score_splits(model, X, order, splits, n_jobs=n_jobs, progress=progress)
+
+
+def forward_scores(
+    model: Any,
+    X: pd.DataFrame | NDArray[np.float64],
+    y: ArrayLike,
+    order: ArrayLike,
+    batch: ArrayLike,
+    *,
+    first_batch: int = 4,
+    n_jobs: int = 1,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Scores of each batch by a model of the batches before it; columns as of `score_splits`, fold is the batch."""
+    splits = forward_splits(y, order, batch, first_batch=first_batch)
+    return score_splits(model, X, order, splits, n_jobs=n_jobs, progress=progress)
+
+
+def permuted_scores(
+    model: Any,
+    X: pd.DataFrame | NDArray[np.float64],
+    y: ArrayLike,
+    order: ArrayLike | None,
+    *,
+    permutations: int = 3,
+    folds: int = 5,
+    seed: int = 0,
+    n_jobs: int = 1,
+    progress: Progress | None = None,
+) -> pd.DataFrame:
+    """Cross-validated scores on shuffled labels; columns as of `score_splits`, label is the shuffled one."""
+    splits = permuted_splits(y, permutations=permutations, folds=folds, seed=seed)
+    return score_splits(model, X, order, splits, n_jobs=n_jobs, progress=progress)
+
+
+def evaluate(
+    model: Any,
+    X: pd.DataFrame | NDArray[np.float64],
+    y: ArrayLike,
+    order: ArrayLike,
+    batch: ArrayLike,
+    *,
+    folds: int = 5,
+    repeats: int = 3,
+    permutations: int = 3,
+    first_batch: int = 4,
+    seed: int = 0,
+    n_jobs: int = 1,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], pd.DataFrame]:
+    """All three protocols with one configuration.
+
+    Parameters:
+        model: an unfitted classifier; it is cloned.
+        X, y, order, batch: wafers, labels (-1, 1), production order and batch names, one per wafer.
+        folds, repeats, permutations, first_batch, seed: of the protocols; 0 permutations leave the canary out.
+        n_jobs: fits at a time, each in a process of its own; the result does not depend on it.
+        progress: called with the fits done and the fits in all.
+
+    Returns: metrics {"shuffled": {…}, "forward": {…}, "permuted": {"auc", "auc_low", "auc_high"}, "wafers", "faulty"}
+        of finite numbers (a protocol that the data are too few for is left out), and all scores.
+    """
+    splits = shuffled_splits(y, folds=folds, repeats=repeats, seed=seed)
+    splits += forward_splits(y, order, batch, first_batch=first_batch)
+    splits += permuted_splits(y, permutations=permutations, folds=folds, seed=seed)
+    scores = score_splits(model, X, order, splits, n_jobs=n_jobs, progress=progress)
+    labels = _labels(y)
+    metrics: dict[str, Any] = {"wafers": len(labels), "faulty": int(np.sum(labels == 1))}
+    for protocol in ("shuffled", "forward", "permuted"):
+        part = scores[scores["protocol"] == protocol].reset_index(drop=True)
+        if part.empty or part["label"].nunique() < 2:
+            continue
+        summary = summarise(part, _policy(model), seed=seed)
+        short = {name: summary[name] for name in ("auc", "auc_low", "auc_high")}
+        metrics[protocol] = short if protocol == "permuted" else summary
+    return metrics, scores
+
+
+def _score(model: Any, X: Any, order: Integers | None, split: Split) -> pd.DataFrame:
+    fitted = clone(model)
+    if "n_jobs" in fitted.get_params(deep=False):
+        fitted.set_params(n_jobs=1)  # the fits themselves run side by side
+    with_order = order is not None and "order" in inspect.signature(fitted.fit).parameters
+    before = {"order": order[split.train]} if with_order and order is not None else {}
+    after = {"order": order[split.test]} if with_order and order is not None else {}
+    fitted.fit(_safe_indexing(X, split.train), split.labels[split.train], **before)
+    wafers = _safe_indexing(X, split.test)
+    probability = fitted.predict_proba(wafers, **after)[:, 1]
+    threshold = getattr(fitted, "threshold_", None)
+    alarm = probability >= threshold if threshold is not None else fitted.predict(wafers, **after) == 1
+    return pd.DataFrame(
+        {
+            "protocol": split.protocol,
+            "repeat": split.repeat,
+            "fold": split.fold,
+            "row": split.test,
+            "label": split.labels[split.test],
+            "probability": probability,
+            "alarm": alarm,
+        }
+    )
+
+
+def _counted(frames: Iterable[pd.DataFrame], total: int, progress: Progress | None) -> list[pd.DataFrame]:
+    result = []
+    for frame in frames:
+        result.append(frame)
+        if progress is not None:
+            progress(len(result), total)
+    return result
+
+
+def _labels(y: ArrayLike) -> Integers:
+    labels = np.asarray(y).astype(np.int64)
+    if not np.isin(labels, (-1, 1)).all():
+        raise ParameterError(f"labels must be -1 (good) or 1 (faulty), got {np.unique(labels).tolist()}")
+    return labels
+
+
+def _check_folds(labels: Integers, folds: int) -> None:
+    rarest = min(int(np.sum(labels == 1)), int(np.sum(labels == -1)))
+    if rarest < folds:
+        raise ParameterError(
+            f"{folds} folds need as many faulty and as many good wafers, there are {rarest} of one class"
+        )
+
+
+def _policy(model: Any) -> Policy:
+    names = ("cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling")
+    return Policy(**{name: getattr(model, name) for name in names if hasattr(model, name)})

@@ -1,0 +1,195 @@
+"""What out-of-fold scores are worth: metrics with bootstrap intervals, and the paired comparison of two models.
+
+Wafers are resampled with replacement within each class (Efron and Tibshirani, "An Introduction to the Bootstrap",
+1993); a wafer that was scored in several repeats is drawn with all its scores.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from wafer.errors import ParameterError
+from wafer.learning.decision import Policy
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+DRAWS = 1000
+LEVELS = (2.5, 97.5)  # of the interval, per cent
+BINS = 10  # of the calibration error
+ALARM_RATES = (0.05, 0.10, 0.20)
+
+
+def summarise(
+    scores: pd.DataFrame, policy: Policy | None = None, *, draws: int = DRAWS, seed: int = 0
+) -> dict[str, Any]:
+    """Every metric of one protocol's scores, each with the bounds of its 95 % interval as `<metric>_low` and `_high`.
+
+    `auc` and the recalls are taken within each fold or batch, as wafers are ranked there: the AUC averaged over folds
+    (shuffled), or weighted by the batches' faults (forward). All else is taken over all scored wafers.
+
+    Parameters:
+        scores: columns protocol, repeat, fold, row, label (-1, 1), probability, alarm; see `wafer.learning.evaluation`.
+        policy: whose costs count.
+        draws: bootstrap samples.
+
+    Returns: finite numbers; `confusion` holds tp, fp, tn, fn, summed over repeats.
+    """
+    if scores.empty:
+        raise ParameterError("there are no scores to summarise")
+    weights = bootstrap_weights(scores, draws, seed)
+    values = _metrics(scores, weights, policy or Policy())
+    result: dict[str, Any] = {}
+    for name, drawn in values.items():
+        result[name] = float(drawn[0])
+        low, high = np.percentile(drawn[1:], LEVELS) if len(drawn) > 1 else (drawn[0], drawn[0])
+        result[f"{name}_low"], result[f"{name}_high"] = float(low), float(high)
+    faulty, alarm = scores["label"].to_numpy() == 1, scores["alarm"].to_numpy(bool)
+    result["confusion"] = {
+        "tp": int(np.sum(faulty & alarm)),
+        "fp": int(np.sum(~faulty & alarm)),
+        "tn": int(np.sum(~faulty & ~alarm)),
+        "fn": int(np.sum(faulty & ~alarm)),
+    }
+    return result
+
+
+def bootstrap_weights(scores: pd.DataFrame, draws: int, seed: int) -> NDArray[np.float64]:
+    """How often each score counts; the first row is all ones, then one row per bootstrap sample."""
+    rows, place = np.unique(scores["row"].to_numpy(), return_inverse=True)
+    faulty = np.zeros(len(rows), bool)
+    faulty[place] = scores["label"].to_numpy() == 1
+    chance = np.random.default_rng(seed)
+    counts = np.ones((draws + 1, len(rows)))
+    for members in (np.flatnonzero(faulty), np.flatnonzero(~faulty)):
+        if len(members):
+            drawn = chance.multinomial(len(members), np.full(len(members), 1 / len(members)), size=draws)
+            counts[1:, members] = drawn
+    return np.asarray(counts[:, place])
+
+
+def auc_draws(scores: pd.DataFrame, weights: Floats) -> Floats:
+    """The protocol's ROC AUC for each row of `weights`; 0.5 where no group holds both classes."""
+    by_faults = scores["protocol"].iloc[0] == "forward"
+    total, mass = np.zeros(len(weights)), np.zeros(len(weights))
+    for positions in _groups(scores):
+        faulty = scores["label"].to_numpy()[positions] == 1
+        score = scores["probability"].to_numpy()[positions]
+        wins = _wins(score[faulty], score[~faulty])
+        w_faulty, w_good = weights[:, positions[faulty]], weights[:, positions[~faulty]]
+        pairs = w_faulty.sum(axis=1) * w_good.sum(axis=1)
+        won = ((w_faulty @ wins) * w_good).sum(axis=1)
+        share = np.where(pairs > 0, w_faulty.sum(axis=1) if by_faults else 1.0, 0.0)
+        total += share * won / np.where(pairs > 0, pairs, 1.0)
+        mass += share
+    return np.where(mass > 0, total / np.where(mass > 0, mass, 1.0), 0.5)
+
+
+def _groups(scores: pd.DataFrame) -> list[NDArray[np.int64]]:
+    """Positions of the scores of each fold or batch."""
+    return [np.asarray(rows) for rows in scores.groupby(["repeat", "fold"], sort=False).indices.values()]
+
+
+def _wins(faulty: Floats, good: Floats) -> Floats:
+    return np.asarray((faulty[:, None] > good[None, :]) + 0.5 * (faulty[:, None] == good[None, :]))
+
+
+def _recall_draws(scores: pd.DataFrame, weights: Floats, rate: float) -> Floats:
+    """Share of faults among the `rate` of wafers with the highest probability in each fold or batch."""
+    caught, faults = np.zeros(len(weights)), np.zeros(len(weights))
+    for positions in _groups(scores):
+        ranking = positions[np.argsort(-scores["probability"].to_numpy()[positions], kind="stable")]
+        w = weights[:, ranking]
+        above = np.cumsum(w, axis=1) - w
+        budget = rate * w.sum(axis=1, keepdims=True)
+        taken = np.clip(budget - above, 0.0, w)
+        faulty = scores["label"].to_numpy()[ranking] == 1
+        caught += (taken * faulty).sum(axis=1)
+        faults += (w * faulty).sum(axis=1)
+    return caught / np.maximum(faults, 1e-12)
+
+
+def _average_precision_draws(label: Bools, probability: Floats, weights: Floats) -> Floats:
+    """Mean precision over the faults, ranked by probability; equal ones count together, as scikit-learn has it."""
+    ranking = np.argsort(-probability, kind="stable")
+    ranked = probability[ranking]
+    ends = np.append(np.flatnonzero(np.diff(ranked)), len(ranked) - 1)
+    w = weights[:, ranking]
+    alarms = np.cumsum(w, axis=1)[:, ends]
+    caught = np.cumsum(w * label[ranking], axis=1)[:, ends]
+    precision = caught / np.maximum(alarms, 1e-12)
+    steps = np.diff(caught, axis=1, prepend=0.0)
+    return np.asarray((steps * precision).sum(axis=1) / np.maximum(caught[:, -1], 1e-12))
+
+
+def _calibration_draws(label: Bools, probability: Floats, weights: Floats) -> Floats:
+    """Mean gap between probability and share of faults, over bins of equally many wafers.
+
+    Naeini, Cooper and Hauskrecht, "Obtaining well calibrated probabilities using Bayesian binning", AAAI 2015.
+    """
+    ranking = np.argsort(probability, kind="stable")
+    starts = np.unique(np.linspace(0, len(ranking), BINS + 1).astype(int)[:-1])
+    gaps = weights[:, ranking] * (probability - label)[ranking]
+    return np.asarray(np.abs(np.add.reduceat(gaps, starts, axis=1)).sum(axis=1) / weights.sum(axis=1))
+
+
+def _metrics(scores: pd.DataFrame, weights: Floats, policy: Policy) -> dict[str, Floats]:
+    faulty = scores["label"].to_numpy() == 1
+    alarm = scores["alarm"].to_numpy(bool)
+    probability = scores["probability"].to_numpy(float)
+    mass = weights.sum(axis=1)
+    faults, goods = weights @ faulty, weights @ ~faulty
+    missed, false = weights @ (faulty & ~alarm), weights @ (~faulty & alarm)
+    miss_rate, false_rate = missed / np.maximum(faults, 1e-12), false / np.maximum(goods, 1e-12)
+    share = faults / mass
+    brier = weights @ (probability - faulty) ** 2 / mass
+    cost = missed * policy.cost_missed_fault + false * policy.cost_false_alarm
+    result = {
+        "auc": auc_draws(scores, weights),
+        "accuracy": 1.0 - (missed + false) / mass,
+        "average_precision": _average_precision_draws(faulty, probability, weights),
+        "balanced_error_rate": (miss_rate + false_rate) / 2,
+        "recall": 1.0 - miss_rate,
+        "false_alarm_rate": false_rate,
+    }
+    for rate in ALARM_RATES:
+        result[f"recall_at_alarm_rate_{round(100 * rate)}"] = _recall_draws(scores, weights, rate)
+    result |= {
+        "brier": brier,
+        "brier_skill": 1.0 - brier / np.maximum(share * (1.0 - share), 1e-12),
+        "calibration_error": _calibration_draws(faulty, probability, weights),
+        "cost_per_1000": 1000 * cost / mass,
+        "alarm_rate": (weights @ alarm) / mass,
+    }
+    return result
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two models on the same wafers; `difference` is the first's ROC AUC less the second's, with its 95 % interval."""
+
+    auc_first: float
+    auc_second: float
+    difference: float
+    difference_low: float
+    difference_high: float
+
+
+def compare(first: pd.DataFrame, second: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> Comparison:
+    """Paired comparison of two models' scores of the same wafers in the same folds.
+
+    Raises:
+        ParameterError: the two do not score the same wafers under the same protocol.
+    """
+    keys = ["protocol", "repeat", "fold", "row"]
+    one, two = (scores.sort_values(keys, kind="stable").reset_index(drop=True) for scores in (first, second))
+    if len(one) != len(two) or not one[[*keys, "label"]].equals(two[[*keys, "label"]]):
+        raise ParameterError("the two models' scores are not of the same wafers in the same folds")
+    weights = bootstrap_weights(one, draws, seed)
+    drawn = auc_draws(one, weights), auc_draws(two, weights)
+    gaps = drawn[0] - drawn[1]
+    low, high = np.percentile(gaps[1:], LEVELS)
+    return Comparison(float(drawn[0][0]), float(drawn[1][0]), float(gaps[0]), float(low), float(high))

@@ -1,0 +1,20 @@
+"""From a judged model to the champion: trainings, versions, the gate and its ledger, kept in MLflow.
+
+Importing this package imports MLflow (2 s); entry points do it only where they need it.
+"""
+
+from wafer.registry.gate import compare_scores
+from wafer.registry.provenance import describe_source
+from wafer.registry.records import Check, Comparison, Decision, GateRules, Version
+from wafer.registry.tracking import Registry
+
+__all__ = [
+    "Check",
+    "Comparison",
+    "Decision",
+    "GateRules",
+    "Registry",
+    "Version",
+    "compare_scores",
+    "describe_source",
+]

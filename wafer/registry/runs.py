@@ -1,0 +1,67 @@
+"""What is written down of a training, in the forms that MLflow takes: flat names, numbers, texts, files."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow.entities import Metric, Param
+
+from wafer.registry.versions import TAG_LENGTH
+
+PARAM_LENGTH = 6000
+
+
+def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one level with dotted keys: `{"a": {"b": 1}}` becomes `{"a.b": 1}`."""
+    flat: dict[str, Any] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
+
+
+def as_metrics(values: Mapping[str, Any]) -> list[Metric]:
+    """The finite numbers among nested `values`, by dotted name."""
+    now = int(datetime.now(UTC).timestamp() * 1000)
+    numbers = {key: value for key, value in flatten(values).items() if isinstance(value, int | float | np.number)}
+    return [Metric(key, float(value), now, 0) for key, value in numbers.items() if np.isfinite(value)]
+
+
+def as_params(values: Mapping[str, Any]) -> list[Param]:
+    """Nested `values` as texts, by dotted name."""
+    return [Param(key, _text(value)[:PARAM_LENGTH]) for key, value in flatten(values).items()]
+
+
+def write_files(folder: Path, files: Mapping[str, Path | pd.DataFrame], figures: Mapping[str, Figure]) -> None:
+    """Write files, frames (.csv or .parquet) and figures (.png where there is no ending) into `folder`."""
+    for name, content in files.items():
+        target = folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if isinstance(content, pd.DataFrame):
+            if target.suffix == ".csv":
+                content.to_csv(target, index=False)
+            else:
+                content.to_parquet(target, index=False)
+        elif content.is_dir():
+            shutil.copytree(content, target)
+        else:
+            shutil.copyfile(content, target)
+    for name, figure in figures.items():
+        figure.savefig(folder / (name if Path(name).suffix else f"{name}.png"), bbox_inches="tight")
+
+
+def as_tags(values: Mapping[str, Any]) -> dict[str, str]:
+    """Nested `values` as texts that fit a tag, by dotted name."""
+    return {key: _text(value)[:TAG_LENGTH] for key, value in flatten(values).items()}
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, default=str)

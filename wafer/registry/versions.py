@@ -1,0 +1,179 @@
+"""What the registry holds: versions, aliases, scores, and models that are loaded only when every digest agrees."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any, Self
+
+import mlflow
+import pandas as pd
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.tracking import MlflowClient
+
+from wafer.errors import RegistryError, TamperedError
+from wafer.learning.model import WaferModel
+from wafer.registry import packaging
+from wafer.registry.connection import prepare_place, silence, translated, without_password
+from wafer.registry.records import Version
+from wafer.settings import Settings
+
+SCORES = "scores.parquet"
+PROBE = "probe.parquet"
+TAG_LENGTH = 5000
+"""What the narrowest of MLflow's databases keeps of a tag."""
+
+
+class VersionStore:
+    """The versions of one registered model in MLflow; for reading. `wafer.registry.tracking.Registry` writes.
+
+    Args:
+        tracking_uri: `sqlite:///…` for the embedded registry, or a server's `http(s)://…`.
+        artifact_root: folder or URI below which an embedded registry keeps files; None with a server, which decides.
+        name: of the experiment and of the registered model.
+
+    Raises:
+        RegistryError: the registry cannot be reached.
+    """
+
+    def __init__(self, tracking_uri: str, artifact_root: str | None = None, name: str = "wafer") -> None:
+        silence()
+        prepare_place(tracking_uri, artifact_root)
+        self.tracking_uri = tracking_uri
+        self.artifact_root = artifact_root
+        self.name = name
+        with translated(tracking_uri, "be opened"):
+            self._client = MlflowClient(tracking_uri=tracking_uri, registry_uri=tracking_uri)
+
+    @classmethod
+    def open(cls, settings: Settings) -> Self:
+        """The registry that `settings` name: a server, or the embedded one below the state folder."""
+        return cls(settings.tracking_uri, settings.artifact_root)
+
+    def version(self, which: int | str | Version) -> Version:
+        """One version by its number or by an alias.
+
+        Raises:
+            RegistryError: there is no such version.
+        """
+        if isinstance(which, Version):
+            return which
+        try:
+            with translated(self.tracking_uri, f"find version {which}"):
+                found = self._lookup(which)
+        except RegistryError as error:
+            if "RESOURCE_DOES_NOT_EXIST" in str(error) or "not found" in str(error):
+                known = ", ".join(str(v.version) for v in self.versions()) or "none"
+                raise RegistryError(
+                    f"the model registry has no version {which!r} of {self.name!r}, only: {known}"
+                ) from error
+            raise
+        return self._as_version(found)
+
+    def _lookup(self, which: int | str) -> ModelVersion:
+        if isinstance(which, int) or which.isdigit():
+            return self._client.get_model_version(self.name, str(which))
+        return self._client.get_model_version_by_alias(self.name, which)
+
+    def _as_version(self, found: ModelVersion) -> Version:
+        return Version(
+            version=int(found.version),
+            run_id=str(found.run_id),
+            uri=f"models:/{self.name}/{found.version}",
+            digest=str(found.tags.get("digest", "")),
+            stage=str(found.tags.get("stage", "")),
+            tags=dict(found.tags),
+        )
+
+    def aliased(self, alias: str) -> Version | None:
+        """The version that an alias names; None where there is no such alias."""
+        aliases = self.aliases()
+        return self.version(aliases[alias]) if alias in aliases else None
+
+    def aliases(self) -> dict[str, int]:
+        """Which version each alias names; empty where nothing was registered yet."""
+        model = self.registered_model()
+        return {} if model is None else {alias: int(number) for alias, number in model.aliases.items()}
+
+    def registered_model(self) -> Any | None:
+        """MLflow's own record of the registered model; None before the first version."""
+        with translated(self.tracking_uri, "be read"):
+            try:
+                return self._client.get_registered_model(self.name)
+            except MlflowException as error:
+                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                    return None
+                raise
+
+    def champion(self) -> Version | None:
+        """The version in use; None before the first one."""
+        return self.aliased("champion")
+
+    def versions(self) -> list[Version]:
+        """All versions, oldest first."""
+        with translated(self.tracking_uri, "list its versions"):
+            found = self._client.search_model_versions(f"name='{self.name}'", max_results=10_000)
+        return sorted((self._as_version(each) for each in found), key=lambda each: each.version)
+
+    def metrics(self, which: int | str | Version) -> dict[str, float]:
+        """The metrics of a version's training, with dotted names."""
+        version = self.version(which)
+        with translated(self.tracking_uri, f"read the metrics of version {version.version}"):
+            return dict(self._client.get_run(version.run_id).data.metrics)
+
+    def scores(self, which: int | str | Version) -> pd.DataFrame:
+        """The out-of-fold scores of a version's evaluation."""
+        return self.stored_frame(self.version(which), SCORES)
+
+    def stored_frame(self, version: Version, name: str) -> pd.DataFrame:
+        """A table that was kept with a version's run."""
+        with (
+            translated(self.tracking_uri, f"read {name} of version {version.version}"),
+            tempfile.TemporaryDirectory() as scratch,
+        ):
+            return pd.read_parquet(self._client.download_artifacts(version.run_id, name, scratch))
+
+    def fetch(self, which: int | str | Version, folder: Path) -> Path:
+        """Put the parts of a version's model into `folder`, once every digest agrees with the registry.
+
+        Raises:
+            TamperedError: a file is missing, changed or was added; the message names it.
+            RegistryError: there is no such version, or the registry cannot be reached.
+        """
+        version = self.version(which)
+        label = f"version {version.version} of {self.name!r}"
+        with (
+            tempfile.TemporaryDirectory() as scratch,
+            translated(self.tracking_uri, f"fetch the model of version {version.version}"),
+        ):
+            listing = Path(self._client.download_artifacts(version.run_id, packaging.DIGESTS, scratch))
+            if packaging.digest_file(listing) != version.tags.get("digests"):
+                raise TamperedError(f"{label}: {packaging.DIGESTS} is not what was registered")
+            source = self._client.get_model_version(self.name, str(version.version)).source
+            kept = Path(
+                mlflow.artifacts.download_artifacts(
+                    artifact_uri=source, dst_path=str(Path(scratch, "kept")), tracking_uri=self.tracking_uri
+                )
+            )
+            packaging.verify_files(kept, json.loads(listing.read_bytes()), label)
+            shutil.copytree(kept / packaging.PARTS, folder, dirs_exist_ok=True)
+        return folder
+
+    def load(self, which: int | str | Version) -> WaferModel:
+        """A version's model, put together by the installed `WaferModel` from verified parts.
+
+        Raises:
+            TamperedError: a file is not what was registered.
+            RegistryError: there is no such version, or the registry cannot be reached.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            return WaferModel.load(self.fetch(which, Path(scratch, "model")))
+
+    def tag(self, version: int, key: str, value: str) -> None:
+        """Note `value` under `key` with a version."""
+        with translated(self.tracking_uri, f"tag version {version}"):
+            self._client.set_model_version_tag(self.name, str(version), key, value[:TAG_LENGTH])
+
+    def __repr__(self) -> str:
+        return f"Registry({without_password(self.tracking_uri)!r}, name={self.name!r})"

@@ -1,0 +1,181 @@
+"""Notebooks as reports of record: run with checked parameters, kept executed, and turned into a self-contained page."""
+
+import ast
+import logging
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import papermill
+from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.manager import AsyncKernelManager
+from nbclient.exceptions import DeadKernelError
+from nbformat import NotebookNode
+from papermill.exceptions import PapermillExecutionError
+from traitlets import default
+from traitlets.config import Config
+
+from wafer.errors import ReportError
+from wafer.reporting.pages import render_page
+from wafer.storage import AnyPath, write_bytes, write_text
+
+NOTEBOOKS = Path("notebooks")
+PARAMETERS_TAG = "parameters"
+
+
+@dataclass(frozen=True)
+class NotebookReport:
+    """An executed notebook and its self-contained page."""
+
+    notebook: AnyPath
+    page: AnyPath
+
+
+class _OwnKernelManager(AsyncKernelManager):
+    """Starts the kernel of this very environment, whatever kernels are registered on the machine."""
+
+    @default("kernel_spec_manager")
+    def _only_native(self) -> KernelSpecManager:
+        return KernelSpecManager(kernel_dirs=[])
+
+
+def read_notebook(name: str, folder: Path = NOTEBOOKS) -> NotebookNode:
+    """The notebook `name` (without ending) of `folder`.
+
+    Raises:
+        ReportError: it is not there, or is not a notebook.
+    """
+    file = folder / f"{name}.ipynb"
+    try:
+        return _parsed(file)
+    except FileNotFoundError as error:
+        known = ", ".join(sorted(each.stem for each in folder.glob("*.ipynb"))) or "none"
+        raise ReportError(f"there is no notebook {name!r} in {folder.absolute()}, only: {known}") from error
+    except nbformat.reader.NotJSONError as error:
+        raise ReportError(f"{file} is not a notebook") from error
+
+
+def known_parameters(notebook: NotebookNode, name: str) -> tuple[str, ...]:
+    """The names that the notebook's one `parameters` cell assigns, in its order.
+
+    Raises:
+        ReportError: it has no such cell, or several.
+    """
+    cells = [cell for cell in notebook.cells if PARAMETERS_TAG in cell.metadata.get("tags", [])]
+    if len(cells) != 1:
+        raise ReportError(f"notebook {name!r} must have exactly one cell tagged `parameters`, got {len(cells)}")
+    names: list[str] = []
+    for statement in ast.parse(cells[0].source).body:
+        if isinstance(statement, ast.Assign):
+            names += [target.id for target in statement.targets if isinstance(target, ast.Name)]
+        elif isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            names.append(statement.target.id)
+    return tuple(names)
+
+
+def check_parameters(notebook: NotebookNode, name: str, parameters: Mapping[str, Any]) -> None:
+    """Refuse parameters that the notebook does not know: papermill would only warn and run on the defaults.
+
+    Raises:
+        ReportError: a parameter is unknown; the message names it and those that are known.
+    """
+    known = known_parameters(notebook, name)
+    unknown = sorted(set(parameters) - set(known))
+    if unknown:
+        raise ReportError(f"notebook {name!r} has no parameter {unknown[0]!r}, only: {', '.join(known)}")
+
+
+def run_notebook(
+    name: str,
+    parameters: Mapping[str, Any],
+    folder: AnyPath,
+    *,
+    stem: str | None = None,
+    notebooks: Path = NOTEBOOKS,
+    progress: Callable[[int, int], None] | None = None,
+) -> NotebookReport:
+    """Run a notebook in this environment and write `<stem>.ipynb` and `<stem>.html` into `folder`.
+
+    Args:
+        name: of the notebook, without ending.
+        parameters: values for the notebook's `parameters` cell; plain values and texts, paths as texts.
+        folder: where both files go, local or S3.
+        stem: of both files; default `name`.
+        notebooks: where the notebook lies.
+        progress: called after each cell with the cells done and their number.
+
+    Raises:
+        ReportError: the notebook or a parameter is unknown, or a cell failed; the message carries the cell's error, and
+            the executed notebook is kept in `folder` all the same.
+    """
+    source = read_notebook(name, notebooks)
+    check_parameters(source, name, parameters)
+    target = folder / f"{stem or name}.ipynb"
+    try:
+        executed = _execute(source, parameters, progress)
+    except _CellFailedError as error:
+        write_text(target, _text(error.notebook))
+        raise ReportError(f"notebook {name!r} failed {error}; it is kept, as far as it came, in {target}") from error
+    write_text(target, _text(executed))
+    page = folder / f"{stem or name}.html"
+    write_bytes(page, render_page(executed).encode())
+    return NotebookReport(target, page)
+
+
+def _parsed(file: Path) -> NotebookNode:
+    notebook: NotebookNode = nbformat.read(file, as_version=4)  # type: ignore[no-untyped-call]
+    return notebook
+
+
+def _text(notebook: NotebookNode) -> str:
+    return str(nbformat.writes(notebook))  # type: ignore[no-untyped-call]
+
+
+class _CellFailedError(Exception):
+    def __init__(self, message: str, notebook: NotebookNode) -> None:
+        super().__init__(message)
+        self.notebook = notebook
+
+
+def _execute(
+    source: NotebookNode, parameters: Mapping[str, Any], progress: Callable[[int, int], None] | None
+) -> NotebookNode:
+    logging.getLogger("papermill").setLevel(logging.ERROR)
+    cells = len(source.cells) + 1  # papermill adds one with the parameters
+
+    def count_cell(cell: NotebookNode, cell_index: int, **_: Any) -> None:
+        if progress is not None:
+            progress(cell_index + 1, cells)
+
+    with tempfile.TemporaryDirectory() as scratch:
+        given, output, profile = Path(scratch, "in.ipynb"), Path(scratch, "out.ipynb"), Path(scratch, "profile")
+        # sockets in a folder of our own: no port is opened, so that nobody else can listen or be in the way
+        kernel = {"transport": "ipc", "connection_file": f"{scratch}/kernel.json"}
+        profile.mkdir()
+        given.write_text(_text(source), encoding="utf-8")
+        try:
+            papermill.execute_notebook(
+                str(given),
+                str(output),
+                parameters=dict(parameters),
+                kernel_name="python3",
+                language="python",
+                progress_bar=False,
+                log_output=False,
+                start_timeout=180,
+                kernel_manager_class=_OwnKernelManager,
+                config=Config({"KernelManager": kernel}),
+                # the personal profile of whoever runs this must not shape a report
+                extra_arguments=[f"--ipython-dir={profile}", "--log-level=CRITICAL"],
+                on_cell_executed=count_cell,
+            )
+        except PapermillExecutionError as error:
+            line = next((line for line in error.source.splitlines() if line.strip()), "")
+            message = f"in the cell that starts with {line[:80]!r}: {error.ename}: {error.evalue}"
+            raise _CellFailedError(message, _parsed(output)) from error
+        except (DeadKernelError, RuntimeError) as error:  # a kernel that dies at its start is a RuntimeError
+            raise _CellFailedError(f"because its kernel died: {error}", _parsed(output)) from error
+        return _parsed(output)

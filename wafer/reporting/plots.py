@@ -1,0 +1,301 @@
+"""Plots of a model and of its predictions: frames in, figures out.
+
+Frames of scores are those of `wafer.learning.evaluation`; the points that are drawn come from `wafer.reporting.tables`,
+so that a plot and a table never disagree.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from wafer.learning.decision import Policy, threshold_curve
+from wafer.learning.model import WaferModel
+from wafer.reporting import tables
+from wafer.reporting.style import (
+    FAINT,
+    FAULTY,
+    GOOD,
+    INK,
+    PROTOCOLS,
+    new_figure,
+    new_panels,
+    say_nothing_to_show,
+    styled,
+)
+
+PERCENT = PercentFormatter(1.0, decimals=0, symbol=" %")
+
+
+@styled
+def plot_elbow(elbow: pd.DataFrame) -> Figure:
+    """How much closer wafers get to their cluster's centre with each further cluster.
+
+    Args:
+        elbow: columns k (number of clusters) and inertia (sum of squared distances); where there is a column `chosen`,
+            its true row is marked.
+    """
+    figure, axes = new_figure(6.0, 3.6)
+    axes.plot(elbow["k"], elbow["inertia"], **_line("shuffled"))
+    chosen = elbow.loc[elbow["chosen"].astype(bool)] if "chosen" in elbow.columns else elbow.head(0)
+    for k, inertia in zip(chosen["k"], chosen["inertia"], strict=True):
+        axes.plot(k, inertia, marker="o", markersize=14, fillstyle="none", markeredgewidth=2, color=FAULTY)
+        axes.annotate(f"{k} taken", (k, inertia), (12, 12), textcoords="offset points", color=FAULTY)
+    axes.set(xlabel="number of clusters", ylabel="inertia (squared scaled distance)", title="Elbow of the clusters")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_ylim(bottom=0)
+    return figure
+
+
+@styled
+def plot_roc(scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None) -> Figure:
+    """Faults found against false alarms, both protocols; `metrics` gives the areas and intervals of the legend."""
+    figure, axes = new_figure(5.4, 5.0)
+    for protocol, points in tables.roc_points(scores).groupby("protocol", sort=False):
+        axes.plot(
+            points["false_alarm_rate"],
+            points["recall"],
+            **_line(str(protocol), marker=""),
+            label=_legend(str(protocol), scores, metrics, "auc", "AUC"),
+        )
+    axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", label="chance")
+    axes.set(xlabel="false alarms, share of good wafers", ylabel="faults found, share of faulty wafers", title="ROC")
+    _percent(axes, "xy")
+    axes.set_aspect("equal")
+    axes.legend(loc="lower right")
+    return figure
+
+
+@styled
+def plot_precision_recall(scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None) -> Figure:
+    """How many alarms are right, against how many faults are found; both protocols."""
+    figure, axes = new_figure(5.4, 4.4)
+    for protocol, points in tables.precision_recall_points(scores).groupby("protocol", sort=False):
+        axes.plot(
+            points["recall"],
+            points["precision"],
+            **_line(str(protocol), marker="", linewidth=1.4),
+            label=_legend(str(protocol), scores, metrics, "average_precision", "average precision"),
+        )
+    share = float((scores.drop_duplicates("row")["label"] == 1).mean())
+    axes.axhline(share, color=FAINT, linewidth=1, linestyle=":", label=f"chance: {100 * share:.1f} % are faulty")
+    axes.set(
+        xlabel="faults found, share of faulty wafers", ylabel="alarms that are right", title="Precision and recall"
+    )
+    axes.set_ylim(0, 1.02)
+    _percent(axes, "xy")
+    axes.legend(loc="upper right")
+    return figure
+
+
+@styled
+def plot_calibration(scores: pd.DataFrame) -> Figure:
+    """Does a probability of 10 % mean one fault in ten? Bins of equal size with 95 % intervals, both protocols."""
+    figure, axes = new_figure(5.8, 4.6)
+    bins = tables.calibration_bins(scores)
+    for protocol, points in bins.groupby("protocol", sort=False):
+        wafers = int(points["wafers"].sum())
+        axes.errorbar(
+            points["predicted"],
+            points["observed"],
+            yerr=[points["observed"] - points["low"], points["high"] - points["observed"]],
+            capsize=3,
+            elinewidth=1,
+            **_line(str(protocol), linewidth=1.2),
+            label=f"{protocol}, {wafers:,} wafers",
+        )
+    top = float(np.nanmax(bins[["predicted", "high"]].to_numpy(np.float64), initial=0.05)) * 1.05
+    axes.plot([0, top], [0, top], color=FAINT, linewidth=1, linestyle=":", label="perfect")
+    axes.set(xlabel="probability said", ylabel="share of faulty wafers found", title="Calibration")
+    axes.set(xlim=(0, float(bins["predicted"].max(skipna=True)) * 1.15 if len(bins) else 1), ylim=(0, top))
+    _percent(axes, "xy")
+    axes.legend(loc="upper left")
+    return figure
+
+
+@styled
+def plot_forward(scores: pd.DataFrame) -> Figure:
+    """Each batch scored by a model of the batches before it: ROC AUC with 95 % interval, and alarms raised."""
+    batches = tables.forward_by_batch(scores)
+    figure, (above, below) = new_panels(2, 1, 7.5, 5.2, sharex=True, height_ratios=[3, 2])
+    if batches.empty:
+        say_nothing_to_show(above, "no batch was scored forward")
+        return figure
+    place = np.arange(len(batches))
+    defined = batches["auc"].notna().to_numpy()
+    shown = batches.loc[defined]
+    above.errorbar(
+        place[defined],
+        shown["auc"],
+        yerr=[shown["auc"] - shown["low"], shown["high"] - shown["auc"]],
+        **_line("forward", linestyle="none", markersize=8),
+        capsize=4,
+        elinewidth=1.2,
+    )
+    for x in place[~defined]:
+        above.annotate("one label\nonly", (x, 0.5), ha="center", va="center", fontsize=8, color=FAINT)
+    above.axhline(0.5, color=FAINT, linewidth=1, linestyle=":")
+    faults, wafers = int(batches["faulty"].sum()), int(batches["wafers"].sum())
+    above.set(ylabel="ROC AUC", ylim=(0, 1.02), title=f"Forward in time: {wafers:,} wafers, {faults} faulty")
+    below.bar(place, batches["alarm_rate"], width=0.6, color=GOOD, edgecolor=INK, linewidth=0.6, label="alarm rate")
+    below.plot(place, batches["faulty"] / batches["wafers"], "D", color=FAULTY, label="share of faulty wafers")
+    below.set(ylabel="share of wafers")
+    below.set_ylim(0, 1.25 * max(0.05, batches["alarm_rate"].max(), (batches["faulty"] / batches["wafers"]).max()))
+    _percent(below, "y")
+    _batch_ticks(below, batches["batch"], batches["wafers"])
+    below.legend(loc="upper right", ncols=2)
+    return figure
+
+
+@styled
+def plot_threshold(scores: pd.DataFrame, policy: Policy) -> Figure:
+    """What each alarm rate costs and finds, and where the model's threshold came to lie; both protocols.
+
+    Args:
+        scores: out-of-fold scores.
+        policy: the costs, and the ceiling of the alarm rate.
+    """
+    figure, (cost, recall) = new_panels(1, 2, 9.0, 4.0)
+    for protocol in tables.PROTOCOLS:
+        part = scores.loc[scores["protocol"] == protocol]
+        if part.empty:
+            continue
+        faulty = part["label"].to_numpy() == 1
+        curve = threshold_curve(faulty, part["probability"].to_numpy(np.float64), policy)
+        alarm = part["alarm"].to_numpy(dtype=bool)
+        found = float(alarm[faulty].mean()) if faulty.any() else np.nan
+        line, point = _line(protocol, marker=""), _line(protocol, linestyle="none", markersize=9, markeredgecolor=INK)
+        decided = f"{protocol}, as decided: {100 * alarm.mean():.1f} %"
+        cost.plot(curve["alarm_rate"], curve["cost_per_1000"], **line, label=protocol)
+        cost.plot(alarm.mean(), policy.cost(faulty, alarm), **point)
+        recall.plot(curve["alarm_rate"], curve["recall"], **line, label=protocol)
+        recall.plot(alarm.mean(), found, **point, label=decided)
+    for axes in (cost, recall):
+        axes.axvline(policy.alarm_rate_ceiling, color=FAINT, linewidth=1, linestyle="--")
+        axes.set(xlabel="alarm rate, share of all wafers", xlim=(0, 0.5))
+        _percent(axes, "x")
+    cost.set(ylabel="cost per 1,000 wafers (false alarm = 1)", title="What alarms cost")
+    cost.set_ylim(bottom=0)
+    cost.annotate(
+        "ceiling", (policy.alarm_rate_ceiling, 0), (3, 6), textcoords="offset points", fontsize=8, color=FAINT
+    )
+    recall.set(ylabel="faults found, share of faulty wafers", title="What alarms find", ylim=(0, 1.02))
+    _percent(recall, "y")
+    if recall.get_legend_handles_labels()[0]:
+        recall.legend(loc="lower right")
+    return figure
+
+
+@styled
+def plot_probabilities(predictions: pd.DataFrame) -> Figure:
+    """How probabilities are distributed, wafers with and without alarm apart; the count axis is logarithmic.
+
+    Args:
+        predictions: columns Prediction (−1 or 1) and probability.
+    """
+    figure, axes = new_figure(7.0, 3.6)
+    if predictions.empty:
+        say_nothing_to_show(axes, "no wafer was scored")
+        return figure
+    alarm = predictions["Prediction"].to_numpy() == 1
+    probability = predictions["probability"].to_numpy(np.float64)
+    bins = np.linspace(0, max(0.05, float(probability.max()) * 1.02), 40).tolist()
+    counts = [probability[~alarm], probability[alarm]]
+    labels = [f"no alarm: {int((~alarm).sum()):,} wafers", f"alarm: {int(alarm.sum()):,} wafers"]
+    axes.hist(counts, bins=bins, stacked=True, color=[GOOD, FAULTY], label=labels, edgecolor="white", linewidth=0.4)
+    axes.set_yscale("symlog", linthresh=1)
+    axes.set(xlabel="probability of a fault", ylabel="wafers (logarithmic)", title="Probabilities of all scored wafers")
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_ylim(bottom=0)
+    _percent(axes, "x")
+    axes.legend(loc="upper right")
+    return figure
+
+
+@styled
+def plot_alarm_rates(batches: pd.DataFrame) -> Figure:
+    """The alarm rate of each batch with its 95 % interval.
+
+    Args:
+        batches: columns batch, wafers, alarms.
+    """
+    figure, axes = new_figure(7.5, 3.6)
+    if batches.empty:
+        say_nothing_to_show(axes, "no batch was scored")
+        return figure
+    rate = batches["alarms"] / batches["wafers"]
+    low, high = tables.wilson(batches["alarms"].to_numpy(), batches["wafers"].to_numpy())
+    place = np.arange(len(batches))
+    axes.bar(place, rate, width=0.6, color=GOOD, edgecolor=INK, linewidth=0.6)
+    axes.errorbar(
+        place, rate, yerr=[np.maximum(rate - low, 0), high - rate], fmt="none", ecolor=INK, capsize=3, elinewidth=1
+    )
+    mean = batches["alarms"].sum() / batches["wafers"].sum()
+    axes.axhline(mean, color=FAULTY, linewidth=1.2, linestyle="--", label=f"all batches: {100 * mean:.1f} %")
+    axes.set(ylabel="alarms, share of wafers", title=f"Alarm rate of {len(batches)} batches")
+    axes.set_ylim(0, 1.2 * max(0.02, float(high.max())))
+    _percent(axes, "y")
+    _batch_ticks(axes, batches["batch"], batches["wafers"])
+    axes.legend(loc="upper right")
+    return figure
+
+
+def policy_of(model: WaferModel) -> Policy:
+    """The costs and the ceiling that the model's threshold was set by."""
+    return Policy(model.cost_missed_fault, model.cost_false_alarm, model.alarm_rate_ceiling)
+
+
+def training_figures(
+    model: WaferModel, scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None
+) -> dict[str, Figure]:
+    """Every plot of one training, by the file name that it is kept under."""
+    return {
+        "elbow.png": plot_elbow(model.elbow_),
+        "roc.png": plot_roc(scores, metrics),
+        "precision_recall.png": plot_precision_recall(scores, metrics),
+        "calibration.png": plot_calibration(scores),
+        "forward.png": plot_forward(scores),
+        "threshold.png": plot_threshold(scores, policy_of(model)),
+    }
+
+
+def _line(protocol: str, **changes: Any) -> dict[str, Any]:
+    return {**PROTOCOLS[protocol], **changes}
+
+
+def _legend(protocol: str, scores: pd.DataFrame, metrics: Mapping[str, Any] | None, key: str, name: str) -> str:
+    part = scores.loc[scores["protocol"] == protocol].drop_duplicates("row")
+    counted = f"{len(part):,} wafers, {int((part['label'] == 1).sum())} faulty"
+    values = (metrics or {}).get(protocol, {})
+    if values.get(key) is None:
+        return f"{protocol}: {counted}"
+    interval = f" [{values[f'{key}_low']:.2f}, {values[f'{key}_high']:.2f}]" if f"{key}_low" in values else ""
+    return f"{protocol}: {name} {values[key]:.2f}{interval}\n{counted}"
+
+
+def _percent(axes: Axes, which: str) -> None:
+    if "x" in which:
+        axes.xaxis.set_major_formatter(PERCENT)
+    if "y" in which:
+        axes.yaxis.set_major_formatter(PERCENT)
+
+
+def _batch_ticks(axes: Axes, names: "pd.Series[str]", wafers: "pd.Series[int]", limit: int = 30) -> None:
+    """Name each batch with its number of wafers; of many batches, only some."""
+    step = int(np.ceil(len(names) / limit))
+    place = np.arange(0, len(names), step)
+    labels = [f"{short_batch(names.iloc[i])} ({wafers.iloc[i]:,})" for i in place]
+    axes.set_xticks(place, labels, rotation=45, ha="right", fontsize=8)
+    axes.grid(False, axis="x")
+    axes.set_xlabel("batch (wafers)")
+
+
+def short_batch(name: str) -> str:
+    """The name of a batch file without what all have in common: `Wafer_13012020_141000.csv` → `13012020_141000`."""
+    stem = name.rsplit(".", 1)[0]
+    return stem.partition("_")[2] or stem

@@ -1,0 +1,254 @@
+"""Tables behind the training report: metrics with their intervals, curves from out-of-fold scores, the decision.
+
+Frames of scores have the columns protocol, repeat, fold, row, label (−1 good, 1 faulty), probability and alarm, as made
+by `wafer.learning.evaluation`; those of the forward protocol name their batch in `batch` or `fold`.
+"""
+
+import json
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
+
+from wafer.learning.model import WaferModel
+
+PROTOCOLS = ("shuffled", "forward")
+METRIC_NAMES = {
+    "auc": "ROC AUC",
+    "average_precision": "average precision",
+    "accuracy": "accuracy at the threshold",
+    "balanced_error_rate": "balanced error rate",
+    "recall_at_alarm_rate_5": "faults found at 5 % alarms",
+    "recall_at_alarm_rate_10": "faults found at 10 % alarms",
+    "recall_at_alarm_rate_20": "faults found at 20 % alarms",
+    "alarm_rate": "alarm rate",
+    "cost_per_1000": "cost per 1,000 wafers",
+    "brier": "Brier score",
+    "calibration_error": "calibration error",
+}
+CLUSTER_COLUMNS = ("cluster", "wafers", "faulty", "faulty %", "model", "auc", "weight", "settings")
+SHARES = frozenset({"alarm_rate", "recall_at_alarm_rate_5", "recall_at_alarm_rate_10", "recall_at_alarm_rate_20"})
+
+
+def metrics_table(metrics: dict[str, Any]) -> pd.DataFrame:
+    """Both protocols side by side, each figure with its interval where it has one; text, for reading."""
+    rows = {
+        label: {protocol: _with_interval(metrics.get(protocol, {}), key) for protocol in PROTOCOLS}
+        for key, label in METRIC_NAMES.items()
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
+
+
+def _with_interval(values: dict[str, Any], key: str) -> str:
+    value = values.get(key)
+    if value is None:
+        return "–"
+    low, high = values.get(f"{key}_low"), values.get(f"{key}_high")
+    shown = _number(value, key)
+    return shown if low is None or high is None else f"{shown} [{_number(low, key)}, {_number(high, key)}]"
+
+
+def _number(value: float, key: str) -> str:
+    if key in SHARES:
+        return f"{100 * value:.1f} %"
+    return f"{value:,.0f}" if key == "cost_per_1000" else f"{value:.3f}"
+
+
+def confusion_table(metrics: dict[str, Any]) -> pd.DataFrame:
+    """What the alarms came to, by protocol: counts of wafers over all scored folds."""
+    names = {"tp": "faulty, alarm", "fn": "faulty, missed", "fp": "good, false alarm", "tn": "good, no alarm"}
+    counts = {protocol: metrics.get(protocol, {}).get("confusion", {}) for protocol in PROTOCOLS}
+    columns = {protocol: {label: found.get(key) for key, label in names.items()} for protocol, found in counts.items()}
+    table = pd.DataFrame(columns)
+    return table.astype("Int64").rename_axis("wafers")
+
+
+def training_facts(manifest: dict[str, Any], metrics: dict[str, Any], model: WaferModel) -> pd.DataFrame:
+    """What the model was trained on and what came of it, in counts."""
+    share = 100 * manifest["faulty"] / max(manifest["wafers"], 1)
+    rows = {
+        "batches": f"{len(manifest['batches']):,}",
+        "wafers": f"{manifest['wafers']:,}",
+        "faulty wafers": f"{manifest['faulty']:,} ({share:.1f} %)",
+        "sensors": f"{len(manifest['sensors']):,}",
+        "clusters": f"{len(model.clusters_):,}",
+        "alarm from probability": f"{100 * model.threshold_:.1f} %",
+        "ROC AUC on permuted labels": _with_interval(metrics.get("permuted", {}), "auc"),
+        "snapshot": str(manifest["digest"])[:12],
+    }
+    return listing(rows)
+
+
+def training_summary(metrics: dict[str, Any], decision: dict[str, Any] | None) -> str:
+    """The outcome in two sentences, as Markdown."""
+    numbers = " and ".join(
+        f"**{_with_interval(metrics[protocol], 'auc')}** {protocol}" for protocol in PROTOCOLS if protocol in metrics
+    )
+    if decision is None:
+        fate = "No decision about its use was taken: this training was a study apart from the registry."
+    elif decision["promoted"]:
+        fate = f"Version {decision['challenger']} is **in use** from now on."
+    elif decision["champion"] is None:
+        fate = f"Version {decision['challenger']} was **refused**, and no version is in use."
+    else:
+        fate = f"Version {decision['challenger']} was **refused**; version {decision['champion']} stays in use."
+    return f"ROC AUC is {numbers}. {fate}"
+
+
+def listing(rows: dict[str, str]) -> pd.DataFrame:
+    """Names and values, one below the other."""
+    return pd.DataFrame({"": list(rows.values())}, index=pd.Index(list(rows), name=""))
+
+
+def clusters_table(clusters: pd.DataFrame) -> pd.DataFrame:
+    """The model's clusters, rounded for reading; the share of faulty wafers is added."""
+    table = clusters.copy()
+    if {"wafers", "faulty"} <= set(table.columns):
+        place = list(table.columns).index("faulty") + 1
+        table.insert(place, "faulty %", (100 * table["faulty"] / table["wafers"]).round(1))
+    if "settings" in table.columns:
+        table["settings"] = [_settings(text) for text in table["settings"]]
+    first = [name for name in CLUSTER_COLUMNS if name in table.columns]
+    table = table[first + [name for name in table.columns if name not in first]].round(3)
+    return table.set_index("cluster") if "cluster" in table.columns else table
+
+
+def _settings(text: str) -> str:
+    return ", ".join(f"{name} {value}" for name, value in json.loads(text).items()) if text else ""
+
+
+def decision_table(decision: dict[str, Any] | None) -> pd.DataFrame:
+    """Each condition of the gate, whether it held, and the sentence with its numbers."""
+    checks = (decision or {}).get("checks", [])
+    table = pd.DataFrame(
+        [(check["name"], "held" if check["passed"] else "failed", check["text"]) for check in checks],
+        columns=["condition", "result", "numbers"],
+    )
+    return table.set_index("condition")
+
+
+def decision_sentence(decision: dict[str, Any] | None) -> str:
+    """What became of the new version, in one sentence."""
+    if decision is None:
+        return "No decision was taken: this training was a study apart from the registry."
+    return str(decision["reason"])
+
+
+def roc_points(scores: pd.DataFrame) -> pd.DataFrame:
+    """ROC curves of all folds of a protocol together: columns protocol, false_alarm_rate, recall."""
+    parts = []
+    for protocol, label, probability in _by_protocol(scores):
+        false_alarms, recall, _ = roc_curve(label, probability)
+        parts.append(pd.DataFrame({"protocol": protocol, "false_alarm_rate": false_alarms, "recall": recall}))
+    return _stacked(parts, ["protocol", "false_alarm_rate", "recall"])
+
+
+def precision_recall_points(scores: pd.DataFrame) -> pd.DataFrame:
+    """Precision-recall curves of all folds of a protocol together: columns protocol, recall, precision."""
+    parts = []
+    for protocol, label, probability in _by_protocol(scores):
+        precision, recall, _ = precision_recall_curve(label, probability, drop_intermediate=True)
+        parts.append(pd.DataFrame({"protocol": protocol, "recall": recall, "precision": precision}))
+    return _stacked(parts, ["protocol", "recall", "precision"])
+
+
+def calibration_bins(scores: pd.DataFrame, bins: int = 8) -> pd.DataFrame:
+    """Said and found share of faults in bins of equal size, with 95 % Wilson intervals of the share found.
+
+    Columns: protocol, wafers (distinct), predicted, observed, low, high. A wafer that was scored in several repeats
+    counts once, by its mean probability, so that the intervals are not too narrow.
+    """
+    parts = []
+    for protocol in PROTOCOLS:
+        per_wafer = _mean_by_wafer(scores.loc[scores["protocol"] == protocol])
+        if per_wafer.empty:
+            continue
+        place = np.arange(len(per_wafer)) * bins // len(per_wafer)
+        grouped = per_wafer.sort_values("probability", kind="stable").groupby(place)
+        wafers, faults = grouped.size(), grouped["faulty"].sum()
+        low, high = wilson(faults.to_numpy(np.int64), wafers.to_numpy(np.int64))
+        parts.append(
+            pd.DataFrame(
+                {
+                    "protocol": protocol,
+                    "wafers": wafers,
+                    "predicted": grouped["probability"].mean(),
+                    "observed": faults / wafers,
+                    "low": low,
+                    "high": high,
+                }
+            )
+        )
+    return _stacked(parts, ["protocol", "wafers", "predicted", "observed", "low", "high"])
+
+
+def forward_by_batch(scores: pd.DataFrame) -> pd.DataFrame:
+    """The forward protocol batch by batch, in the order of production.
+
+    Columns: batch, wafers, faulty, auc with low and high (95 %, DeLong et al., Biometrics 44, 1988; missing where a
+    batch lacks one label), alarm_rate, recall.
+    """
+    forward = scores.loc[scores["protocol"] == "forward"]
+    column = "batch" if "batch" in forward.columns else "fold"
+    rows = [_batch_row(str(name), part) for name, part in forward.groupby(column, sort=False)]
+    columns = ["batch", "wafers", "faulty", "auc", "low", "high", "alarm_rate", "recall"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _batch_row(name: str, part: pd.DataFrame) -> tuple[str, int, int, float, float, float, float, float]:
+    faulty = part["label"].to_numpy() == 1
+    alarm = part["alarm"].to_numpy(dtype=bool)
+    recall = float(alarm[faulty].mean()) if faulty.any() else np.nan
+    auc, low, high = auc_interval(faulty, part["probability"].to_numpy(dtype=np.float64))
+    return name, len(part), int(faulty.sum()), auc, low, high, float(alarm.mean()), recall
+
+
+def auc_interval(faulty: NDArray[np.bool_], probability: NDArray[np.float64]) -> tuple[float, float, float]:
+    """ROC AUC with its 95 % interval, cut to [0, 1]; three NaN where one label is missing."""
+    if not faulty.any() or faulty.all():
+        return np.nan, np.nan, np.nan
+    auc = float(roc_auc_score(faulty, probability))
+    wins = (np.sign(probability[faulty][:, None] - probability[~faulty][None, :]) + 1) / 2
+    if min(wins.shape) < 2:
+        return auc, 0.0, 1.0  # a single wafer of a label says nothing about its spread
+    variance = wins.mean(axis=1).var(ddof=1) / wins.shape[0] + wins.mean(axis=0).var(ddof=1) / wins.shape[1]
+    half = 1.96 * float(np.sqrt(variance))
+    return auc, max(0.0, auc - half), min(1.0, auc + half)
+
+
+def wilson(
+    successes: NDArray[Any], trials: NDArray[Any], z: float = 1.96
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Score interval of a share (Wilson, JASA 22, 1927)."""
+    share = successes / trials
+    centre = share + z * z / (2 * trials)
+    half = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
+    scale = 1 + z * z / trials
+    return np.clip((centre - half) / scale, 0, 1), np.clip((centre + half) / scale, 0, 1)
+
+
+def curves(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Every curve of the evaluation as a table, by name: roc, precision_recall, calibration, forward."""
+    return {
+        "roc": roc_points(scores),
+        "precision_recall": precision_recall_points(scores),
+        "calibration": calibration_bins(scores),
+        "forward": forward_by_batch(scores),
+    }
+
+
+def _mean_by_wafer(scores: pd.DataFrame) -> pd.DataFrame:
+    grouped = scores.groupby("row", sort=True)
+    return pd.DataFrame({"faulty": grouped["label"].first() == 1, "probability": grouped["probability"].mean()})
+
+
+def _by_protocol(scores: pd.DataFrame) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
+    parts = ((protocol, scores.loc[scores["protocol"] == protocol]) for protocol in PROTOCOLS)
+    arrays = [(name, part["label"].to_numpy() == 1, part["probability"].to_numpy(np.float64)) for name, part in parts]
+    return [(name, faulty, probability) for name, faulty, probability in arrays if faulty.any() and not faulty.all()]
+
+
+def _stacked(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

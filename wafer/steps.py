@@ -1,0 +1,299 @@
+"""The steps of the work, each from paths and parameters to files and a small record.
+
+A step has two callers. The flows run it as a Prefect task on the places that the environment names. DVC runs it as
+
+    python -m wafer.steps NAME [NAME ...] [--storage data/repro] [--params params.yaml]
+
+which is a study apart from production (`wafer.study`). Libraries that take long to import are imported by the steps
+that need them.
+"""
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Literal
+
+from upath import UPath
+
+from wafer.errors import DeliveryError, RegistryError
+from wafer.params import DeliverParams, EvaluateParams, FitParams, GateParams, Params
+from wafer.progress import shown
+from wafer.records import Decided, Delivered, Evaluated, Fitted, Frozen, Ingested, Predicted, Registered, Reported
+from wafer.settings import Settings
+from wafer.storage import local_folder, read_json, write_bytes, write_json, write_text, written_folder
+
+Kind = Literal["training", "prediction"]
+EXPECTATIONS = Path("expectations")
+UNREGISTERED = 0
+
+
+@contextmanager
+def _timed(settings: Settings, step: str) -> Iterator[None]:
+    """Note the seconds that the block takes in `reports/timing.json`, which is apart from what must be reproducible."""
+    start = time.perf_counter()
+    yield
+    file = settings.area("reports") / "timing.json"
+    seconds = read_json(file) if file.exists() else {}
+    write_json(file, {**seconds, step: round(time.perf_counter() - start, 3)})
+
+
+def deliver(settings: Settings, params: DeliverParams) -> Delivered:
+    """Bring raw batch files to `raw/`: from the folder that the params name, else from the synthetic fab."""
+    raw = settings.area("raw")
+    with _timed(settings, "deliver"):
+        for kind in ("training", "prediction"):
+            with written_folder(raw / kind) as aside:
+                if params.folder is None:
+                    _simulate(kind, aside, params)
+                else:
+                    _copy_batches(Path(params.folder) / kind, aside)
+    return Delivered(str(raw / "training"), str(raw / "prediction"))
+
+
+def deliver_where_empty(settings: Settings, params: DeliverParams) -> str:
+    """The folder of raw batch files; filled by `deliver` only where nothing has been delivered to it yet."""
+    raw = settings.area("raw")
+    if not any((raw / kind).exists() for kind in ("training", "prediction")):
+        deliver(settings, params)
+    return str(raw)
+
+
+def _simulate(kind: str, target: Path, fab: DeliverParams) -> None:
+    from wafer.fab.simulate import simulate_batches
+
+    labelled = kind == "training"
+    count = fab.training_batches if labelled else fab.prediction_batches
+    first = 0 if labelled else fab.training_batches
+    if count == 0:
+        return
+    with shown(f"simulate {kind}") as progress:
+        files = simulate_batches(
+            target, batches=count, wafers=fab.wafers, seed=fab.seed, labelled=labelled, first_batch=first
+        )
+        for done, _ in enumerate(files, 1):
+            progress(done, count)
+
+
+def _copy_batches(source: Path, target: Path) -> None:
+    if not source.is_dir():
+        raise DeliveryError(f"{source} is not a folder: deliver.folder must hold training/ and prediction/")
+    for file in sorted(source.iterdir()):
+        if file.is_file():
+            shutil.copyfile(file, target / file.name)
+
+
+def ingest(settings: Settings, kind: Kind, raw: str | None = None) -> Ingested:
+    """Judge the batch files in `raw` (default: `raw/<kind>` of the storage), store the good, quarantine the others."""
+    from wafer.intake.contract import Contract
+    from wafer.intake.ingest import ingest as take_in
+    from wafer.intake.quarantine import Quarantine
+    from wafer.intake.store import open_store
+
+    folder = settings.area("raw") / kind if raw is None else UPath(raw)
+    report_file = settings.area("reports") / f"ingest-{kind}.json"
+    with _timed(settings, f"ingest-{kind}"), shown(f"ingest {kind}") as progress, open_store(settings) as store:
+        contract = Contract.load(kind, EXPECTATIONS)
+        place = settings.area("quarantine") / kind
+        place.mkdir(parents=True, exist_ok=True)
+        report = take_in([folder], contract, store, Quarantine(place), progress).as_dict()
+        write_json(report_file, report)
+    return Ingested(
+        str(report_file), report["files"], report["accepted"], report["quarantined"], report["wafers_stored"]
+    )
+
+
+def snapshot(settings: Settings) -> Frozen:
+    """Freeze every labelled wafer of the store as a table named by its content."""
+    from wafer.intake.contract import Contract
+    from wafer.intake.snapshot import freeze, write_snapshot
+    from wafer.intake.store import open_store
+
+    with _timed(settings, "snapshot"), open_store(settings) as store:
+        frozen = freeze(store, Contract.load("training", EXPECTATIONS).sensors)
+        folder = write_snapshot(frozen, settings.area("snapshot"))
+    return Frozen(str(folder), frozen.digest, frozen.manifest["wafers"], frozen.manifest["faulty"])
+
+
+def fit(settings: Settings, params: FitParams, snapshot_folder: str) -> Fitted:
+    """Fit a `WaferModel` on a snapshot and save it in a folder named by its digest."""
+    from wafer.intake.snapshot import read_snapshot
+    from wafer.learning.model import WaferModel
+    from wafer.registry.packaging import model_digest
+
+    with _timed(settings, "fit"), shown("fit") as progress, tempfile.TemporaryDirectory() as scratch:
+        progress(0, 1)
+        frozen = read_snapshot(UPath(snapshot_folder))
+        model = WaferModel(**params.model_dump(), n_jobs=settings.jobs)
+        model.fit(frozen.readings, frozen.labels, order=frozen.order)
+        model.save(Path(scratch))
+        digest = model_digest(Path(scratch))
+        target = settings.area("models") / digest[:12]
+        with written_folder(target) as aside:
+            shutil.copytree(scratch, aside, dirs_exist_ok=True)
+        progress(1, 1)
+    return Fitted(str(target), digest)
+
+
+def evaluate(
+    settings: Settings, params: EvaluateParams, recipe: FitParams, snapshot_folder: str, model_folder: str
+) -> Evaluated:
+    """Score the recipe on wafers that it did not train on: shuffled, forward in time, and with permuted labels."""
+    from wafer.intake.snapshot import read_snapshot
+    from wafer.learning.evaluation import evaluate as judge
+    from wafer.learning.model import WaferModel
+    from wafer.reporting.tables import precision_recall_points, roc_points
+
+    reports = settings.area("reports")
+    with _timed(settings, "evaluate"), shown("evaluate") as progress:
+        frozen = read_snapshot(UPath(snapshot_folder))
+        with local_folder(UPath(model_folder)) as folder:
+            clusters = len(WaferModel.load(folder).clusters_)
+        metrics, scores = judge(
+            WaferModel(**recipe.model_dump()),
+            frozen.readings,
+            frozen.labels,
+            frozen.order,
+            frozen.batches,
+            **params.model_dump(),
+            n_jobs=settings.jobs,
+            progress=progress,
+        )
+        scores.insert(0, "wafer", frozen.table["wafer"].to_numpy()[scores["row"]])
+        write_json(reports / "metrics.json", {**metrics, "clusters": clusters})
+        write_bytes(reports / "scores.parquet", scores.to_parquet(index=False))
+        for name, curve in (("roc", roc_points(scores)), ("precision_recall", precision_recall_points(scores))):
+            write_text(reports / "curves" / f"{name}.csv", curve.to_csv(index=False, lineterminator="\n"))
+    return Evaluated(str(reports / "metrics.json"), str(reports / "scores.parquet"))
+
+
+def register(settings: Settings, params: Params, frozen: Frozen, fitted: Fitted, evaluated: Evaluated) -> Registered:
+    """Log params, metrics, plots, scores, lineage and the model to MLflow, and register the model as a new version."""
+    from wafer.intake.snapshot import read_snapshot
+    from wafer.learning.model import WaferModel
+    from wafer.registry import Registry, describe_source
+    from wafer.reporting.plots import training_figures
+    from wafer.reporting.sources import read_scores
+
+    with _timed(settings, "register"), shown("register") as progress, local_folder(UPath(fitted.folder)) as folder:
+        progress(0, 1)
+        model = WaferModel.load(folder)
+        scores, metrics = read_scores(evaluated.scores), read_json(UPath(evaluated.metrics))
+        version = Registry(settings.tracking_uri, settings.artifact_root).log_training(
+            params=params.model_dump(),
+            metrics=metrics,
+            scores=scores,
+            model_folder=folder,
+            example=read_snapshot(UPath(frozen.folder)).readings.head(5),
+            figures=training_figures(model, scores, metrics),
+            tags={"snapshot.digest": frozen.digest, **describe_source(Path(__file__).parent)},
+        )
+        progress(1, 1)
+    return Registered(version.version, version.run_id)
+
+
+def gate(settings: Settings, params: GateParams, recipe: FitParams, registered: Registered) -> Decided:
+    """Let the new version become champion if it stands up to the present one."""
+    from wafer.registry import GateRules, Registry
+
+    rules = GateRules(
+        **params.model_dump(), cost_missed_fault=recipe.cost_missed_fault, cost_false_alarm=recipe.cost_false_alarm
+    )
+    with _timed(settings, "gate"):
+        decision = Registry(settings.tracking_uri, settings.artifact_root).decide(registered.version, rules)
+        file = settings.area("reports") / "decision.json"
+        write_json(file, decision.as_dict())
+    return Decided(str(file), decision.promoted, decision.reason)
+
+
+def predict(settings: Settings, ingest_report: str, model_folder: str | None = None) -> Predicted:
+    """Score every accepted batch of a prediction delivery, one CSV a batch, and store the same rows.
+
+    The model is the champion of the registry, verified, or the one in `model_folder`, which is no registered version.
+    """
+    from wafer.intake.contract import Contract
+    from wafer.intake.store import open_store
+    from wafer.learning.model import WaferModel
+    from wafer.scoring import score_batches
+
+    with _timed(settings, "predict"), shown("predict") as progress, open_store(settings) as store:
+        version = UNREGISTERED
+        if model_folder is None:
+            version, model_folder = _fetch_champion(settings)
+        with local_folder(UPath(model_folder)) as folder:
+            model = WaferModel.load(folder)
+        digests = [b["digest"] for b in read_json(UPath(ingest_report))["batches"] if b["verdict"] == "accepted"]
+        target = settings.area("predictions")
+        sensors = Contract.load("prediction", EXPECTATIONS).sensors
+        index = score_batches(model, version, store, sensors, digests, target, progress)
+        write_json(settings.area("reports") / "predictions.json", index)
+    return Predicted(
+        folder=str(target),
+        files=tuple(entry["predictions"] for entry in index),
+        wafers=sum(entry["wafers"] for entry in index),
+        alarms=sum(entry["alarms"] for entry in index),
+        model_folder=model_folder,
+        model_version=version,
+    )
+
+
+def _fetch_champion(settings: Settings) -> tuple[int, str]:
+    """The champion's number, and the folder below `models/` that its verified parts were brought to."""
+    from wafer.registry import Registry
+
+    registry = Registry(settings.tracking_uri, settings.artifact_root)
+    champion = registry.champion()
+    if champion is None:
+        raise RegistryError("the registry has no champion yet: run the training first")
+    target = settings.area("models") / champion.digest[:12]
+    with written_folder(target) as aside:
+        registry.fetch(champion, aside)
+    return champion.version, str(target)
+
+
+def report_training(
+    settings: Settings, frozen: Frozen, fitted: Fitted, evaluated: Evaluated, decided: Decided | None = None
+) -> Reported:
+    """Run the training notebook and keep it, executed, with its page."""
+    return _report(
+        settings,
+        "training",
+        {
+            "snapshot": frozen.folder,
+            "model": fitted.folder,
+            "metrics": evaluated.metrics,
+            "scores": evaluated.scores,
+            "decision": decided.decision if decided else "",
+        },
+    )
+
+
+def report_prediction(settings: Settings, ingested: Ingested, predicted: Predicted) -> Reported:
+    """Run the prediction notebook and keep it, executed, with its page."""
+    return _report(
+        settings,
+        "prediction",
+        {
+            "predictions": predicted.folder,
+            "batches": list(predicted.files),
+            "ingest_report": ingested.report,
+            "model": predicted.model_folder,
+        },
+    )
+
+
+def _report(settings: Settings, name: str, parameters: dict[str, str | list[str]]) -> Reported:
+    from wafer.reporting.notebooks import run_notebook
+
+    with _timed(settings, f"report-{name}"), shown(f"report {name}") as progress:
+        report = run_notebook(name, parameters, settings.area("reports"), progress=progress)
+    return Reported(str(report.notebook), str(report.page))
+
+
+if __name__ == "__main__":
+    from wafer.study import main
+
+    sys.exit(main())
