@@ -9,8 +9,9 @@ READY := $(VENV)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 RAW ?=
+FILES ?=
 
-.PHONY: help setup run test test-all lint format bench repro lock clean
+.PHONY: help setup run test test-all lint format bench bench-model repro lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -47,8 +48,11 @@ format: $(READY) ## format and mend what can be mended
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-bench: $(READY) ## speed as ratios on this machine
-	$(BIN)/python -m bench
+bench: $(READY) ## speed of checking and storing, as ratios on this machine; FILES=400
+	$(BIN)/python -m bench $(if $(FILES),--files $(FILES))
+
+bench-model: $(READY) ## the model's worth on real batches, for docs/model-card.md; RAW=DIR or WAFER_REAL_DATA
+	$(BIN)/python -m bench.model $(if $(RAW),--raw "$(RAW)")
 
 repro: $(READY) ## rerun the study that dvc.yaml describes
 	$(BIN)/dvc repro

@@ -6,10 +6,11 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import cast
 from uuid import UUID
 
-from prefect.artifacts import create_progress_artifact, update_progress_artifact
+from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectException
 
 from wafer.errors import WaferError
@@ -31,6 +32,12 @@ def progress_artifact(title: str) -> Iterator[Progress]:
             update_progress_artifact(artifact_id=artifact, progress=100.0 * done / max(total, 1))
 
     yield tell
+
+
+def link_page(key: str, page: str) -> None:
+    """Link a page of reports with the running task."""
+    link = page if "://" in page else Path(page).absolute().as_uri()
+    create_link_artifact(link=link, link_text=Path(page).name, key=key)
 
 
 def run(work: Callable[[], object]) -> int:

@@ -5,7 +5,7 @@ import sys
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.entry import command, progress_artifact, run
+from flows.entry import command, link_page, progress_artifact, run
 from flows.ingest import ingest_batches
 from wafer import steps
 from wafer.progress import heard_by
@@ -23,7 +23,9 @@ def predict_batches(ingested: Ingested) -> Predicted:
 @task(cache_policy=NO_CACHE)
 def report_prediction(ingested: Ingested, predicted: Predicted) -> Reported:
     """Run the prediction notebook."""
-    return steps.report_prediction(Settings.read(), ingested, predicted)
+    report = steps.report_prediction(Settings.read(), ingested, predicted)
+    link_page("prediction-page", report.page)
+    return report
 
 
 @flow

@@ -5,7 +5,7 @@ import sys
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.entry import command, progress_artifact, run
+from flows.entry import command, link_page, progress_artifact, run
 from wafer import steps
 from wafer.params import EvaluateParams, FitParams, GateParams, Params, read_params
 from wafer.progress import heard_by
@@ -48,7 +48,9 @@ def decide_champion(params: GateParams, recipe: FitParams, registered: Registere
 @task(cache_policy=NO_CACHE)
 def report_training(frozen: Frozen, fitted: Fitted, evaluated: Evaluated, decided: Decided) -> Reported:
     """Run the training notebook."""
-    return steps.report_training(Settings.read(), frozen, fitted, evaluated, decided)
+    report = steps.report_training(Settings.read(), frozen, fitted, evaluated, decided)
+    link_page("training-page", report.page)
+    return report
 
 
 @flow

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from wafer import __version__
+from wafer.cli_store import quarantine, store
 from wafer.errors import WaferError
 
 KINDS = click.Choice(["training", "prediction"])
@@ -123,7 +124,7 @@ def agreement() -> None:
 
 @agreement.command("init")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--kind", type=KINDS, default="training", show_default=True)
+@click.option("--kind", type=KINDS, default="training", show_default=True, help="With a label, or without.")
 @click.option("--sensors", default=590, show_default=True, type=click.IntRange(1), help="Number of sensors.")
 def init_agreement(file: Path, kind: str, sensors: int) -> None:
     """Write a first agreement FILE (JSON) for a new customer, to be edited and imported."""
@@ -149,6 +150,10 @@ def import_agreement(file: Path, kind: str | None, expectations: Path) -> None:
 
     suite = convert(file, kind, expectations)
     click.echo(f"{suite} written")
+
+
+cli.add_command(store)
+cli.add_command(quarantine)
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ class FitParams(_Section):
     cluster_prior: int = Field(
         ge=0, description="faults at which a cluster's own model weighs as much as the pooled one"
     )
+    panel: Literal["all", "forests", "linear", "absolute"]
     search: Literal["budget", "reference"]
     search_budget: int = Field(ge=1, description="configurations tried a candidate and cluster")
     search_folds: int = Field(ge=2)

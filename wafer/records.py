@@ -13,9 +13,10 @@ class Delivered:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What a delivery came to; `report` is the path of the whole story."""
+    """What a delivery came to; `report` is the path of the whole story as JSON, `page` of the one for reviewers."""
 
     report: str
+    page: str
     files: int
     accepted: int
     quarantined: int

@@ -86,40 +86,68 @@ def _copy_batches(source: Path, target: Path) -> None:
             shutil.copyfile(file, target / file.name)
 
 
-def ingest(settings: Settings, kind: Kind, raw: str | None = None) -> Ingested:
-    """Judge the batch files in `raw` (default: `raw/<kind>` of the storage), store the good, quarantine the others."""
+def ingest(settings: Settings, kind: Kind, raw: str | None = None, *, replace: bool = False) -> Ingested:
+    """Judge the batch files in `raw` (default: `raw/<kind>` of the storage), store the good, quarantine the others.
+
+    With `replace`, wafers that come with other readings than the stored ones take their place; the earlier readings
+    stay in their history.
+    """
     from wafer.intake.contract import Contract
     from wafer.intake.ingest import ingest as take_in
+    from wafer.intake.leftovers import remove_leftovers
     from wafer.intake.quarantine import Quarantine
+    from wafer.intake.statistics import DeliveryStatistics
     from wafer.intake.store import open_store
+    from wafer.reporting.ingest_page import write_ingest_page
 
     folder = settings.area("raw") / kind if raw is None else UPath(raw)
-    report_file = settings.area("reports") / f"ingest-{kind}.json"
+    reports = settings.area("reports")
+    report_file = reports / f"ingest-{kind}.json"
     with _timed(settings, f"ingest-{kind}"), shown(f"ingest {kind}") as progress, open_store(settings) as store:
         contract = Contract.load(kind, EXPECTATIONS)
         place = settings.area("quarantine") / kind
         place.mkdir(parents=True, exist_ok=True)
-        report = take_in([folder], contract, store, Quarantine(place), progress).as_dict()
+        remove_leftovers(place, older_than=0)
+        remove_leftovers(reports)
+        statistics = DeliveryStatistics(contract.sensors, contract.order)
+        report = take_in(
+            [folder],
+            contract,
+            store,
+            Quarantine(place),
+            progress,
+            replacing=replace,
+            watch=lambda delivery, verdict: statistics.add(delivery, accepted=verdict.accepted),
+        ).as_dict()
+        page = write_ingest_page(report, statistics, reports)
         write_json(report_file, report)
     return Ingested(
-        str(report_file), report["files"], report["accepted"], report["quarantined"], report["wafers_stored"]
+        report=str(report_file),
+        page=str(page),
+        files=report["files"],
+        accepted=report["accepted"],
+        quarantined=report["quarantined"],
+        wafers_stored=report["wafers_stored"],
     )
 
 
 def snapshot(settings: Settings) -> Frozen:
     """Freeze every labelled wafer of the store as a table named by its content."""
     from wafer.intake.contract import Contract
+    from wafer.intake.leftovers import remove_leftovers
     from wafer.intake.snapshot import freeze, write_snapshot
     from wafer.intake.store import open_store
 
     with _timed(settings, "snapshot"), open_store(settings) as store:
-        frozen = freeze(store, Contract.load("training", EXPECTATIONS).sensors)
+        frozen = freeze(store, Contract.load_form("training", EXPECTATIONS).sensors)
+        remove_leftovers(settings.area("snapshot"))
         folder = write_snapshot(frozen, settings.area("snapshot"))
     return Frozen(str(folder), frozen.digest, frozen.manifest["wafers"], frozen.manifest["faulty"])
 
 
 def fit(settings: Settings, params: FitParams, snapshot_folder: str) -> Fitted:
-    """Fit a `WaferModel` on a snapshot and save it in a folder named by its digest."""
+    """Fit a `WaferModel` on a snapshot that the guard lets pass, and save it in a folder named by its digest."""
+    from wafer.intake.guard import check_snapshot
     from wafer.intake.snapshot import read_snapshot
     from wafer.learning.model import WaferModel
     from wafer.registry.packaging import model_digest
@@ -127,6 +155,7 @@ def fit(settings: Settings, params: FitParams, snapshot_folder: str) -> Fitted:
     with _timed(settings, "fit"), shown("fit") as progress, tempfile.TemporaryDirectory() as scratch:
         progress(0, 1)
         frozen = read_snapshot(UPath(snapshot_folder))
+        check_snapshot(frozen, EXPECTATIONS)
         model = WaferModel(**params.model_dump(), n_jobs=settings.jobs)
         model.fit(frozen.readings, frozen.labels, order=frozen.order)
         model.save(Path(scratch))
@@ -178,17 +207,23 @@ def register(settings: Settings, params: Params, frozen: Frozen, fitted: Fitted,
     from wafer.reporting.plots import training_figures
     from wafer.reporting.sources import read_scores
 
-    with _timed(settings, "register"), shown("register") as progress, local_folder(UPath(fitted.folder)) as folder:
+    with (
+        _timed(settings, "register"),
+        shown("register") as progress,
+        local_folder(UPath(fitted.folder)) as folder,
+        local_folder(UPath(frozen.folder)) as table,
+    ):
         progress(0, 1)
         model = WaferModel.load(folder)
         scores, metrics = read_scores(evaluated.scores), read_json(UPath(evaluated.metrics))
-        version = Registry(settings.tracking_uri, settings.artifact_root).log_training(
+        version = Registry.open(settings).log_training(
             params=params.model_dump(),
             metrics=metrics,
             scores=scores,
             model_folder=folder,
-            example=read_snapshot(UPath(frozen.folder)).readings.head(5),
+            example=read_snapshot(table).readings.head(5),
             figures=training_figures(model, scores, metrics),
+            files={"snapshot/manifest.json": table / "manifest.json"},
             tags={"snapshot.digest": frozen.digest, **describe_source(Path(__file__).parent)},
         )
         progress(1, 1)
@@ -203,7 +238,7 @@ def gate(settings: Settings, params: GateParams, recipe: FitParams, registered: 
         **params.model_dump(), cost_missed_fault=recipe.cost_missed_fault, cost_false_alarm=recipe.cost_false_alarm
     )
     with _timed(settings, "gate"):
-        decision = Registry(settings.tracking_uri, settings.artifact_root).decide(registered.version, rules)
+        decision = Registry.open(settings).decide(registered.version, rules)
         file = settings.area("reports") / "decision.json"
         write_json(file, decision.as_dict())
     return Decided(str(file), decision.promoted, decision.reason)
@@ -227,7 +262,7 @@ def predict(settings: Settings, ingest_report: str, model_folder: str | None = N
             model = WaferModel.load(folder)
         digests = [b["digest"] for b in read_json(UPath(ingest_report))["batches"] if b["verdict"] == "accepted"]
         target = settings.area("predictions")
-        sensors = Contract.load("prediction", EXPECTATIONS).sensors
+        sensors = Contract.load_form("prediction", EXPECTATIONS).sensors
         index = score_batches(model, version, store, sensors, digests, target, progress)
         write_json(settings.area("reports") / "predictions.json", index)
     return Predicted(
@@ -244,7 +279,7 @@ def _fetch_champion(settings: Settings) -> tuple[int, str]:
     """The champion's number, and the folder below `models/` that its verified parts were brought to."""
     from wafer.registry import Registry
 
-    registry = Registry(settings.tracking_uri, settings.artifact_root)
+    registry = Registry.open(settings)
     champion = registry.champion()
     if champion is None:
         raise RegistryError("the registry has no champion yet: run the training first")

@@ -19,7 +19,7 @@ from wafer.intake.embedded import embedded_server, wait_until_stopped
 from wafer.params import DEFAULT_FILE, Params, read_params
 from wafer.progress import show_log_lines
 from wafer.records import Evaluated, Fitted, Frozen, Ingested, Predicted
-from wafer.settings import Settings, prepare_environment
+from wafer.settings import Settings
 from wafer.storage import AnyPath, read_json
 
 DEFAULT_STORAGE = Path("data/repro")
@@ -75,7 +75,14 @@ class Study:
     def _ingested(self) -> Ingested:
         file = self._report("ingest-prediction.json")
         report = read_json(file)
-        return Ingested(str(file), report["files"], report["accepted"], report["quarantined"], report["wafers_stored"])
+        return Ingested(
+            report=str(file),
+            page=str(self._report("ingest-prediction.html")),
+            files=report["files"],
+            accepted=report["accepted"],
+            quarantined=report["quarantined"],
+            wafers_stored=report["wafers_stored"],
+        )
 
     def _predicted(self) -> Predicted:
         index = read_json(self._report("predictions.json"))
@@ -115,7 +122,6 @@ def _throwaway_database(storage: Path) -> Iterator[Path]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the named steps in the order given; the exit status is 0, or 2 after an error that was told."""
-    prepare_environment()
     show_log_lines()
     parser = argparse.ArgumentParser(prog="python -m wafer.steps", description=__doc__)
     parser.add_argument("name", nargs="+", choices=NAMES, help="steps, in the order to run them")

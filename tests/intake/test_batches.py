@@ -203,6 +203,14 @@ def test_stamps_are_read_from_the_end_of_the_name(read, name, date, time, delive
             "Good/Bad,Wafer,Sensor-1,Sensor-2,Sensor-3",
             {"columns_misplaced": [Finding(1, "Good/Bad", "after Sensor-3", "column 1")]},
         ),
+        (
+            ",Sensor-1,Sensor-2,Sensor-3,Good/Bad, ",
+            {"columns_extra": [Finding(1, " ", None, "column 6")]},
+        ),
+        (
+            f'{HEADER}\rWafer-1,"1",2,3,-1',
+            {"header_unknown": [Finding(1, None, "Wafer, Sensor-1, …", "a carriage return without a line feed")]},
+        ),
         ("Wafer-7,1.5,,4,1", {"header_unknown": [Finding(1, None, "Wafer, Sensor-1, …", "Wafer-7,1.5,,4,1")]}),
         (',"Sensor-1', {"header_unknown": [Finding(1, None, "Wafer, Sensor-1, …", "unexpected end of data")]}),
     ],
@@ -252,6 +260,23 @@ def test_every_bad_cell_is_listed_with_line_and_column(read):
     assert delivery.lines == [3]
 
 
+@pytest.mark.parametrize(
+    ("text", "fact"),
+    [
+        ("nan", "bad_cells"),
+        ("NAN", "bad_cells"),
+        ("-nan", "bad_cells"),
+        ("inf", "infinite_cells"),
+        ("Infinity", "infinite_cells"),
+        ("-1e400", "infinite_cells"),
+    ],
+)
+def test_words_and_sizes_that_a_parser_takes_for_numbers_are_found(read, text, fact):
+    """A single reading that is no finite number is found even where a parser would take it."""
+    findings = read(f"{HEADER}\nWafer-1,1,2,3,-1\nWafer-2,1,{text},3,-1\n").findings
+    assert findings == {fact: [Finding(3, "Sensor-2", "a finite number or nothing", text)]}
+
+
 def test_lines_of_another_length_and_broken_quotes_are_found(read):
     """Lines that are too short, too long, cut within a quote or broken by a lone carriage return are listed."""
     lines = [
@@ -271,6 +296,14 @@ def test_lines_of_another_length_and_broken_quotes_are_found(read):
         ],
     }
     assert delivery.table["wafer"].to_pylist() == ["Wafer-5"]
+
+
+def test_a_doubled_carriage_return_is_found(read):
+    """A carriage return too many at the end of a line is found, though no value is lost by it."""
+    findings = read(f"{HEADER}\nWafer-1,1,2,3,-1\r\r\nWafer-2,1,2,3,-1\n").findings
+    assert findings == {
+        "broken_lines": [Finding(2, None, "fields and commas", "a carriage return without a line feed")],
+    }
 
 
 def test_blank_lines_do_not_shift_line_numbers(read):
@@ -296,6 +329,22 @@ def test_ids_and_labels_are_checked_line_by_line(read):
         "labels_unknown": [Finding(5, "Good/Bad", "-1 or 1 or +1", "0")],
     }
     assert delivery.table["label"].to_pylist() == [-1, 1, None, None, 1]
+
+
+def test_blanks_around_a_label_are_blanks_and_tabs(read):
+    """A label may stand between blanks and tabs; a sign that only Unicode calls a blank makes it another text."""
+    labels = [" 1", "-1\t", "1\u2003", "\x1c-1", " "]
+    delivery = read("".join(f"{line}\n" for line in (HEADER, *(f"Wafer-{n},1,2,3,{t}" for n, t in enumerate(labels)))))
+    assert delivery.table["label"].to_pylist() == [1, -1, None, None, None]
+    assert [finding.got for finding in delivery.findings["labels_unknown"]] == ["1\u2003", "\x1c-1"]
+    assert [finding.got for finding in delivery.findings["labels_missing"]] == [" "]
+
+
+def test_a_byte_order_mark_within_the_file_is_not_swallowed(read):
+    """A mark before the first wafer's id is part of that id, and so makes it malformed."""
+    delivery = read(f"{HEADER}\n\ufeffWafer-1,1,2,3,-1\nWafer-2,1,2,3,-1\n")
+    assert delivery.table["wafer"].to_pylist() == ["\ufeffWafer-1", "Wafer-2"]
+    assert [finding.got for finding in delivery.findings["ids_malformed"]] == ["\ufeffWafer-1"]
 
 
 def test_findings_are_bounded_and_their_number_is_not(read):

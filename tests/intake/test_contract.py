@@ -180,6 +180,15 @@ def test_files_are_judged_apart(contract, tmp_path):
     assert [verdict.accepted for verdict in alone] == [False, True, False, True]
 
 
+def test_large_files_are_not_held_in_memory_together(contract, tmp_path):
+    """What a chunk holds is bounded by the size of its tables too: later files are read when earlier ones are done."""
+    paths = [deliver(tmp_path, wafers(5), f"wafer_{day:02}012020_000000.csv") for day in range(1, 21)]
+    judging = check([tmp_path], contract, chunk_bytes=1)
+    first = next(judging)
+    paths[-1].write_text("")
+    assert [verdict.accepted for _, verdict in (first, *judging)] == [True] * 19 + [False]
+
+
 def test_progress_is_told_file_by_file(contract, tmp_path):
     """Who listens hears how many files of how many are judged."""
     for day in (1, 2, 3):
@@ -243,6 +252,28 @@ def test_more_bad_wafers_than_agreed_reject_the_file(dropping, tmp_path):
         "labels_unknown",
     ]
     assert verdict.reasons[0].message == "too many wafers would have to be dropped: 3 of 10, agreed is at most 20%"
+
+
+def test_more_bad_wafers_than_are_kept_reject_the_file(dropping, tmp_path):
+    """Beyond 10,000 bad lines not each is known, so the file is rejected though their share would be agreed."""
+    lines = [f"Wafer-{at},1,2,3,-1" if at % 6 else "x" for at in range(1, 61_001)]
+    [(delivery, verdict)] = check([deliver(tmp_path, lines)], dropping)
+    assert delivery.facts["ragged_lines"] == 10_166
+    assert (verdict.accepted, verdict.dropped, verdict.reasons[0].rule) == (False, (), "max_dropped_share")
+
+
+def test_lines_of_carriage_returns_are_dropped_like_others(dropping, tmp_path):
+    """A line of two carriage returns is a broken line, not a blank one, when it is dropped too."""
+    path = deliver(tmp_path, wafers(20))
+    path.write_bytes(path.read_bytes() + b"\r\r\n\r\nWafer-21,1\r\r\n")
+    [(_, verdict)] = check([path], dropping)
+    assert verdict.accepted
+    assert [(row.row, row.line, row.text) for row in verdict.dropped] == [(20, 22, "\r"), (21, 24, "Wafer-21,1\r")]
+    assert [(reason.rule, reason.line) for reason in verdict.warnings] == [
+        ("blank_lines", 23),
+        ("broken_lines", 22),
+        ("broken_lines", 24),
+    ]
 
 
 def test_a_file_that_changes_under_the_judgement_is_an_error(dropping, tmp_path):

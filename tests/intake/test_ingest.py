@@ -1,15 +1,24 @@
 """Ingest: each delivered file ends in the store or in the quarantine, once, however often it is run."""
 
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.faults.delivery import agree, line, write
 from wafer import steps
+from wafer.errors import StoreError
 from wafer.fab.simulate import simulate_batches, simulate_frame
-from wafer.intake.ingest import production_order
-from wafer.intake.store import open_store
+from wafer.intake.batches import Delivery
+from wafer.intake.contract import Contract, Verdict
+from wafer.intake.ingest import IngestReport, ingest, production_order
+from wafer.intake.leftovers import remove_leftovers
+from wafer.intake.quarantine import Quarantine
+from wafer.intake.snapshot import freeze, rebuild
+from wafer.intake.store import Store, open_store
 from wafer.settings import Settings
 from wafer.storage import read_json
 
@@ -65,6 +74,173 @@ def test_a_file_mended_under_its_name_is_taken_in(settings: Settings, delivery: 
     done = steps.ingest(settings, "training", str(delivery))
     assert (done.accepted, done.quarantined, done.wafers_stored) == (4, 0, 5)
     assert (Path(str(settings.area("quarantine"))) / "training" / mended.name).exists()
+
+
+@pytest.fixture
+def contract(tmp_path: Path) -> Contract:
+    """Four sensors; bad wafers are dropped."""
+    agree(tmp_path / "agreed", BadWafers="drop wafer", MaxDroppedShare=0.5)
+    return Contract.load("training", tmp_path / "agreed" / "expectations")
+
+
+def take_in(
+    folder: Path, contract: Contract, store: Store, quarantine: Path, *, replacing: bool = False
+) -> IngestReport:
+    return ingest([folder], contract, store, Quarantine(quarantine), replacing=replacing)
+
+
+def test_a_conflict_quarantines_its_wafer_only(settings: Settings, contract: Contract, tmp_path: Path) -> None:
+    """The contradicting line is kept with a reason that names both files; the rest of its file is stored."""
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    write(raw, 1, [line(n, -1) for n in (1, 2)])
+    write(raw, 2, [line(3, 1, bad="x"), line(2, -1, shift=0.25), line(1, 1), line(4, -1)])
+    with open_store(settings) as store:
+        report = take_in(raw, contract, store, tmp_path / "quarantine").as_dict()
+        assert sorted(store.find([f"Wafer-{n}" for n in range(5)])) == ["Wafer-1", "Wafer-2", "Wafer-4"]
+    assert (report["accepted"], report["conflicts"], report["wafers_stored"], report["replaced"]) == (2, 2, 3, 0)
+    assert list(report["batches"][1]["conflicts"]) == [
+        {
+            "wafer": wafer,
+            "file": "wafer_02012020_120000.csv",
+            "stored_file": "wafer_01012020_120000.csv",
+            "what": what,
+            "stored": stored,
+            "came": came,
+        }
+        for wafer, what, stored, came in (("Wafer-2", "Sensor-1", 2.0, 2.25), ("Wafer-1", "label", -1, 1))
+    ]
+    kept = Quarantine(tmp_path / "quarantine").dropped()
+    assert [(row["row"], row["line"], row["text"]) for row in kept] == [
+        (0, 2, line(3, 1, bad="x")),
+        (1, 3, line(2, -1, shift=0.25)),
+        (2, 4, line(1, 1)),
+    ]
+    assert kept[1]["reasons"] == [
+        {
+            "rule": "conflict",
+            "message": "line 3: Wafer-2 came before in wafer_01012020_120000.csv with Sensor-1 2, "
+            "in wafer_02012020_120000.csv it has 2.25",
+            "line": 3,
+            "column": "Sensor-1",
+            "expected": "2",
+            "got": "2.25",
+        }
+    ]
+
+
+def test_a_later_run_may_replace(settings: Settings, contract: Contract, tmp_path: Path) -> None:
+    """With `replacing` the quarantined wafers of known files take the stored ones' place, once."""
+    raw, kept = tmp_path / "raw", tmp_path / "quarantine"
+    raw.mkdir()
+    write(raw, 1, [line(n, -1) for n in (1, 2)])
+    second = write(raw, 2, [line(3, 1, bad="x"), line(2, -1, shift=0.25), line(4, -1)])
+    third = write(raw, 3, [line(1, -1, shift=0.5), line(5, -1)])
+    with open_store(settings) as store:
+        take_in(raw, contract, store, kept)
+        before = freeze(store, contract.sensors)
+        report = take_in(raw, contract, store, kept, replacing=True).as_dict()
+        assert [b["replaced"] for b in report["batches"]] == [(), ("Wafer-2",), ("Wafer-1",)]
+        assert (report["replaced"], report["conflicts"], report["known_batches"]) == (2, 0, 3)
+        stored = store.find(["Wafer-1", "Wafer-2"])
+        assert {w: (d["readings"][0], d["file"]) for w, d in stored.items()} == {
+            "Wafer-1": (1.5, third.name),
+            "Wafer-2": (2.25, second.name),
+        }
+        assert [e["readings"][0] for d in stored.values() for e in d["earlier"]] == [1.0, 2.0]
+        assert [row["line"] for row in Quarantine(kept).dropped()] == [2], "the bad wafer stays"
+        ledger = store.batches("training")
+        assert [r.wafers for r in ledger] == [
+            ("Wafer-1", "Wafer-2"),
+            ("Wafer-1", "Wafer-5"),
+            ("Wafer-2", "Wafer-4"),
+        ]
+        assert take_in(raw, contract, store, kept, replacing=True).as_dict() == report
+        assert (store.batches("training"), store.find(["Wafer-1", "Wafer-2"])) == (ledger, stored)
+        after = freeze(store, contract.sensors)
+        for frozen in (before, after):
+            manifest = {"digest": frozen.digest, **frozen.manifest}
+            assert rebuild(store, manifest).table.equals(frozen.table)
+    assert before.table["Sensor-1"].tolist() == [1.0, 2.0, 4.0, 5.0]
+    assert after.table["Sensor-1"].tolist() == [1.5, 2.25, 4.0, 5.0]
+
+
+def test_after_a_failed_group_nothing_more_is_stored(
+    settings: Settings, contract: Contract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Groups are stored in order or not at all, so that who comes first stays first when the run is repeated."""
+    monkeypatch.setattr("wafer.intake.ingest.FILES_A_GROUP", 1)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for day in range(1, 8):
+        write(raw, day, [line(day, -1)])
+    with open_store(settings) as store:
+        true_insert, calls = store.insert, []
+
+        def insert(batches):  # type: ignore[no-untyped-def]
+            calls.append(batches)
+            if len(calls) == 3:
+                raise StoreError("the database failed")
+            return true_insert(batches)
+
+        monkeypatch.setattr(store, "insert", insert)
+        with pytest.raises(StoreError):
+            take_in(raw, contract, store, tmp_path / "quarantine")
+        assert len(calls) == 3
+        assert store.counts() == {"wafers": 2, "batches": 2, "predictions": 0}
+        monkeypatch.setattr(store, "insert", true_insert)
+        assert take_in(raw, contract, store, tmp_path / "quarantine").as_dict()["wafers_stored"] == 5
+
+
+def test_progress_counts_stored_files_and_each_is_watched(
+    settings: Settings, contract: Contract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The bar goes up to the number of files, group by group, and a watcher sees every file with its verdict."""
+    monkeypatch.setattr("wafer.intake.ingest.FILES_A_GROUP", 2)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    for day in range(1, 6):
+        write(raw, day, [line(day, -1)])
+    (raw / "note.txt").write_text("hello\n")
+    steps_done: list[tuple[int, int]] = []
+    seen: list[tuple[str, bool]] = []
+
+    def watch(delivery: Delivery, verdict: Verdict) -> None:
+        seen.append((delivery.file, verdict.accepted))
+
+    with open_store(settings) as store:
+        place = Quarantine(tmp_path / "quarantine")
+        ingest([raw], contract, store, place, lambda done, total: steps_done.append((done, total)), watch=watch)
+    assert steps_done == [(2, 6), (4, 6), (6, 6)]
+    assert seen == [("note.txt", False), *((f"wafer_0{day}012020_120000.csv", True) for day in range(1, 6))]
+
+
+def test_leftovers_of_a_killed_run_hurt_nobody(settings: Settings, delivery: Path) -> None:
+    """Half-written files among the deliveries are no deliveries; a later run removes its own from the quarantine."""
+    (delivery / ".wafer_1.csv.x1.part").write_text("half")
+    (delivery / "wafer_2.csv.part").write_text("half")
+    place = Path(str(settings.area("quarantine"))) / "training"
+    place.mkdir(parents=True)
+    for name in (".0123456789abcdef.part", ".wafer.csv.reasons.json.abc.part"):
+        (place / name).write_text("half")
+    done = steps.ingest(settings, "training", str(delivery))
+    assert (done.files, done.accepted, done.quarantined) == (4, 3, 1)
+    assert not list(place.glob("*.part"))
+    assert sorted(p.name for p in delivery.glob("*.part")) == [".wafer_1.csv.x1.part", "wafer_2.csv.part"]
+
+
+def test_only_old_leftovers_go_where_others_write(tmp_path: Path) -> None:
+    """Files and folders that were being written an hour ago are removed; younger ones and all others stay."""
+    hour_ago = time.time() - 3700
+    for name in (".old.json.x.part", ".new.json.x.part", "kept.part", ".kept"):
+        (tmp_path / name).write_text("half")
+    for name in (".old.x.part", ".old.x.part.old", ".new.x.part"):
+        (tmp_path / name / "inside").mkdir(parents=True)
+    for path in tmp_path.glob(".old*"):
+        os.utime(path, (hour_ago, hour_ago))
+    assert remove_leftovers(tmp_path) == 3
+    assert sorted(p.name for p in tmp_path.iterdir()) == [".kept", ".new.json.x.part", ".new.x.part", "kept.part"]
+    assert remove_leftovers(tmp_path / "missing") == 0
 
 
 @pytest.mark.parametrize(

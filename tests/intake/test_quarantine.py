@@ -101,6 +101,16 @@ def test_a_run_that_was_cut_short_is_completed(quarantine, tmp_path):
     assert tree(quarantine.folder).keys() == {"lot.csv", "lot.csv.reasons.json"}
 
 
+def test_bytes_that_a_crash_left_are_not_overwritten_by_others(quarantine, tmp_path):
+    """Another file of the same name goes beside bytes whose reasons a crash prevented."""
+    delivery = deliver(tmp_path / "raw", b"new")
+    quarantine.folder.mkdir(parents=True)
+    (quarantine.folder / "lot.csv").write_bytes(b"old")
+    entry = quarantine.keep(delivery, rejected(delivery))
+    assert entry.path.name == f"lot.{delivery.digest[:8]}.csv"
+    assert (quarantine.folder / "lot.csv").read_bytes() == b"old"
+
+
 @pytest.mark.parametrize("file", ["lot.csv.reasons.json", "lot.csv.dropped.jsonl", ".lot.csv", "x" * 240 + ".csv"])
 def test_odd_names_cannot_collide_with_the_quarantines_own_files(quarantine, tmp_path, file):
     """A file named like the quarantine's own, hidden or of extreme length is kept under a name with its digest."""

@@ -1,5 +1,8 @@
 """Snapshots: named by their content, complete, and refused when changed."""
 
+import csv
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +10,7 @@ import pandas as pd
 import pytest
 
 from wafer.errors import SnapshotError
-from wafer.intake.snapshot import freeze, read_snapshot, write_snapshot
+from wafer.intake.snapshot import find_manifest, freeze, read_snapshot, rebuild, write_csv, write_snapshot
 from wafer.intake.store import IncomingBatch, open_store
 from wafer.settings import Settings
 
@@ -76,3 +79,103 @@ def test_nothing_to_freeze_is_an_error(settings: Settings, tmp_path: Path) -> No
         freeze(store, SENSORS)
     with pytest.raises(SnapshotError, match="is not a snapshot"):
         read_snapshot(tmp_path)
+
+
+def manifest(folder: Path) -> dict[str, object]:
+    return dict(json.loads((folder / "manifest.json").read_text()))
+
+
+def test_any_earlier_snapshot_is_rebuilt(settings: Settings, tmp_path: Path) -> None:
+    """Whatever came since (batches, labels, replaced readings, late ones), each manifest gives its own table again."""
+    replaced = replace(batch(5), readings=batch(5).readings + 1, labels=np.array([1, 1, -1], dtype=np.int8))
+    unlabelled = replace(batch(6, "prediction"), readings=batch(6).readings + 2)
+    again = replace(batch(7), readings=batch(7).readings + 3)
+    folders = []
+    with open_store(settings) as store:
+        store.add(batch(3, "prediction", start=10), 1e-9)
+        for incoming, replacing in (
+            (batch(1), False),
+            (batch(4, start=10), False),  # labels for known wafers
+            (replaced, True),
+            (unlabelled, True),  # another kind of delivery, which is no batch of the snapshot
+            (again, False),  # conflicts only
+        ):
+            store.add(incoming, 1e-9, replacing=replacing)
+            folders.append(write_snapshot(freeze(store, SENSORS), tmp_path / "snapshot"))
+        tables = [rebuild(store, manifest(folder)).table for folder in folders]
+        assert len(set(folders)) == 4, "a batch of conflicts makes no difference"
+        assert [t["label"].tolist()[:3] for t in tables] == [[1, -1, -1]] * 2 + [[1, 1, -1]] * 3
+        for folder, table in zip(folders, tables, strict=True):
+            pd.testing.assert_frame_equal(table, read_snapshot(folder).table)
+        first = batch(1).readings
+        for table, shift in zip(tables, (0, 0, 1, 2, 2), strict=True):
+            assert table[SENSORS].to_numpy()[:3].tobytes() == (first + shift).tobytes()
+
+
+def test_a_batch_just_being_taken_in_makes_no_difference(settings: Settings) -> None:
+    """Replaced readings count from the ledger's line on, not from the moment that a document changes."""
+    replaced = replace(batch(2), readings=batch(2).readings + 1)
+    with open_store(settings) as store:
+        store.add(batch(1), 1e-9)
+        before = freeze(store, SENSORS)
+        record, _ = store.settle(replaced, store.insert([replaced]), 1e-9, replacing=True)
+        assert freeze(store, SENSORS).digest == before.digest
+        store.write_ledger([record])
+        assert freeze(store, SENSORS).digest != before.digest
+
+
+def test_what_the_store_lost_cannot_be_rebuilt(settings: Settings, tmp_path: Path) -> None:
+    """A batch that is gone from the ledger, or a wafer that was changed by hand, is an error."""
+    with open_store(settings) as store:
+        store.add(batch(1), 1e-9)
+        found = manifest(write_snapshot(freeze(store, SENSORS), tmp_path))
+        store._wafers.update_one({"_id": "Wafer-1"}, {"$set": {"readings": [1.0, 2.0]}})
+        with pytest.raises(SnapshotError, match="cannot be rebuilt: its batches now give"):
+            rebuild(store, found)
+        store._batches.delete_many({})
+        with pytest.raises(SnapshotError, match=r"lists 3 wafers of file-1\.csv .* has no such batch"):
+            rebuild(store, found)
+
+
+def test_a_manifest_is_found_by_path_or_digest(settings: Settings, tmp_path: Path) -> None:
+    """Folder, file, or the start of the digest; nothing, something else, or a changed manifest is an error."""
+    with open_store(settings) as store:
+        store.add(batch(1), 1e-9)
+        folder = Path(str(write_snapshot(freeze(store, SENSORS), tmp_path)))
+    found = manifest(folder)
+    digest = str(found["digest"])
+    for name in (str(folder), str(folder / "manifest.json"), digest, digest[:20], digest[:5]):
+        assert find_manifest(tmp_path, name) == found
+    with pytest.raises(SnapshotError, match="no snapshots in"):
+        find_manifest(tmp_path, "feedfeed")
+    (folder / "manifest.json").write_text(json.dumps({**found, "faulty": 99}))
+    with pytest.raises(SnapshotError, match="was changed"):
+        find_manifest(tmp_path, str(folder))
+    with pytest.raises(SnapshotError, match="no manifest"):
+        find_manifest(tmp_path, str(folder / "wafers.parquet"))
+
+
+def test_the_export_quotes_text(settings: Settings, tmp_path: Path) -> None:
+    """The CSV has every text in quotes, numbers bare and exact, missing readings empty, and one line a wafer."""
+    readings = np.array([[0.1 + 0.2, np.nan], [1e-300, -4.0], [3.0, 7.25]])
+    with open_store(settings) as store:
+        store.add(replace(batch(1), readings=readings), 1e-9)
+        frozen = freeze(store, SENSORS)
+        file = Path(str(write_csv(frozen, tmp_path)))
+    assert file.name == f"{frozen.digest[:12]}.csv"
+    lines = file.read_text().splitlines()
+    assert lines[:2] == ['"Wafer","Sensor-1","Sensor-2","Good/Bad"', '"Wafer-1",0.30000000000000004,,1']
+    rows = list(csv.reader(lines[1:]))
+    assert [row[0] for row in rows] == ["Wafer-1", "Wafer-2", "Wafer-3"]
+    assert [[float(cell or "nan") for cell in row[1:3]] for row in rows][1:] == readings[1:].tolist()
+
+
+def test_a_lost_table_is_written_anew(settings: Settings, tmp_path: Path) -> None:
+    """A folder whose manifest outlived its table is completed."""
+    with open_store(settings) as store:
+        store.add(batch(1), 1e-9)
+        frozen = freeze(store, SENSORS)
+    folder = write_snapshot(frozen, tmp_path)
+    (folder / "wafers.parquet").unlink()
+    assert write_snapshot(frozen, tmp_path) == folder
+    pd.testing.assert_frame_equal(read_snapshot(folder).table, frozen.table)

@@ -1,10 +1,15 @@
 """The wafer database, against a real server."""
 
+import datetime
+from typing import Any
+
 import numpy as np
+import pandas as pd
+import pymongo
 import pytest
 
 from wafer.errors import StoreError
-from wafer.intake.store import BatchRecord, Conflict, IncomingBatch, Store, open_store
+from wafer.intake.store import INDEXES, BatchRecord, Conflict, IncomingBatch, Status, open_store
 from wafer.settings import Settings
 
 SENSORS = ["Sensor-1", "Sensor-2", "Sensor-3"]
@@ -134,10 +139,99 @@ def test_an_unreachable_server_is_told_in_one_sentence(monkeypatch: pytest.Monke
     assert len(str(caught.value)) < 300
 
 
-def test_queries_have_their_indexes(settings: Settings) -> None:
-    """The indexes that the queries rely on exist under their names."""
+def test_replacing_keeps_the_earlier_readings(settings: Settings) -> None:
+    """A wafer with other readings takes the stored one's place, whose fields go into its history."""
+    changed = np.array([READINGS[0], [9.0, -4.0, 1e-300]])
     with open_store(settings) as store:
-        assert isinstance(store, Store)
-        assert {"by_order", "by_label"} <= set(store._wafers.index_information())
-        assert "by_kind" in store._batches.index_information()
-        assert "by_batch" in store._predictions.index_information()
+        store.add(batch(), 1e-9)
+        (first,) = store.find(["Wafer-1"]).values()
+        record = store.add(batch("d2", "b.csv", readings=changed), 1e-9, replacing=True)
+        store._batches.delete_one({"_id": "d2"})
+        assert store.add(batch("d2", "b.csv", readings=changed), 1e-9, replacing=True) == record
+        wafers = store.find(["Wafer-1", "Wafer-2"])
+    assert (record.replaced, record.repeats, record.stored, record.conflicts) == (("Wafer-1",), 1, 0, ())
+    now = wafers["Wafer-1"]
+    assert (now["readings"], now["batch"], now["label_batch"]) == ([9.0, -4.0, 1e-300], "d2", "d2")
+    assert now["earlier"] == [{name: value for name, value in first.items() if name != "_id"}]
+    assert "earlier" not in wafers["Wafer-2"]
+
+
+def test_a_known_label_outlives_readings_without_one(settings: Settings) -> None:
+    """Readings replaced by those of an unlabelled file keep the wafer's label and where it came from."""
+    with open_store(settings) as store:
+        store.add(batch(), 1e-9)
+        store.add(batch("d2", "b.csv", kind="prediction", readings=READINGS + 1, labels=None), 1e-9, replacing=True)
+        stored = store.find(["Wafer-1", "Wafer-2"])
+    assert {w: (d["label"], d["label_batch"], d["batch"]) for w, d in stored.items()} == {
+        "Wafer-1": (1, "d1", "d2"),
+        "Wafer-2": (-1, "d1", "d2"),
+    }
+
+
+def test_batches_stored_together_end_as_one_after_the_other(settings: Settings) -> None:
+    """Several batches in one insert: of a wafer that stands twice the first is stored."""
+    labelled = batch("d2", "b.csv", wafers=["Wafer-1", "Wafer-3"], order=np.array([1, 3]), readings=READINGS[::-1])
+    both = [batch("d1", "a.csv", kind="prediction", labels=None), labelled]
+    with open_store(settings) as store:
+        stored = store.insert(both)
+        assert sorted(stored) == ["Wafer-1"]
+        records = []
+        for one in both:
+            record, changed = store.settle(one, stored, 1e-9)
+            stored |= changed
+            records.append(record)
+        store.write_ledger(records)
+        assert store.known(["d1", "d2"]) == {"d1": records[0], "d2": records[1]}
+        frame = store.read_wafers(["Wafer-1", "Wafer-2", "Wafer-3"], SENSORS)
+    assert [(r.stored, r.repeats, r.labelled) for r in records] == [(2, 0, 0), (1, 1, 1)]
+    assert frame["label"].tolist() == [-1, pd.NA, 1]
+
+
+def test_the_status_counts_what_is_there(settings: Settings) -> None:
+    """Wafers, labels, batches by kind, conflicts, replaced wafers and the last batch with its time."""
+    start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1)
+    with open_store(settings) as store:
+        assert store.status() == Status(0, 0, 0, {"training": 0, "prediction": 0}, 0, 0, 0, None)
+        store.add(batch(), 1e-9)
+        store.add(batch("d2", "b.csv", readings=READINGS + 1), 1e-9)
+        store.add(batch("d3", "c.csv", readings=READINGS + 2), 1e-9, replacing=True)
+        last = store.add(batch("d4", "d.csv", kind="prediction", wafers=["W-8", "W-9"], labels=None), 1e-9)
+        held = store.status()
+    assert held == Status(4, 2, 1, {"training": 3, "prediction": 1}, 2, 2, 0, last)
+    assert held.last is not None
+    assert held.last.taken_in is not None
+    assert start < held.last.taken_in < datetime.datetime.now(datetime.UTC)
+
+
+def test_another_number_of_sensors_is_an_error(settings: Settings) -> None:
+    """Wafers that were stored under an agreement on other sensors are named, not cut or padded."""
+    with open_store(settings) as store, pytest.raises(StoreError, match="Wafer-2 has 3 readings, expected 2"):
+        store.add(batch(), 1e-9)
+        store.read_wafers(["Wafer-2", "Wafer-1"], SENSORS[:2])
+
+
+def test_each_index_is_there_and_used(settings: Settings, mongodb_url: str) -> None:
+    """The query that an index is for scans that index and no more documents than it returns, says explain()."""
+    queries = {
+        "by_label": ("wafers", {"label": 1}, 1),
+        "by_kind": ("batches", {"kind": "prediction"}, 1),
+        "by_time": ("batches", {"taken_in": {"$gt": datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)}}, 2),
+        "by_batch": ("predictions", {"batch": "d1"}, 1),
+    }
+    row = {"Wafer": "Wafer-1", "Prediction": 1, "probability": 0.7, "cluster": 0, "model_version": 1}
+    with open_store(settings) as store:
+        store.add(batch(), 1e-9)
+        store.add(batch("d2", "b.csv", kind="prediction", labels=None), 1e-9)
+        for digest in ("d1", "d2"):
+            store.add_predictions(digest, [row])
+    assert {name for indexes in INDEXES.values() for name in indexes} == set(queries)
+    with pymongo.MongoClient(mongodb_url) as client:
+        for index, (collection, query, expected) in queries.items():
+            plan = client[settings.mongodb_database][collection].find(query).explain()
+            assert find_stage(plan["queryPlanner"]["winningPlan"], "IXSCAN")["indexName"] == index
+            figures = plan["executionStats"]
+            assert (figures["nReturned"], figures["totalDocsExamined"]) == (expected, expected), index
+
+
+def find_stage(plan: dict[str, Any], name: str) -> dict[str, Any]:
+    return plan if plan["stage"] == name else find_stage(plan["inputStage"], name)

@@ -1,3 +1,6 @@
+from itertools import combinations
+from math import comb
+
 import numpy as np
 import pytest
 from numpy.testing import assert_allclose
@@ -44,3 +47,36 @@ def test_a_forest_as_a_booster_predicts_the_same() -> None:
     forest = fit_member("random_forest", SETTINGS["random_forest"], F, faulty, seed=0)
     assert isinstance(forest, Forest)
     assert_allclose(as_booster(forest, 8).inplace_predict(F.astype(np.float32)), forest.score(F), atol=1e-6)
+
+
+def test_contributions_of_a_forest_are_shapley_values() -> None:
+    """On a small forest the parts are those of the definition, counted over all subsets of features."""
+    F, faulty = _table()
+    forest = fit_member("random_forest", {"n_estimators": 3, "max_depth": 3}, F[:, 2:7], faulty, seed=0)
+    assert isinstance(forest, Forest)
+    expected = [_shapley_values(forest, wafer) for wafer in F[:4, 2:7]]
+    assert_allclose(contributions(forest, F[:4, 2:7]), expected, atol=1e-6)
+
+
+def _shapley_values(forest: Forest, wafer: np.ndarray) -> np.ndarray:
+    def expected(node: int, known: frozenset[int]) -> float:
+        left, right, feature = int(forest.left[node]), int(forest.right[node]), int(forest.feature[node])
+        if left == node:
+            return float(forest.value[node])
+        if feature in known:
+            return expected(left if np.float32(wafer[feature]) <= forest.cut[node] else right, known)
+        covers = forest.cover[left], forest.cover[right]
+        return float((covers[0] * expected(left, known) + covers[1] * expected(right, known)) / sum(covers))
+
+    def worth(known: frozenset[int]) -> float:
+        return float(np.mean([expected(int(root), known) for root in forest.roots]))
+
+    features = range(len(wafer))
+    parts = np.zeros(len(wafer))
+    for feature in features:
+        others = [other for other in features if other != feature]
+        for size in range(len(wafer)):
+            weight = 1 / (len(wafer) * comb(len(wafer) - 1, size))
+            for subset in map(frozenset, combinations(others, size)):
+                parts[feature] += weight * (worth(subset | {feature}) - worth(subset))
+    return parts

@@ -79,7 +79,7 @@ def test_loaded_model_is_the_saved_one(fitted: WaferModel, wafers: Any, tmp_path
     assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(wafers.X, wafers.order), expected)
     assert loaded.get_params() == fitted.get_params()
     assert loaded.threshold_ == fitted.threshold_
-    for name in ("elbow_", "clusters_", "panel_"):
+    for name in ("elbow_", "clusters_", "profile_", "panel_"):
         pd.testing.assert_frame_equal(getattr(loaded, name), getattr(fitted, name), check_exact=True)
     assert loaded.save(tmp_path / "again") == digests
     kinds = {path.suffix for path in (tmp_path / "saved").iterdir()}

@@ -1,5 +1,7 @@
 import json
 import shutil
+import subprocess
+import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -165,6 +167,21 @@ def test_a_loaded_model_scores_as_the_saved_one(registry, log_training, model_fo
     expected = WaferModel.load(model_folder).predict_proba(readings)
     for which in (1, "1", "champion"):
         np.testing.assert_array_equal(registry.load(which).predict_proba(readings), expected)
+
+
+def test_another_process_fetches_the_same_parts(registry, log_training, model_folder, tmp_path):
+    """A process that has logged nothing finds the model by the registry's address alone, and leaves no file behind."""
+    log_training(0.5)
+    script = (
+        "import sys; from pathlib import Path; from wafer.registry import Registry; "
+        "Registry(sys.argv[1]).fetch(1, Path(sys.argv[2]))"
+    )
+    place = tmp_path / "elsewhere"
+    place.mkdir()
+    command = [sys.executable, "-c", script, registry.tracking_uri, str(tmp_path / "parts")]
+    subprocess.run(command, cwd=place, check=True)
+    assert {p.name for p in (tmp_path / "parts").iterdir()} == {p.name for p in model_folder.iterdir()}
+    assert list(place.iterdir()) == []
 
 
 def test_fetching_gives_the_parts_and_nothing_else(registry, log_training, model_folder, tmp_path):

@@ -38,7 +38,7 @@ FAULT_RATE = 0.06
 
 # Sensors that are measured, and go missing, together: (how many sensors, share of wafers without a reading).
 LATE_GROUPS = ((4, 0.76), (12, 0.55))
-STRUCTURAL_GROUPS = ((4, 0.90), (4, 0.61), (4, 0.53))
+STRUCTURAL_GROUPS = ((4, 0.90), (4, 0.61), (4, 0.57))
 SCATTERED_GROUPS = ((8, 0.18), (12, 0.17), (8, 0.04), (168, 0.008), (330, 0.001))
 
 # Share of each recipe among the wafers; recipes shift many sensors and so make clusters.
@@ -47,17 +47,17 @@ RECIPES = (0.5, 0.3, 0.2)
 FAULT_SEASONS = (0.6, 2.0, 1.4, 1.0, 0.8, 0.6, 0.7, 0.5, 0.7, 1.2, 1.4, 1.1)
 
 # Kinds of faults: one that is always there and others that follow each other, each with its own planted sensors.
-KINDS = 7
-PLANTED_PER_KIND = 4
-KIND_SPACING = 2.0  # batches from the height of one kind's season to that of the next
+KINDS = 6
+PLANTED_PER_KIND = 6
+KIND_SPACING = 2.4  # batches from the height of one kind's season to that of the next
 SEASON_SHARPNESS = 2.0  # how clearly one season ends before the next
 STEADY_WEIGHT = 0.1
-EXPLAINED_SHARE = 0.785  # of the faults; nothing in the readings speaks of the others
-FAULT_SHIFT = 3.35  # of a planted sensor in an explained fault, in standard deviations of the sensor within a batch
+EXPLAINED_SHARE = 0.73  # of the faults; nothing in the readings speaks of the others
+FAULT_SHIFT = 2.7  # of a planted sensor in an explained fault, in standard deviations of the sensor within a batch
 
 FIRST_DAY = datetime(2020, 1, 1)
 WEEK = 7
-GOLDEN, PLASTIC = 0.7548776662466927, 0.5698402909980532  # steps of the two-dimensional sequence
+FIRST_STEP, SECOND_STEP = 0.7548776662466927, 0.5698402909980532  # of Roberts' two-dimensional sequence, R2
 
 
 @dataclass(frozen=True)
@@ -276,9 +276,9 @@ def _plant_faults(fab: Fab, rng: np.random.Generator, batch: int, wafers: int, s
     labels = np.full(wafers, -1, dtype=np.int8)
     labels[faulty] = 1
     number = np.arange(before, before + len(faulty))
-    explained = (0.5 + number * GOLDEN) % 1.0 < EXPLAINED_SHARE
+    explained = (0.5 + number * FIRST_STEP) % 1.0 < EXPLAINED_SHARE
     bounds = np.cumsum(_kind_weights(batch))
-    kind = np.searchsorted(bounds, (0.5 + number * PLASTIC) % 1.0 * bounds[-1], side="right")
+    kind = np.searchsorted(bounds, (0.5 + number * SECOND_STEP) % 1.0 * bounds[-1], side="right")
     shift = FAULT_SHIFT * rng.gamma(20.0, 1 / 20.0, len(faulty)) * explained
     columns = fab.planted[kind]
     state[faulty[:, None], columns] += shift[:, None] * fab.planted_sign[kind]

@@ -4,6 +4,7 @@ Each line is taken apart as text, so that every bad cell is found with its line 
 what is left, the sound lines, goes through the same strict parse as any other file.
 """
 
+import codecs
 import csv
 import io
 import math
@@ -68,6 +69,9 @@ def parse(body: memoryview | bytes, header: Header) -> pa.Table:
     Raises:
         pyarrow.ArrowInvalid: a line is too long or too short, or a reading is not a number.
     """
+    if body[:3] == codecs.BOM_UTF8:
+        # the parser would swallow the mark as if the file began here; behind a blank line, which it skips, it does not
+        body = b"\n" + bytes(body)
     return pacsv.read_csv(
         pa.BufferReader(pa.py_buffer(body)),
         read_options=header.read_options,

@@ -208,9 +208,11 @@ def _read_lines(data: bytes, start: int, header: Header, form: Form, evidence: E
     """The strict parse of everything from `start` where nothing speaks against it, else a look at each line."""
     body = memoryview(data)[start:]
     letters = np.frombuffer(body, np.uint8)
-    feeds, returns = (int(np.count_nonzero(letters == ord(letter))) for letter in "\n\r")
+    feed, carriage = letters == ord("\n"), letters == ord("\r")
+    feeds, returns = int(np.count_nonzero(feed)), int(np.count_nonzero(carriage))
+    paired = returns == np.count_nonzero(carriage[:-1] & feed[1:])
     lines = feeds + (len(body) > 0 and not data.endswith(b"\n"))
-    if lines and data.find(b'"', start) < 0 and returns in (0, feeds):
+    if lines and data.find(b'"', start) < 0 and paired:
         with contextlib.suppress(pa.ArrowInvalid):
             table = parse(body, header)
             matrix = _matrix(table, header)
@@ -270,10 +272,11 @@ def _check_ids(ids: list[str], lines: Sequence[int], form: Form, evidence: Evide
 
 def _read_labels(texts: list[str], lines: Sequence[int], form: Form, evidence: Evidence) -> list[int | None]:
     """The labels as -1 and 1, None where a text is no agreed label."""
-    labels = [form.labels.get(text.strip()) for text in texts]
+    plain = [text.strip(" \t") for text in texts]
+    labels = [form.labels.get(text) for text in plain]
     column, agreed = form.told(LABEL), " or ".join(form.labels)
-    for label, text, line in zip(labels, texts, lines, strict=True):
+    for at, (label, line) in enumerate(zip(labels, lines, strict=True)):
         if label is None:
-            fact = "labels_unknown" if text.strip() else "labels_missing"
-            evidence.add(fact, Finding(line, column, agreed, text))
+            fact = "labels_unknown" if plain[at] else "labels_missing"
+            evidence.add(fact, Finding(line, column, agreed, texts[at]))
     return labels

@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,7 +19,7 @@ import pyarrow as pa
 from wafer.errors import AgreementError
 from wafer.intake.batches import FACTS, LABEL_FACTS, TEXT_FACTS, Delivery, list_files, read_delivery
 from wafer.intake.form import Finding, Form, Kind
-from wafer.intake.rules import Reason, Rule, Section
+from wafer.intake.rules import Reason, Rule, Section, check_names
 from wafer.intake.validation import Suite
 from wafer.intake.verdicts import Breach, DroppedRow, Verdict, keep_rows, pass_verdict
 from wafer.storage import AnyPath
@@ -173,11 +172,12 @@ def check(
     contract: Contract,
     chunk: int = 200,
     progress: Callable[[int, int], None] | None = None,
+    chunk_bytes: int = 256_000_000,
 ) -> Iterator[tuple[Delivery, Verdict]]:
     """Read and judge the files that `paths` mean (see `list_files`), a chunk at a time so that memory stays flat.
 
-    The table of an accepted delivery has no wafers that its verdict dropped. `progress` hears of files judged and all
-    files.
+    A chunk ends after `chunk` files, or earlier when their tables hold `chunk_bytes` or more. The table of an accepted
+    delivery has no wafers that its verdict dropped. `progress` hears of files judged and all files.
 
     Raises:
         AgreementError, DeliveryError: as `Contract.judge` and `read_delivery` do.
@@ -186,13 +186,23 @@ def check(
     done = 0
     with ThreadPoolExecutor(2, "parse") as pool:
         reading = _ahead(pool, files, contract.form)
-        while deliveries := list(islice(reading, chunk)):
+        while deliveries := _chunk(reading, chunk, chunk_bytes):
             for verdict in contract.judge(deliveries):
                 delivery = deliveries.pop(0)
                 yield keep_rows(delivery, verdict), verdict
                 done += 1
                 if progress is not None:
                     progress(done, len(files))
+
+
+def _chunk(reading: Iterator[Delivery], files: int, most_bytes: int) -> list[Delivery]:
+    """The next deliveries, to be judged and held in memory together."""
+    deliveries: list[Delivery] = []
+    held = 0
+    while len(deliveries) < files and held < most_bytes and (delivery := next(reading, None)) is not None:
+        deliveries.append(delivery)
+        held += 0 if delivery.table is None else delivery.table.nbytes
+    return deliveries
 
 
 def _ahead(pool: ThreadPoolExecutor, files: Sequence[AnyPath], form: Form) -> Iterator[Delivery]:
@@ -282,10 +292,7 @@ def _check_suite(suite: Any, kind: str) -> None:
 
 def _check_rules(rules: Sequence[Rule], facts: frozenset[str]) -> None:
     """Names are unique, and each fact that a sound table depends on is guarded by a rule."""
-    names = [rule.name for rule in rules]
-    for name in names:
-        if names.count(name) > 1:
-            raise AgreementError(f"rule {name}: stands twice in the suite")
+    check_names(rules)
     guarded = {column for rule in rules if rule.section == "expectations" for column in rule.columns}
     for fact in sorted(facts - guarded):
         if FACTS[fact] != "file":

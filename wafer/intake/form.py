@@ -120,9 +120,8 @@ class Form:
 
     def column(self, name: str, place: int) -> str | None:
         """The table's column that a header's `name` means, None for an unknown one; no name can only be the first."""
-        if not name and place:
-            return None
-        return self._columns_by_name.get(self._plain(name))
+        plain = self._plain(name)
+        return self._columns_by_name.get(plain) if plain or not place else None
 
     def header(self, line: bytes) -> "Header":
         """What the first `line` of a file says; remembered where it is as agreed, since most files share it."""
@@ -181,7 +180,9 @@ def read_header(text: str, form: Form) -> Header:
     """Compare the header line `text` with the form: which column is missing, extra, doubled or out of place."""
     width = text.count(",") + 1
     names, broken = [], f"{width} columns"
-    if width <= WIDEST:
+    if "\r" in text:
+        broken = "a carriage return without a line feed"
+    elif width <= WIDEST:
         try:
             names = next(csv.reader([text], strict=True), []) if '"' in text else text.split(",")
             broken = text[:200]

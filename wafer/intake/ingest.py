@@ -1,20 +1,40 @@
-"""From delivered files to the store or the quarantine, each file to exactly one of them."""
+"""From delivered files to the store or the quarantine, each file to exactly one of them.
 
-from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+The calling thread reads and judges; a single other one makes every change that lasts, a group of files after the other
+and in the files' order. Whatever happens in between, the same call again ends in the same store and quarantine:
+
+1. new wafers are inserted, under their ids;
+2. for each file, in order: labels are added and readings replaced (only once all files before it stand in the ledger),
+   dropped and contradicting wafers go to the quarantine;
+3. the file's line in the ledger is written: from here on it is known, and left alone;
+4. what an earlier verdict had put into the quarantine under the same bytes is removed.
+"""
+
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from wafer.intake.batches import Delivery
+from wafer.intake.conflicts import conflict_rows, forget_conflicts
 from wafer.intake.contract import Contract, Verdict, check
+from wafer.intake.documents import BatchRecord, IncomingBatch, with_late
 from wafer.intake.quarantine import Quarantine
-from wafer.intake.store import BatchRecord, IncomingBatch, Store
+from wafer.intake.store import Store
 from wafer.progress import Progress
 from wafer.storage import AnyPath
+
+FILES_JUDGED = 100  # in one validation; more cost memory, fewer cost time
+WAFERS_A_GROUP = 1000
+FILES_A_GROUP = 200
+GROUPS_WAITING = 5
+
+Judged = tuple[Delivery, Verdict]
 
 
 @dataclass(frozen=True)
@@ -33,6 +53,7 @@ class IngestedFile:
     dropped: int = 0
     known: bool = False
     conflicts: tuple[dict[str, Any], ...] = ()
+    replaced: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -58,6 +79,7 @@ class IngestReport:
             "duplicates": sum(f.repeats for f in accepted),
             "labels_added": sum(f.labelled for f in accepted),
             "conflicts": sum(len(f.conflicts) for f in accepted),
+            "replaced": sum(len(f.replaced) for f in accepted),
             "wafers_dropped": sum(f.dropped for f in accepted),
             "batches": [asdict(f) for f in self.files],
         }
@@ -69,32 +91,144 @@ def ingest(
     store: Store,
     quarantine: Quarantine,
     progress: Progress | None = None,
+    *,
+    replacing: bool = False,
+    watch: Callable[[Delivery, Verdict], None] | None = None,
 ) -> IngestReport:
     """Judge every file of `paths`, store the wafers of the accepted ones and keep the others in the quarantine.
 
-    Files are taken in the order of their names. A file whose bytes the ledger knows is left alone.
+    Files are taken in the order of their names. A file whose bytes the ledger knows is left alone. A wafer that
+    contradicts the stored one is quarantined while its file is accepted; with `replacing` it takes the stored one's
+    place, which goes into its history, and so do the wafers that an earlier call quarantined for that. `watch` is told
+    of each file and its verdict.
 
     Raises:
         DeliveryError: a path does not exist.
         StoreError: the database fails; the same call again completes the work.
     """
-    files = []
-    for delivery, verdict in check(paths, contract, progress=progress):
-        known = store.known([delivery.digest]).get(delivery.digest)
-        if known is not None:
-            files.append(_entry(delivery, verdict, known, known_before=True))
-        elif verdict.accepted:
-            record = store.add(_incoming(delivery, delivery.table, contract), contract.repeat_tolerance)
-            quarantine.keep_rows(delivery, verdict)
-            quarantine.discard(delivery.digest)
-            files.append(_entry(delivery, verdict, record, known_before=False))
-        else:
-            quarantine.keep(delivery, verdict)
-            judged = verdict.as_dict()
-            files.append(
-                IngestedFile(delivery.file, delivery.digest, "quarantined", judged["reasons"], judged["warnings"])
-            )
+    writer = _Writer(contract, store, quarantine, replacing)
+    total = 0
+
+    def count(_: int, files: int) -> None:
+        nonlocal total
+        total = files
+
+    def judged() -> Iterator[Judged]:
+        for delivery, verdict in check(paths, contract, FILES_JUDGED, count):
+            if watch is not None:
+                watch(delivery, verdict)
+            yield delivery, verdict
+
+    files: list[IngestedFile] = []
+    with ThreadPoolExecutor(1, "store") as thread:
+        waiting: deque[Future[list[IngestedFile]]] = deque()
+
+        def collect(most: int) -> None:
+            while len(waiting) > most:
+                files.extend(waiting.popleft().result())
+                if progress is not None:
+                    progress(len(files), max(total, len(files)))
+
+        try:
+            for group in _groups(judged()):
+                waiting.append(thread.submit(writer.take_in, group, waiting[-1] if waiting else None))
+                collect(GROUPS_WAITING)
+            collect(0)
+        finally:
+            thread.shutdown(cancel_futures=True)
     return IngestReport(contract.kind, tuple(files))
+
+
+def _groups(judged: Iterator[Judged]) -> Iterator[list[Judged]]:
+    """Files to be stored together."""
+    group: list[Judged] = []
+    wafers = 0
+    for delivery, verdict in judged:
+        group.append((delivery, verdict))
+        wafers += 0 if delivery.table is None else delivery.table.num_rows
+        if wafers >= WAFERS_A_GROUP or len(group) >= FILES_A_GROUP:
+            yield group
+            group, wafers = [], 0
+    if group:
+        yield group
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Makes every change that lasts."""
+
+    contract: Contract
+    store: Store
+    quarantine: Quarantine
+    replacing: bool
+
+    def take_in(self, group: Sequence[Judged], earlier: "Future[list[IngestedFile]] | None") -> list[IngestedFile]:
+        """Store or quarantine a group of files, if the group before it came through."""
+        if earlier is not None:
+            earlier.result()
+        known = self.store.known(sorted({delivery.digest for delivery, _ in group}))
+        fresh = {d.digest: self._incoming(d) for d, v in reversed(group) if v.accepted and d.digest not in known}
+        stored = self.store.insert([fresh[d] for d in dict.fromkeys(d.digest for d, _ in group) if d in fresh])
+        ledger: list[BatchRecord] = []
+        files = []
+        for delivery, verdict in group:
+            record = known.get(delivery.digest)
+            if record is not None:
+                if self.replacing and record.conflicts and verdict.accepted:
+                    self._write(ledger)
+                    record = known[delivery.digest] = self._settle_late(delivery, record)
+                files.append(_entry(delivery, verdict, record, known_before=True))
+            elif verdict.accepted:
+                batch = fresh[delivery.digest]
+                if any(wafer in stored for wafer in batch.wafers):
+                    self._write(ledger)
+                record, changed = self.store.settle(
+                    batch, stored, self.contract.repeat_tolerance, replacing=self.replacing
+                )
+                stored |= changed
+                rows = verdict.dropped + conflict_rows(delivery, record.conflicts)
+                self.quarantine.keep_rows(delivery, replace(verdict, dropped=rows))
+                ledger.append(record)
+                known[delivery.digest] = record
+                files.append(_entry(delivery, verdict, record, known_before=False))
+            else:
+                self.quarantine.keep(delivery, verdict)
+                files.append(_rejected(delivery, verdict))
+        self._write(ledger)
+        for digest in known:
+            self.quarantine.discard(digest)
+        return files
+
+    def _write(self, ledger: list[BatchRecord]) -> None:
+        """Write the lines that are due."""
+        self.store.write_ledger(ledger)
+        ledger.clear()
+
+    def _settle_late(self, delivery: Delivery, record: BatchRecord) -> BatchRecord:
+        """Let the wafers that an earlier run turned away as conflicts replace the stored ones."""
+        batch = self._incoming(delivery)
+        wafers = [conflict.wafer for conflict in record.conflicts]
+        late, _ = self.store.settle(
+            batch.only(wafers), self.store.find(wafers), self.contract.repeat_tolerance, replacing=True
+        )
+        settled = with_late(record, late, batch.wafers)
+        forget_conflicts(self.quarantine.folder, delivery.digest)
+        self.store.write_ledger([settled])
+        return settled
+
+    def _incoming(self, delivery: Delivery) -> IncomingBatch:
+        table, sensors = cast(pa.Table, delivery.table), list(self.contract.sensors)
+        wafers = table["wafer"].to_pylist()
+        (whole,) = table.select(sensors).combine_chunks().to_batches() or [None]
+        readings = np.empty((0, len(sensors))) if whole is None else np.asarray(whole.to_tensor(null_to_nan=True))
+        labels = table["label"].to_numpy() if "label" in table.column_names else None
+        order = production_order(self.contract.order, wafers, delivery.file)
+        return IncomingBatch(delivery.digest, delivery.file, self.contract.kind, wafers, order, readings, labels)
+
+
+def _rejected(delivery: Delivery, verdict: Verdict) -> IngestedFile:
+    judged = verdict.as_dict()
+    return IngestedFile(delivery.file, delivery.digest, "quarantined", judged["reasons"], judged["warnings"])
 
 
 def _entry(delivery: Delivery, verdict: Verdict, record: BatchRecord, *, known_before: bool) -> IngestedFile:
@@ -111,15 +245,8 @@ def _entry(delivery: Delivery, verdict: Verdict, record: BatchRecord, *, known_b
         dropped=len(verdict.dropped),
         known=known_before,
         conflicts=tuple(asdict(c) for c in record.conflicts),
+        replaced=record.replaced,
     )
-
-
-def _incoming(delivery: Delivery, table: pa.Table, contract: Contract) -> IncomingBatch:
-    wafers = table["wafer"].to_pylist()
-    readings = np.column_stack([table[s].to_numpy(zero_copy_only=False) for s in contract.sensors])
-    labels = table["label"].to_numpy() if "label" in table.column_names else None
-    order = production_order(contract.order, wafers, delivery.file)
-    return IncomingBatch(delivery.digest, delivery.file, contract.kind, wafers, order, readings, labels)
 
 
 def production_order(rule: str, wafers: Sequence[str], file: str) -> NDArray[np.int64]:

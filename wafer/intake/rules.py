@@ -1,7 +1,7 @@
 """Rules as the suites state them: one expectation with the meaning that its `meta` gives it, and reasons in words."""
 
 import string
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -9,14 +9,16 @@ from wafer.errors import AgreementError
 from wafer.intake.batches import FACTS
 from wafer.intake.form import Finding
 
-Severity = Literal["reject file", "drop wafer", "warn"]
-Section = Literal["expectations", "readings"]
+Severity = Literal["reject file", "drop wafer", "warn", "stop training"]
+Section = Literal["expectations", "readings", "snapshot"]
 
-SEVERITIES: tuple[Severity, ...] = ("reject file", "drop wafer", "warn")
+SEVERITIES: tuple[Severity, ...] = ("reject file", "drop wafer", "warn", "stop training")
 _ALLOWED: Mapping[str, tuple[Severity, ...]] = {
     "table": ("reject file",),
     "wafer": ("reject file", "drop wafer"),
     "file": ("reject file", "warn"),
+    "reading": ("reject file", "drop wafer", "warn"),
+    "snapshot": ("stop training",),
 }
 _META = {"rule", "severity", "message", "source", "expected", "told", "tolerance"}
 _WORDS = {"file", "line", "column", "expected", "got", "count"}
@@ -74,9 +76,9 @@ class Rule:
         Raises:
             AgreementError: the entry cannot be used; the message starts with `place`.
         """
-        _check_keys(entry, {"type", "kwargs", "meta"}, {"type", "kwargs", "meta"}, place)
+        check_keys(entry, {"type", "kwargs", "meta"}, {"type", "kwargs", "meta"}, place)
         kwargs, meta = entry["kwargs"], entry["meta"]
-        _check_keys(meta, _META, {"rule", "severity", "message", "source"}, f"{place}.meta")
+        check_keys(meta, _META, {"rule", "severity", "message", "source"}, f"{place}.meta")
         place = f"rule {meta['rule']}"
         columns = _columns(kwargs, known, place)
         severity = meta["severity"]
@@ -117,13 +119,22 @@ def shorten(text: str, length: int = _SHOWN) -> str:
     return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 4 :]}"
 
 
-def _check_keys(value: Any, known: set[str], needed: set[str], place: str) -> None:
+def check_keys(value: Any, known: set[str], needed: set[str], place: str) -> None:
+    """Refuse what is no object, has unknown keys or lacks needed ones, with an `AgreementError` about `place`."""
     if not isinstance(value, Mapping):
         raise AgreementError(f"{place}: expected an object, got {value!r}")
     for key in sorted(value.keys() - known):
         raise AgreementError(f"{place}.{key}: unknown key")
     for key in sorted(needed - value.keys()):
         raise AgreementError(f"{place}.{key}: missing")
+
+
+def check_names(rules: Sequence[Rule]) -> None:
+    """Refuse a rule that stands twice, with an `AgreementError`."""
+    names = [rule.name for rule in rules]
+    for name in names:
+        if names.count(name) > 1:
+            raise AgreementError(f"rule {name}: stands twice in the suite")
 
 
 def _columns(kwargs: Mapping[str, Any], known: frozenset[str], place: str) -> tuple[str, ...]:
@@ -137,9 +148,10 @@ def _columns(kwargs: Mapping[str, Any], known: frozenset[str], place: str) -> tu
 
 
 def _check_severity(severity: Any, section: Section, columns: tuple[str, ...], place: str) -> None:
-    allowed = set(SEVERITIES)
     if section == "expectations":
         allowed = set.intersection(*(set(_ALLOWED[FACTS[column]]) for column in columns))
+    else:
+        allowed = set(_ALLOWED["reading" if section == "readings" else "snapshot"])
     if severity not in allowed:
         choice = " or ".join(repr(name) for name in SEVERITIES if name in allowed)
         raise AgreementError(f"{place}: meta.severity is {choice}, got {severity!r}")

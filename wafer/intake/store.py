@@ -5,81 +5,69 @@ Three collections, none of which ever holds a thing twice:
 - ``wafers``, one document a wafer: ``{_id: "Wafer-12", order: 12, label: -1, batch: <digest>, file: "wafer_….csv",
   label_batch: <digest>, missing: 27, readings: [3030.93, 2564.0, NaN, …]}``. ``readings[i]`` is sensor ``i + 1``;
   a missing reading is NaN. An array of doubles is exact, can be read and queried by a person, and costs a third of the
-  room and time of 590 named fields.
+  room and time of 590 named fields. A wafer whose readings were replaced has the earlier ones in ``earlier``, an array
+  of the same fields, oldest first.
 - ``batches``, the ledger: one document a batch file that was taken in, keyed by the SHA-256 of its bytes, written after
   its wafers. Its ``wafers`` are the ids in the file's order.
 - ``predictions``, one document a wafer, batch and model version.
 """
 
+import datetime
+from collections.abc import Collection as Many
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pymongo
-from numpy.typing import NDArray
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError, ServerSelectionTimeoutError
 
 from wafer.errors import StoreError
+from wafer.intake.documents import (
+    BatchRecord,
+    Conflict,
+    Document,
+    IncomingBatch,
+    ledger_line,
+    ledger_record,
+    settle,
+    version_of,
+)
 from wafer.intake.embedded import embedded_server
 from wafer.settings import Settings
 
-Document = dict[str, Any]
+__all__ = ["BatchRecord", "Conflict", "IncomingBatch", "Status", "Store", "open_store"]
+
 DUPLICATE_KEY = 11000
 MILLISECONDS_TO_CONNECT = 8000
 WAFERS_A_QUERY = 500
+INDEXES = {
+    "wafers": {"by_label": [("label", 1), ("order", 1)]},
+    "batches": {"by_kind": [("kind", 1), ("order", 1)], "by_time": [("taken_in", 1)]},
+    "predictions": {"by_batch": [("batch", 1)]},
+}
 
 
 @dataclass(frozen=True)
-class Conflict:
-    """A wafer that came again with other readings or another label than the stored one."""
+class Status:
+    """What a store holds.
 
-    wafer: str
-    file: str
-    stored_file: str
-    what: str
-    stored: float | int | None
-    came: float | int | None
-
-
-@dataclass(frozen=True)
-class BatchRecord:
-    """One batch file as the ledger knows it."""
-
-    digest: str
-    file: str
-    kind: str
-    order: int
-    wafers: tuple[str, ...]
-    repeats: int
-    labelled: int
-    conflicts: tuple[Conflict, ...]
-
-    @property
-    def stored(self) -> int:
-        """Wafers that this file brought first."""
-        return len(self.wafers) - self.repeats
-
-
-@dataclass(frozen=True)
-class IncomingBatch:
-    """The wafers of one accepted batch file, about to be stored.
-
-    `readings` is (wafers × sensors) float64 with NaN for missing, `labels` holds -1 or +1 or is None, `order` is the
-    production order of each wafer.
+    `batches` are numbers by kind, `conflicts` wafers that were turned away, `replaced` wafers with a history, `last`
+    the batch that was taken in last.
     """
 
-    digest: str
-    file: str
-    kind: str
-    wafers: Sequence[str]
-    order: NDArray[np.int64]
-    readings: NDArray[np.float64]
-    labels: NDArray[np.int8] | None
+    wafers: int
+    labelled: int
+    faulty: int
+    batches: dict[str, int]
+    conflicts: int
+    replaced: int
+    predictions: int
+    last: BatchRecord | None
 
 
 class Store:
@@ -92,58 +80,78 @@ class Store:
         self._predictions: Collection[Document] = database.get_collection("predictions", write_concern=durable)
 
     def ensure_indexes(self) -> None:
-        """Create the indexes: wafers by production order and by label, the ledger by kind, predictions by batch."""
-        self._wafers.create_index([("order", 1), ("_id", 1)], name="by_order")
-        self._wafers.create_index([("label", 1), ("order", 1)], name="by_label")
-        self._batches.create_index([("kind", 1), ("order", 1)], name="by_kind")
-        self._predictions.create_index([("batch", 1)], name="by_batch")
+        """Create the indexes: wafers by label, the ledger by kind and by time, predictions by batch."""
+        for collection in (self._wafers, self._batches, self._predictions):
+            for name, keys in INDEXES[collection.name].items():
+                collection.create_index(keys, name=name)
 
     def known(self, digests: Sequence[str]) -> dict[str, BatchRecord]:
         """The ledger's records of those `digests` that were taken in before."""
         found = self._batches.find({"_id": {"$in": list(digests)}})
-        return {d["_id"]: _record(d) for d in found}
+        return {d["_id"]: ledger_record(d) for d in found}
 
-    def add(self, batch: IncomingBatch, tolerance: float) -> BatchRecord:
+    def add(self, batch: IncomingBatch, tolerance: float, *, replacing: bool = False) -> BatchRecord:
         """Store one batch file's wafers, then its line in the ledger; the same call again changes nothing.
 
         A wafer that is there already with the same readings (within `tolerance`, relative) is a repeat; a label that it
-        lacked is added; other readings or another label are a conflict, and the stored wafer stays as it is.
+        lacked is added. Other readings or another label are a conflict, and the stored wafer stays as it is; where
+        `replacing`, it goes into the history of the one that came.
         """
-        documents = _documents(batch)
-        clashing = self._insert_new(documents)
-        stored = {d["_id"]: d for d in self._wafers.find({"_id": {"$in": clashing}})} if clashing else {}
-        conflicts: list[Conflict] = []
-        repeats = 0
-        labelled: list[Document] = []
-        for document in documents:
-            old = stored.get(document["_id"])
-            if old is None or old["batch"] == batch.digest:
-                continue
-            conflict = _conflict(old, document, tolerance)
-            if conflict is not None:
-                conflicts.append(conflict)
-                continue
-            repeats += 1
-            if document["label"] is not None and old["label_batch"] in (None, batch.digest):
-                labelled.append(document)
-        for document in labelled:
-            self._wafers.update_one(
-                {"_id": document["_id"], "label": {"$in": [None, document["label"]]}},
-                {"$set": {"label": document["label"], "label_batch": batch.digest}},
-            )
-        turned_away = {c.wafer for c in conflicts}
-        record = BatchRecord(
-            digest=batch.digest,
-            file=batch.file,
-            kind=batch.kind,
-            order=int(np.min(batch.order)),
-            wafers=tuple(w for w in batch.wafers if w not in turned_away),
-            repeats=repeats,
-            labelled=len(labelled),
-            conflicts=tuple(conflicts),
-        )
-        self._batches.replace_one({"_id": batch.digest}, _ledger_line(record), upsert=True)
+        record, _ = self.settle(batch, self.insert([batch]), tolerance, replacing=replacing)
+        self.write_ledger([record])
         return record
+
+    def insert(self, batches: Sequence[IncomingBatch]) -> dict[str, Document]:
+        """Insert the wafers that are new, the first of each id; the stored documents of all the others.
+
+        Each batch is then to be settled and written to the ledger, in the same order.
+        """
+        new: dict[str, Document] = {}
+        twice = []
+        for batch in batches:
+            for document in batch.documents():
+                if new.setdefault(document["_id"], document) is not document:
+                    twice.append(document["_id"])
+        clashing = self._insert_new(list(new.values())) if new else []
+        return self.find(clashing + twice)
+
+    def settle(
+        self, batch: IncomingBatch, stored: Mapping[str, Document], tolerance: float, *, replacing: bool = False
+    ) -> tuple[BatchRecord, dict[str, Document]]:
+        """Do what is to be done about those wafers of `batch` that are in `stored`, as `insert` returned it.
+
+        Returns:
+            The line for the ledger, still to be written, and the documents that changed.
+        """
+        settled = settle(batch, stored, tolerance, replacing=replacing)
+        changes: list[pymongo.UpdateOne | pymongo.ReplaceOne[Document]] = [
+            pymongo.UpdateOne(
+                {"_id": d["_id"], "label": {"$in": [None, d["label"]]}},
+                {"$set": {"label": d["label"], "label_batch": d["label_batch"]}},
+            )
+            for d in settled.labelled
+        ]
+        changes += [
+            pymongo.ReplaceOne({"_id": d["_id"], "batch": d["earlier"][-1]["batch"]}, d) for d in settled.replaced
+        ]
+        if changes:
+            self._wafers.bulk_write(changes, ordered=False)
+        return settled.record, {d["_id"]: d for d in (*settled.labelled, *settled.replaced)}
+
+    def write_ledger(self, records: Sequence[BatchRecord]) -> None:
+        """Write the ledger's lines of batches whose wafers are stored; with that they are taken in."""
+        now = datetime.datetime.now(datetime.UTC)
+        lines = [{**ledger_line(record), "taken_in": now} for record in records]
+        if lines:
+            self._batches.bulk_write([pymongo.ReplaceOne({"_id": d["_id"]}, d, upsert=True) for d in lines])
+
+    def find(self, wafers: Sequence[str]) -> dict[str, Document]:
+        """The documents of those `wafers` that are stored, by id."""
+        found = {}
+        for start in range(0, len(wafers), WAFERS_A_QUERY):
+            for document in self._wafers.find({"_id": {"$in": list(wafers[start : start + WAFERS_A_QUERY])}}):
+                found[document["_id"]] = document
+        return found
 
     def _insert_new(self, documents: list[Document]) -> list[str]:
         """Insert what is new; the ids that were there already."""
@@ -152,43 +160,60 @@ class Store:
         except BulkWriteError as error:
             problems = (error.details or {}).get("writeErrors", [])
             other = [p for p in problems if p["code"] != DUPLICATE_KEY]
-            if other:
+            if other or not problems:
+                what = other[0]["errmsg"][:200] if other else _brief(error)
                 raise StoreError(
-                    f"the database refused {len(other)} of {len(documents)} wafers: {other[0]['errmsg'][:200]}"
+                    f"the database refused {len(other) or 'some'} of {len(documents)} wafers: {what}"
                 ) from None
             return [p["op"]["_id"] for p in problems]
         return []
 
     def batches(self, kind: str) -> list[BatchRecord]:
         """The ledger's records of one kind, in production order."""
-        return [_record(d) for d in self._batches.find({"kind": kind}).sort([("order", 1), ("file", 1), ("_id", 1)])]
+        found = self._batches.find({"kind": kind}).sort([("order", 1), ("file", 1), ("_id", 1)])
+        return [ledger_record(d) for d in found]
 
-    def read_wafers(self, wafers: Sequence[str], sensors: Sequence[str]) -> pd.DataFrame:
+    def replacements(self) -> list[BatchRecord]:
+        """The ledger's records of batches, of any kind, that replaced a wafer's earlier readings."""
+        return [ledger_record(d) for d in self._batches.find({"replaced.0": {"$exists": True}}).sort("_id", 1)]
+
+    def read_wafers(
+        self, wafers: Sequence[str], sensors: Sequence[str], replacing: Many[str] | None = None
+    ) -> pd.DataFrame:
         """The stored wafers by id, in the order asked for.
 
         Columns: wafer (str), order (int64), label (Int8, missing where unknown), then one float64 column a sensor.
+        With `replacing`, each is as it was when just the batches of these digests had replaced earlier readings.
 
         Raises:
-            StoreError: a wafer is not in the database.
+            StoreError: a wafer is not in the database, or has another number of sensors.
         """
-        found: dict[str, Document] = {}
-        for start in range(0, len(wafers), WAFERS_A_QUERY):
-            for document in self._wafers.find({"_id": {"$in": list(wafers[start : start + WAFERS_A_QUERY])}}):
-                document["readings"] = np.array(document["readings"], dtype=np.float64)
-                found[document["_id"]] = document
+        found = self._versions(wafers, replacing)
         lost = [w for w in wafers if w not in found]
         if lost:
             raise StoreError(f"{len(lost)} wafers of the ledger are not in the database, the first is {lost[0]}")
         rows = [found[w] for w in wafers]
+        unfit = next((w for w, d in zip(wafers, rows, strict=True) if len(d["readings"]) != len(sensors)), None)
+        if unfit is not None:
+            raise StoreError(f"{unfit} has {len(found[unfit]['readings'])} readings, expected {len(sensors)}")
         readings = np.array([d["readings"] for d in rows]).reshape(len(rows), len(sensors))
         facts = pd.DataFrame(
             {
-                "wafer": pd.Series([d["_id"] for d in rows], dtype="str"),
+                "wafer": pd.Series(list(wafers), dtype="str"),
                 "order": np.array([d["order"] for d in rows], dtype=np.int64),
                 "label": pd.array([d["label"] for d in rows], dtype="Int8"),
             }
         )
         return pd.concat([facts, pd.DataFrame(readings, columns=list(sensors))], axis=1)
+
+    def _versions(self, wafers: Sequence[str], replacing: Many[str] | None) -> dict[str, Document]:
+        """A version of each wafer by id, with its readings as an array, which takes a tenth of a list's room."""
+        found = {}
+        for start in range(0, len(wafers), WAFERS_A_QUERY):
+            for wafer, document in self.find(wafers[start : start + WAFERS_A_QUERY]).items():
+                version = document if replacing is None else version_of(document, replacing)
+                found[wafer] = {**version, "readings": np.array(version["readings"], dtype=np.float64)}
+        return found
 
     def add_predictions(self, batch: str, rows: Sequence[Mapping[Hashable, Any]]) -> None:
         """Store one batch's predictions; the same wafer, batch and model version again replaces the earlier row."""
@@ -211,6 +236,23 @@ class Store:
             "batches": self._batches.count_documents({}),
             "predictions": self._predictions.count_documents({}),
         }
+
+    def status(self) -> Status:
+        """What the store holds, in numbers."""
+        counts = self.counts()
+        batches = {kind: self._batches.count_documents({"kind": kind}) for kind in ("training", "prediction")}
+        conflicts = self._batches.find({"conflicts.0": {"$exists": True}}, {"conflicts": 1})
+        last = next(iter(self._batches.find({"taken_in": {"$exists": True}}).sort("taken_in", -1).limit(1)), None)
+        return Status(
+            wafers=counts["wafers"],
+            labelled=self._wafers.count_documents({"label": {"$in": [-1, 1]}}),
+            faulty=self._wafers.count_documents({"label": 1}),
+            batches=batches,
+            conflicts=sum(len(d["conflicts"]) for d in conflicts),
+            replaced=len({wafer for record in self.replacements() for wafer in record.replaced}),
+            predictions=counts["predictions"],
+            last=None if last is None else ledger_record(last),
+        )
 
 
 @contextmanager
@@ -235,7 +277,7 @@ def open_store(settings: Settings) -> Iterator[Store]:
 def _connected(url: str, database: str) -> Iterator[Store]:
     try:
         client: pymongo.MongoClient[Document] = pymongo.MongoClient(
-            url, serverSelectionTimeoutMS=MILLISECONDS_TO_CONNECT, appname="wafer"
+            url, serverSelectionTimeoutMS=MILLISECONDS_TO_CONNECT, appname="wafer", tz_aware=True
         )
     except PyMongoError as error:
         raise StoreError(f"MONGODB_URL is not a usable address: {_brief(error)}") from error
@@ -256,58 +298,3 @@ def _connected(url: str, database: str) -> Iterator[Store]:
 def _brief(error: Exception) -> str:
     """The first part of a driver's message, which may go on with the whole document or topology."""
     return str(error).split(", Timeout:")[0].split(" (configured timeouts")[0][:300]
-
-
-def _documents(batch: IncomingBatch) -> list[Document]:
-    missing = np.isnan(batch.readings).sum(axis=1).tolist()
-    labels = [None] * len(batch.wafers) if batch.labels is None else batch.labels.tolist()
-    rows = zip(batch.wafers, batch.order.tolist(), labels, missing, batch.readings.tolist(), strict=True)
-    return [
-        {
-            "_id": wafer,
-            "order": order,
-            "label": label,
-            "batch": batch.digest,
-            "file": batch.file,
-            "label_batch": None if label is None else batch.digest,
-            "missing": count,
-            "readings": readings,
-        }
-        for wafer, order, label, count, readings in rows
-    ]
-
-
-def _conflict(old: Document, new: Document, tolerance: float) -> Conflict | None:
-    """What of `new` contradicts the stored wafer, or None."""
-    then, now = np.array(old["readings"]), np.array(new["readings"])
-    if then.shape != now.shape:
-        return Conflict(new["_id"], new["file"], old["file"], "number of sensors", len(then), len(now))
-    same = np.isclose(then, now, rtol=tolerance, atol=0.0, equal_nan=True)
-    if not same.all():
-        first = int(np.argmin(same))
-        values = [None if np.isnan(v[first]) else float(v[first]) for v in (then, now)]
-        return Conflict(new["_id"], new["file"], old["file"], f"Sensor-{first + 1}", *values)
-    if new["label"] is not None and old["label"] is not None and new["label"] != old["label"]:
-        return Conflict(new["_id"], new["file"], old["file"], "label", old["label"], new["label"])
-    return None
-
-
-def _ledger_line(record: BatchRecord) -> Document:
-    line = asdict(record)
-    line["_id"] = line.pop("digest")
-    line["wafers"] = list(record.wafers)
-    line["conflicts"] = [asdict(c) for c in record.conflicts]
-    return line
-
-
-def _record(line: Document) -> BatchRecord:
-    return BatchRecord(
-        digest=line["_id"],
-        file=line["file"],
-        kind=line["kind"],
-        order=line["order"],
-        wafers=tuple(line["wafers"]),
-        repeats=line["repeats"],
-        labelled=line["labelled"],
-        conflicts=tuple(Conflict(**c) for c in line["conflicts"]),
-    )

@@ -147,6 +147,6 @@ def _original_lines(delivery: Delivery) -> Mapping[int, tuple[int, int, str]]:
         raise DeliveryError(f"{delivery.path}: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != delivery.digest:
         raise DeliveryError(f"{delivery.path}: changed while it was judged")
-    numbered = enumerate((line.rstrip("\r") for line in data.decode().split("\n")), start=1)
+    numbered = enumerate((line.removesuffix("\r") for line in data.decode().split("\n")), start=1)
     wafers = [(number, line) for number, line in numbered if line and number > 1]
     return {number: (row, number, line) for row, (number, line) in enumerate(wafers)}

@@ -54,16 +54,28 @@ def as_booster(forest: Forest, features: int) -> xgboost.Booster:
     return booster
 
 
+def _in_pairs(left: NDArray[np.int32], right: NDArray[np.int32]) -> NDArray[np.int64]:
+    """A sequence of one tree's nodes in which two siblings follow each other, as XGBoost's attribution expects."""
+    sequence = [0]
+    for node in sequence:
+        if left[node] != node:
+            sequence += [int(left[node]), int(right[node])]
+    return np.array(sequence)
+
+
 def _tree(forest: Forest, number: int, start: int, end: int, features: int) -> dict[str, Any]:
-    own = np.arange(start, end)
-    leaf = forest.left[start:end] == own
-    left = np.where(leaf, -1, forest.left[start:end] - start)
-    right = np.where(leaf, -1, forest.right[start:end] - start)
+    old = _in_pairs(forest.left[start:end] - start, forest.right[start:end] - start)
+    new = np.empty_like(old)
+    new[old] = np.arange(len(old))
+    nodes = old + start
+    leaf = forest.left[nodes] == nodes
+    left = np.where(leaf, -1, new[forest.left[nodes] - start])
+    right = np.where(leaf, -1, new[forest.right[nodes] - start])
     parents = np.full(end - start, NO_PARENT)
     inner = np.flatnonzero(~leaf)
     parents[left[inner]] = inner
     parents[right[inner]] = inner
-    values = forest.value[start:end] / len(forest.roots)
+    values = forest.value[nodes] / len(forest.roots)
     count = end - start
     return {
         "id": number,
@@ -76,12 +88,12 @@ def _tree(forest: Forest, number: int, start: int, end: int, features: int) -> d
         "left_children": left.tolist(),
         "right_children": right.tolist(),
         "parents": parents.tolist(),
-        "split_indices": forest.feature[start:end].tolist(),
-        "split_conditions": np.where(leaf, values, _strictly_above(forest.cut[start:end])).tolist(),
+        "split_indices": forest.feature[nodes].tolist(),
+        "split_conditions": np.where(leaf, values, _strictly_above(forest.cut[nodes])).tolist(),
         "split_type": [0] * count,
         "default_left": [0] * count,
         "base_weights": values.tolist(),
-        "sum_hessian": forest.cover[start:end].tolist(),
+        "sum_hessian": forest.cover[nodes].tolist(),
         "loss_changes": [0.0] * count,
         "categories": [],
         "categories_nodes": [],

@@ -57,7 +57,7 @@ class ElbowClusters(BaseEstimator):
                 "chosen": [k == chosen for k in fits],
             }
         )
-        self.centres_: Floats = _in_stable_order(fits[chosen])
+        self.centres_: Floats = in_stable_order(fits[chosen])
         return self
 
     def predict(self, X: Floats) -> Integers:
@@ -79,7 +79,7 @@ class ElbowClusters(BaseEstimator):
         return np.stack([(centred * axis).sum(axis=1) for axis in self.axes_], axis=1)
 
 
-def _in_stable_order(fit: KMeans) -> Floats:
+def in_stable_order(fit: KMeans) -> Floats:
     """The centres, largest cluster first, so that numbers mean the same in every run."""
     sizes = np.bincount(fit.labels_, minlength=fit.n_clusters)
     ranking = np.lexsort((*fit.cluster_centers_.T[::-1], -sizes))
@@ -108,3 +108,26 @@ def silhouette(places: Floats, labels: NDArray[np.int32], seed: int) -> float:
     if groups < 2 or groups >= len(rows):
         return 0.0
     return float(silhouette_score(places[rows], labels[rows]))
+
+
+def profile(relative: Floats, cluster: Integers, sensors: Integers, *, most: int = 5) -> pd.DataFrame:
+    """The sensors that set each cluster apart: columns cluster, sensor, shift, the strongest first.
+
+    Parameters:
+        relative: relative readings, shape (wafers, kept sensors).
+        cluster: cluster of each wafer.
+        sensors: the sensor behind each column.
+        most: sensors a cluster, at most.
+
+    Returns: `shift` is the cluster's mean less that of the other wafers, in standard deviations of all.
+    """
+    scale = relative.std(axis=0)
+    scale = np.where(scale > 0, scale, 1.0)
+    rows = []
+    for number in np.unique(cluster):
+        inside = cluster == number
+        rest = relative[~inside] if not inside.all() else relative
+        shift = (relative[inside].mean(axis=0) - rest.mean(axis=0)) / scale
+        for column in np.argsort(-np.abs(shift), kind="stable")[:most]:
+            rows.append({"cluster": int(number), "sensor": int(sensors[column]), "shift": float(shift[column])})
+    return pd.DataFrame(rows)

@@ -103,6 +103,18 @@ class Sigmoid:
         return 1.0 / (1.0 + np.exp(-np.clip(self.logit(score), -500, 500)))
 
 
+@dataclass(frozen=True)
+class LogOdds:
+    """For a score that is a probability already: its log-odds, of at most ± 20."""
+
+    slope: float = 4.0  # log-odds gained by a unit of probability at one half; what contributions are multiplied by
+
+    def logit(self, score: Floats) -> Floats:
+        """Log-odds of a fault, shape of `score`."""
+        near = np.clip(score, 2e-9, 1.0 - 2e-9)
+        return np.asarray(np.log(near / (1.0 - near)))
+
+
 def fit_sigmoid(score: Floats, faulty: NDArray[np.bool_], *, steps: int = 100) -> Sigmoid:
     """The sigmoid that turns scores of wafers outside training into probabilities; its slope is never negative.
 

@@ -129,18 +129,20 @@ class NeighborImputer(TransformerMixin, BaseEstimator):
 
     Parameters:
         neighbors: wafers averaged, at least 1.
+        scaled: whether a sensor's distance counts in its own robust spread, or as it is.
 
     Learned: `donors_` (training readings), `medians_` (where no donor has the sensor), `spreads_` (units of distance).
     """
 
-    def __init__(self, *, neighbors: int = 5) -> None:
+    def __init__(self, *, neighbors: int = 5, scaled: bool = True) -> None:
         self.neighbors = neighbors
+        self.scaled = scaled
 
     def fit(self, X: Floats, y: None = None) -> Self:
         """Remember `X`, shape (wafers, sensors), as donors."""
         quarters = quartiles(X)
         self.medians_: Floats = np.nan_to_num(quarters[1])
-        self.spreads_: Floats = spread(X, quarters)
+        self.spreads_: Floats = spread(X, quarters) if self.scaled else np.ones(X.shape[1])
         self.donors_: Floats = np.array(X)
         return self
 
@@ -160,7 +162,9 @@ class NeighborImputer(TransformerMixin, BaseEstimator):
         own = np.where(known, (filled - self.medians_) / self.spreads_, 0.0)
         both = there & known
         shared = both.sum(axis=1)
-        apart = (np.where(both, donors - own, 0.0) ** 2).sum(axis=1)
+        gap = donors - own
+        gap *= both
+        apart = np.einsum("ij,ij->i", gap, gap)
         distance = np.where(shared > 0, apart / np.maximum(shared, 1), np.inf)
         nearest = np.argsort(distance, kind="stable")
         nearest = nearest[np.isfinite(distance[nearest])]
@@ -285,6 +289,10 @@ class WaferFeatures(TransformerMixin, BaseEstimator):
         relative = self.scaler_.transform(kept if self.imputation == "median" else filled, order=order)
         flags = self.patterns_.transform(X)
         return np.ascontiguousarray(np.hstack([np.clip(scaled, -1e6, 1e6), flags, relative]))
+
+    def missing(self, X: Floats) -> NDArray[np.bool_]:
+        """Which readings of the kept sensors are missing, shape (wafers, kept)."""
+        return np.isnan(self.selector_.transform(X))
 
     @property
     def sensors(self) -> Integers:

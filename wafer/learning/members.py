@@ -6,7 +6,7 @@ pickle: forests and the logistic regression as arrays, XGBoost as its own JSON.
 
 import hashlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -118,22 +118,6 @@ class Forest:
             node = np.where(goes_left, self.left[node], self.right[node])
         return np.ascontiguousarray(self.value[node])
 
-    def out_of_bag(self, F: Floats, bags: Sequence[NDArray[np.int64]]) -> Floats:
-        """The score of each training wafer by the trees that have not seen it (Breiman, "Out-of-bag estimation", 1996).
-
-        Parameters:
-            F: features of the training wafers.
-            bags: for each tree the positions of its training wafers.
-        """
-        outside = np.ones((len(F), len(bags)), dtype=bool)
-        for tree, bag in enumerate(bags):
-            outside[bag, tree] = False
-        values = np.concatenate([self.leaf_values(F[start : start + CHUNK]) for start in range(0, len(F), CHUNK)])
-        times = outside.sum(axis=1)
-        score = (values * outside).sum(axis=1) / np.maximum(times, 1)
-        typical = float(score[times > 0].mean()) if times.any() else 0.5
-        return np.where(times > 0, score, typical)  # with very few trees all may have seen a wafer
-
     def state(self) -> dict[str, Any]:
         """The arrays, named as the attributes."""
         names = ("roots", "feature", "cut", "left", "right", "value", "cover")
@@ -229,11 +213,25 @@ def fit_member(kind: str, settings: Mapping[str, Any], F: Floats, faulty: Bools,
 
 
 def fit_bagged(kind: str, settings: Mapping[str, Any], F: Floats, faulty: Bools, *, seed: int) -> tuple[Forest, Floats]:
-    """Train a forest on bootstrap samples, in one thread; returns it and its out-of-bag score of each wafer."""
+    """Train a forest on bootstrap samples, in one thread; returns it and its out-of-bag score of each wafer.
+
+    Each wafer is scored by the trees that have not seen it (Breiman, "Out-of-bag estimation", 1996).
+    """
     (start, stop), options = _columns(settings, F)
     grown = FORESTS[kind](random_state=seed, n_jobs=1, **(options | {"bootstrap": True})).fit(F[:, start:stop], faulty)
-    forest = Forest.frozen(kind, grown, start)
-    return forest, forest.out_of_bag(F, grown.estimators_samples_)
+    return Forest.frozen(kind, grown, start), _out_of_bag(grown, np.asarray(F[:, start:stop], dtype=np.float32))
+
+
+def _out_of_bag(grown: Any, readings: NDArray[np.float32]) -> Floats:
+    total, times = np.zeros(len(readings)), np.zeros(len(readings))
+    for tree, bag in zip(grown.estimators_, grown.estimators_samples_, strict=True):
+        outside = np.bincount(bag, minlength=len(readings)) == 0
+        counts = tree.tree_.value[tree.tree_.apply(readings[outside]), 0, :]
+        total[outside] += counts[:, 1] / counts.sum(axis=1)
+        times[outside] += 1
+    score = total / np.maximum(times, 1)
+    typical = float(score[times > 0].mean()) if times.any() else 0.5
+    return np.where(times > 0, score, typical)  # with very few trees all may have seen a wafer
 
 
 def _columns(settings: Mapping[str, Any], F: Floats) -> tuple[tuple[int, int], dict[str, Any]]:

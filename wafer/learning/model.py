@@ -1,6 +1,5 @@
 """`WaferModel`: from readings to cluster, probability and alarm, one fitted object that is saved and loaded whole."""
 
-import json
 from pathlib import Path
 from typing import Any, Self, cast
 
@@ -13,17 +12,24 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
-from wafer.errors import ModelError, ParameterError
+from wafer.errors import ModelError
 from wafer.learning import parts
-from wafer.learning.clusters import ElbowClusters
-from wafer.learning.decision import Policy, fit_sigmoid
+from wafer.learning.checks import UnfitLabelsError, UnknownSensorsError, check_parameters, checked_order
+from wafer.learning.clusters import ElbowClusters, profile
+from wafer.learning.decision import Policy, Sigmoid, fit_sigmoid
+from wafer.learning.experts import ExpertRules, fit_experts
+from wafer.learning.explain import Reasons, ReasonTrial, good_percentiles, group_sensors, sensor_parts, tell
 from wafer.learning.features import WaferFeatures
 from wafer.learning.members import derived_seed
-from wafer.learning.search import Recipe, Trained, candidates, fixed_settings, inner_folds, search_best, train
+from wafer.learning.novelty import Novelty
+from wafer.learning.panel import Panel, fit_panel, panel_recipes
+from wafer.learning.reference import ReferenceClusters, ReferenceFeatures, fit_reference_experts
+from wafer.learning.search import inner_folds
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-POOLED = "pooled"
+REASON_TREES = 30  # of the forests that only show what reasons are worth
+EXPERT_TREES = 40  # of a cluster's forest, at most: clusters are small
 
 
 class WaferModel(ClassifierMixin, BaseEstimator):
@@ -31,7 +37,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
 
     Readings become features on two scales, one relative to recent wafers (`wafer.learning.features`). A pooled panel of
     models learns from all wafers. Each cluster with enough faults gets the better of a tuned random forest and a tuned
-    XGBoost, and its log-odds count by the weight faults / (faults + cluster_prior) against the pooled panel's. One
+    XGBoost, and its log-odds count by `wafer.learning.experts.evidence_weight` against the pooled panel's. One
     sigmoid, fitted out of fold, makes the blend a probability; the threshold follows from costs and alarm ceiling.
 
     Parameters:
@@ -41,10 +47,13 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         neighbors: wafers averaged by "knn", at least 1.
         max_clusters: largest number of clusters tried for the elbow, at least 1 (no clusters).
         min_cluster_faults: with fewer faults (or good wafers) the pooled panel alone serves a cluster, at least 2.
-        cluster_prior: faults at which a cluster's own model weighs as much as the panel, at least 0.
-        search: "budget".
+        cluster_prior: faults at which a faultless model of a cluster would weigh as much as the panel, at least 0.
+        search: "budget", or "reference" for the reference systems' method (`wafer.learning.reference`), whose alarms
+            start at one half and which most other parameters do not touch.
         search_budget: settings tried per candidate and cluster, at least 1.
         search_folds: folds that judge a cluster's candidates, at least 2.
+        panel: members of the panel: "all" (two forests, two linear models), "forests", "linear", or "absolute" (all but
+            those of readings relative to the reference window).
         trees: trees of each of the panel's forests, at least 1.
         calibration_folds: folds for probability and threshold, at least 2.
         cost_missed_fault, cost_false_alarm: above 0, any one unit.
@@ -57,6 +66,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         threshold_: probability from which a wafer raises an alarm.
         elbow_: frame k, inertia, silhouette, chosen.
         clusters_: frame cluster, wafers, faulty, model, settings, auc, weight; one row per cluster.
+        profile_: frame cluster, sensor (position in X), shift; what sets each cluster apart, see `clusters.profile`.
         panel_: frame model, auc; the pooled panel's members and their out-of-fold ROC AUC.
         feature_names_in_, n_features_in_: as everywhere in scikit-learn.
 
@@ -78,7 +88,8 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         search: str = "budget",
         search_budget: int = 2,
         search_folds: int = 3,
-        trees: int = 400,
+        panel: str = "all",
+        trees: int = 600,
         calibration_folds: int = 4,
         cost_missed_fault: float = 20.0,
         cost_false_alarm: float = 1.0,
@@ -96,6 +107,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         self.search = search
         self.search_budget = search_budget
         self.search_folds = search_folds
+        self.panel = panel
         self.trees = trees
         self.calibration_folds = calibration_folds
         self.cost_missed_fault = cost_missed_fault
@@ -125,12 +137,12 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         self.classes_ = np.unique(labels)
         if len(self.classes_) > 2:
             kind = type_of_target(labels)
-            raise _UnfitLabelsError(f"Only binary classification is supported. The type of the target is {kind}.")
+            raise UnfitLabelsError(f"Only binary classification is supported. The type of the target is {kind}.")
         if len(self.classes_) < 2:
             only = self.classes_.tolist()
-            raise _UnfitLabelsError(f"labels must be of two classes, good and faulty, got one class alone: {only}")
+            raise UnfitLabelsError(f"labels must be of two classes, good and faulty, got one class alone: {only}")
         with threadpool_limits(1):  # sums over several threads would not give the same bits
-            self._learn(readings, labels == self.classes_[1], _checked_order(order, len(readings)))
+            self._learn(readings, labels == self.classes_[1], checked_order(order, len(readings)))
         return self
 
     def predict_proba(self, X: ArrayLike, order: ArrayLike | None = None) -> Floats:
@@ -143,9 +155,8 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         Raises:
             ModelError: a sensor that the model knows is not among a frame's columns.
         """
-        F, cluster = self._features_and_clusters(X, order)
-        pooled = _mean_logit([trained.logit(F) for trained in self._panel])
-        probability = self._sigmoid.probability(self._blend(F, pooled, cluster))
+        _, F, cluster = self._prepared(X, order)
+        probability = self._sigmoid.probability(self._experts.logit(self._panel.logit(F), F, cluster))
         return np.column_stack([1.0 - probability, probability])
 
     def predict(self, X: ArrayLike, order: ArrayLike | None = None) -> NDArray[Any]:
@@ -155,7 +166,61 @@ class WaferModel(ClassifierMixin, BaseEstimator):
 
     def assign_clusters(self, X: ArrayLike, order: ArrayLike | None = None) -> Integers:
         """The cluster of each wafer, shape (wafers,), numbered from 0 as in `clusters_`."""
-        return self._features_and_clusters(X, order)[1]
+        return self._prepared(X, order)[2]
+
+    def conformity(self, X: ArrayLike, order: ArrayLike | None = None) -> Floats:
+        """How well each wafer fits what was seen: a conformal p-value, shape (wafers,); see `wafer.learning.novelty`.
+
+        A wafer with a p-value of at most 0.01, say, is unlike anything seen: its probability should not be trusted.
+        """
+        readings, F, _ = self._prepared(X, order)
+        return self._novelty.p_value(F[:, self._features.relative], self._features.missing(readings))
+
+    def learn_reasons(
+        self, X: ArrayLike, y: ArrayLike, order: ArrayLike | None = None, *, permutations: int = 9
+    ) -> Self:
+        """Learn to give reasons; `X`, `y` and `order` are those of `fit`.
+
+        Models of permuted labels set the floor that the strength of a reason must exceed.
+
+        Parameters:
+            permutations: how many of them, at least 2.
+        """
+        readings, F, cluster = self._prepared(X, order)
+        faulty = np.asarray(y) == self.classes_[1]
+        relative = self._features.relative
+        with threadpool_limits(1):
+            groups = group_sensors(F[:, relative], self._features.selector_.kept_, self.n_features_in_)
+            trial = ReasonTrial(
+                panel_recipes(self._features, REASON_TREES, self.panel),
+                F,
+                self._features.sensors,
+                groups,
+                self.alarm_rate_ceiling,
+            )
+            strength, floor = trial.judge(faulty, permutations, derived_seed(self.seed, "reasons"), self.n_jobs)
+        known = good_percentiles(readings, faulty, cluster, len(self._clusters.centres_))
+        self._reasons: Reasons | None = Reasons(groups, known, floor, strength)
+        return self
+
+    @property
+    def reasons_shown_(self) -> bool:
+        """Whether this model's reasons are stronger than chance, so that `explain` gives any."""
+        return self._known_reasons().shown
+
+    def explain(self, X: ArrayLike, order: ArrayLike | None = None, *, most: int = 5) -> pd.DataFrame:
+        """The sensors that speak most against each wafer; columns as of `wafer.learning.explain.tell`.
+
+        Raises:
+            ModelError: `learn_reasons` was not called before the model was saved.
+        """
+        reasons = self._known_reasons()
+        readings, F, cluster = self._prepared(X, order)
+        parts = self._sigmoid.slope * self._experts.parts(self._panel.parts(F), F, cluster)
+        parts = sensor_parts(parts, self._features.sensors, self.n_features_in_)
+        known = getattr(self, "feature_names_in_", None)
+        names = [f"Sensor-{n}" for n in range(1, self.n_features_in_ + 1)] if known is None else list(known)
+        return tell(reasons, parts, readings, cluster, names, most=most)
 
     def save(self, folder: Path) -> dict[str, str]:
         """Write the model's parts and their manifest into `folder`; returns each part's SHA-256.
@@ -181,19 +246,73 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         self._clusters = self._make_clusters().fit(F[:, self._features.relative])
         self.elbow_ = self._clusters.elbow_
         cluster = self._clusters.predict(F[:, self._features.relative])
+        self.profile_ = profile(F[:, self._features.relative], cluster, self._features.selector_.kept_)
+        self._novelty = Novelty.of(F[:, self._features.relative], self._features.missing(readings))
+        self._reasons = None
+        if self.search == "reference":
+            self._learn_as_reference(F, faulty, cluster)
+        else:
+            probability = self._learn_models(F, faulty, cluster)
+            self.threshold_ = self._choose_threshold(probability, readings, faulty, order)
+
+    def _learn_models(self, F: Floats, faulty: NDArray[np.bool_], cluster: Integers) -> Floats:
+        """Panel, experts and sigmoid; returns the training wafers' probabilities, out of fold."""
         folds = inner_folds(faulty, self.calibration_folds, derived_seed(self.seed, "folds"))
-        self._panel = train(self._panel_recipes(), F, faulty, folds, seed=self.seed, n_jobs=self.n_jobs)
-        self.panel_ = pd.DataFrame({"model": [t.recipe.kind for t in self._panel], "auc": [t.auc for t in self._panel]})
-        self._experts, outside = self._learn_clusters(F, faulty, cluster)
-        logit = _mean_logit([trained.outside for trained in self._panel])
-        for number, own in outside.items():
-            logit[cluster == number] = self._mixed(number, logit[cluster == number], own)
+        recipes = panel_recipes(self._features, self.trees, self.panel)
+        self._panel = fit_panel(recipes, F, faulty, folds, seed=self.seed, n_jobs=self.n_jobs)
+        members = self._panel.members
+        self.panel_ = pd.DataFrame({"model": [one.recipe.kind for one in members], "auc": [one.auc for one in members]})
+        rules, clusters = self._expert_rules(), len(self._clusters.centres_)
+        self._experts, self.clusters_ = fit_experts(
+            F, faulty, cluster, clusters, rules, seed=self.seed, n_jobs=self.n_jobs
+        )
+        logit = self._experts.outside(self._panel.outside, cluster)
         self._sigmoid = fit_sigmoid(logit, faulty)
+        return self._sigmoid.probability(logit)
+
+    def _learn_as_reference(self, F: Floats, faulty: NDArray[np.bool_], cluster: Integers) -> None:
+        clusters = len(self._clusters.centres_)
+        self._panel = Panel((), Sigmoid(1.0, 0.0), np.empty(0))
+        self.panel_ = pd.DataFrame({"model": [], "auc": []})
+        self._experts, self.clusters_ = fit_reference_experts(F, faulty, cluster, clusters, n_jobs=self.n_jobs)
+        self._sigmoid = Sigmoid(1.0, 0.0)
+        self.threshold_ = 0.5
+
+    def _choose_threshold(
+        self, probability: Floats, readings: Floats, faulty: NDArray[np.bool_], order: Integers | None
+    ) -> float:
+        """The policy's threshold for wafers like those to come.
+
+        These are best known from the newest wafers: out of fold, and by a rehearsal in which they lay in the future.
+        """
         policy = Policy(self.cost_missed_fault, self.cost_false_alarm, self.alarm_rate_ceiling)
-        self.threshold_ = policy.threshold(self._sigmoid.probability(logit))
+        if order is None:
+            return policy.threshold(probability)
+        sequence = np.argsort(order, kind="stable")
+        newest = probability[sequence[-2 * self.reference_window :]]
+        return policy.threshold(np.concatenate([newest, *self._rehearse(readings, faulty, order, sequence)]))
+
+    def _rehearse(
+        self, readings: Floats, faulty: NDArray[np.bool_], order: Integers, sequence: Integers
+    ) -> list[Floats]:
+        """Probabilities of the two newest halves of a reference window, each by a small panel of the wafers before."""
+        half = self.reference_window // 2
+        found = []
+        for start in (len(sequence) - 2 * half, len(sequence) - half):
+            past, future = sequence[: max(start, 0)], sequence[max(start, 0) : start + half]
+            if len(past) < 2 * half or len(np.unique(faulty[past])) < 2:
+                continue
+            features = self._make_features().fit(readings[past], order=order[past])
+            F, seed = features.transform(readings[past], order=order[past]), derived_seed(self.seed, "rehearsal")
+            folds = inner_folds(faulty[past], self.calibration_folds, seed)
+            recipes = panel_recipes(features, max(1, self.trees // 6), self.panel)
+            panel = fit_panel(recipes, F, faulty[past], folds, seed=seed, n_jobs=self.n_jobs)
+            found.append(panel.probability(features.transform(readings[future], order=order[future])))
+        return found
 
     def _make_features(self) -> WaferFeatures:
-        return WaferFeatures(
+        kind = ReferenceFeatures if self.search == "reference" else WaferFeatures
+        return kind(
             max_missing=self.max_missing,
             imputation=self.imputation,
             neighbors=self.neighbors,
@@ -201,59 +320,30 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         )
 
     def _make_clusters(self) -> ElbowClusters:
-        return ElbowClusters(max_clusters=self.max_clusters, seed=self.seed)
+        kind = ReferenceClusters if self.search == "reference" else ElbowClusters
+        return kind(max_clusters=self.max_clusters, seed=self.seed)
 
-    def _panel_recipes(self) -> list[Recipe]:
-        forest = fixed_settings("extra_trees", self.trees) | {"min_samples_leaf": 3}
-        linear = {"C": 0.1, "class_weight": "balanced", "max_iter": 500}
-        absolute, relative = self._features.absolute, self._features.relative
-        return [
-            Recipe("extra_trees", forest | {"columns": [absolute.start, absolute.stop]}),
-            Recipe("extra_trees", forest),
-            Recipe("logistic", linear | {"columns": [relative.start, relative.stop]}),
-        ]
+    def _expert_rules(self) -> ExpertRules:
+        return ExpertRules(
+            min_cluster_faults=self.min_cluster_faults,
+            cluster_prior=self.cluster_prior,
+            search_budget=self.search_budget,
+            search_folds=self.search_folds,
+            trees=min(self.trees, EXPERT_TREES),
+        )
 
-    def _learn_clusters(
-        self, F: Floats, faulty: NDArray[np.bool_], cluster: Integers
-    ) -> tuple[dict[int, Trained], dict[int, Floats]]:
-        """The clusters' own models and their out-of-fold log-odds; writes `clusters_`."""
-        experts: dict[int, Trained] = {}
-        rows = []
-        for number in range(len(self._clusters.centres_)):
-            inside = cluster == number
-            faults, goods = int(faulty[inside].sum()), int((~faulty[inside]).sum())
-            row = {"cluster": number, "wafers": faults + goods, "faulty": faults, "model": POOLED}
-            row |= {"settings": "", "auc": np.nan, "weight": 0.0}
-            if min(faults, goods) >= self.min_cluster_faults and len(self._clusters.centres_) > 1:
-                seed = derived_seed(self.seed, "cluster", number)
-                kinds = ("random_forest", "xgboost")
-                recipes = candidates(kinds, self.search_budget, seed, min(self.trees, 60))
-                folds = inner_folds(faulty[inside], self.search_folds, seed)
-                best, _ = search_best(recipes, F[inside], faulty[inside], folds, seed=seed, n_jobs=self.n_jobs)
-                experts[number] = best
-                row |= {"model": best.recipe.kind, "settings": json.dumps(dict(best.recipe.settings), sort_keys=True)}
-                row |= {"auc": best.auc, "weight": faults / (faults + self.cluster_prior)}
-            rows.append(row)
-        self.clusters_ = pd.DataFrame(rows)
-        return experts, {number: expert.outside for number, expert in experts.items()}
+    def _known_reasons(self) -> Reasons:
+        check_is_fitted(self)
+        if self._reasons is None:
+            raise ModelError("the model gives no reasons: it was saved without learn_reasons")
+        return self._reasons
 
-    def _mixed(self, number: int, pooled: Floats, own: Floats) -> Floats:
-        weight = float(self.clusters_["weight"].iloc[number])
-        return np.asarray((1.0 - weight) * pooled + weight * own)
-
-    def _blend(self, F: Floats, pooled: Floats, cluster: Integers) -> Floats:
-        logit = pooled.copy()
-        for number, expert in self._experts.items():
-            rows = cluster == number
-            if rows.any():
-                logit[rows] = self._mixed(number, pooled[rows], expert.logit(F[rows]))
-        return logit
-
-    def _features_and_clusters(self, X: ArrayLike, order: ArrayLike | None) -> tuple[Floats, Integers]:
+    def _prepared(self, X: ArrayLike, order: ArrayLike | None) -> tuple[Floats, Floats, Integers]:
+        """Readings, features and clusters of wafers given to a fitted model."""
         check_is_fitted(self)
         readings = validate_data(self, self._by_name(X), reset=False, dtype=np.float64, ensure_all_finite="allow-nan")
-        F = self._features.transform(readings, order=_checked_order(order, len(readings)))
-        return F, self._clusters.predict(F[:, self._features.relative])
+        F = self._features.transform(readings, order=checked_order(order, len(readings)))
+        return readings, F, self._clusters.predict(F[:, self._features.relative])
 
     def _by_name(self, X: ArrayLike) -> ArrayLike:
         known = getattr(self, "feature_names_in_", None)
@@ -262,7 +352,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         missing = [name for name in known if name not in X.columns]
         if missing:
             shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-            raise _UnknownSensorsError(f"the model needs {len(known)} sensors, the wafers lack {len(missing)}: {shown}")
+            raise UnknownSensorsError(f"the model needs {len(known)} sensors, the wafers lack {len(missing)}: {shown}")
         return X[list(known)]
 
     def __sklearn_is_fitted__(self) -> bool:
@@ -273,48 +363,3 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         tags.input_tags.allow_nan = True
         tags.classifier_tags.multi_class = False
         return tags
-
-
-class _UnfitLabelsError(ModelError, ValueError):
-    """Labels that nothing can be learned from (also the ValueError that scikit-learn's callers expect)."""
-
-
-class _UnknownSensorsError(ModelError, ValueError):
-    """A frame without some of the model's sensors (also the ValueError that scikit-learn's callers expect)."""
-
-
-def check_parameters(model: WaferModel) -> None:
-    """Refuse impossible parameters.
-
-    Raises:
-        ParameterError: names the parameter, what it must be and what came.
-    """
-    least = {"reference_window": 20, "neighbors": 1, "max_clusters": 1, "min_cluster_faults": 2, "cluster_prior": 0}
-    least |= {"search_budget": 1, "search_folds": 2, "trees": 1, "calibration_folds": 2, "seed": 0}
-    for name, smallest in least.items():
-        value = getattr(model, name)
-        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
-            raise ParameterError(f"{name} must be a whole number of at least {smallest}, got {value!r}")
-    choices = {"imputation": ("median", "knn"), "search": ("budget",)}
-    for name, allowed in choices.items():
-        if getattr(model, name) not in allowed:
-            raise ParameterError(f"{name} must be one of {', '.join(allowed)}, got {getattr(model, name)!r}")
-    if not 0 <= model.max_missing <= 1:
-        raise ParameterError(f"max_missing must lie between 0 and 1, got {model.max_missing!r}")
-    Policy(model.cost_missed_fault, model.cost_false_alarm, model.alarm_rate_ceiling)
-
-
-def _checked_order(order: ArrayLike | None, wafers: int) -> Integers | None:
-    if order is None:
-        return None
-    numbers = np.asarray(order)
-    if numbers.shape != (wafers,) or not np.issubdtype(numbers.dtype, np.integer):
-        raise ModelError(f"order must be {wafers} whole numbers, got {numbers.dtype} of shape {numbers.shape}")
-    return numbers.astype(np.int64)
-
-
-def _mean_logit(logits: list[Floats]) -> Floats:
-    total = logits[0].copy()
-    for logit in logits[1:]:
-        total += logit
-    return total / len(logits)

@@ -16,12 +16,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wafer.errors import ModelError, TamperedError
-from wafer.learning.decision import Sigmoid
+from wafer.learning.decision import LogOdds, Sigmoid
+from wafer.learning.experts import Experts
+from wafer.learning.explain import Reasons
 from wafer.learning.members import restore
+from wafer.learning.novelty import Novelty
+from wafer.learning.panel import Panel
 from wafer.learning.search import Recipe, Trained
 
 FORMAT = 1
-TABLES = ("elbow_", "clusters_", "panel_")
+TABLES = ("elbow_", "clusters_", "profile_", "panel_")
 MANIFEST = "manifest.json"
 Arrays = dict[str, NDArray[Any]]
 
@@ -95,8 +99,8 @@ def _verified(folder: Path, name: str, digest: str) -> bytes:
 
 def to_parts(model: Any) -> dict[str, bytes]:
     """The parts of a fitted `WaferModel`: `model.json`, `arrays.npz` and one file per trained model."""
-    trained = {f"pooled-{place}-{one.recipe.kind}": one for place, one in enumerate(model._panel)}
-    trained |= {f"cluster-{number}-{one.recipe.kind}": one for number, one in model._experts.items()}
+    trained = {f"pooled-{place}-{one.recipe.kind}": one for place, one in enumerate(model._panel.members)}
+    trained |= {f"cluster-{number}-{one.recipe.kind}": one for number, one in model._experts.models.items()}
     files = {name: "json" if one.recipe.kind == "xgboost" else "npz" for name, one in trained.items()}
     document = {
         "params": {name: value for name, value in model.get_params(deep=False).items() if name != "n_jobs"},
@@ -106,13 +110,20 @@ def to_parts(model: Any) -> dict[str, bytes]:
         "features": model.n_features_in_,
         "names": [str(name) for name in getattr(model, "feature_names_in_", [])],
         "members": {name: _described(one) | {"file": f"{name}.{files[name]}"} for name, one in trained.items()},
-        "panel": [f"pooled-{place}-{one.recipe.kind}" for place, one in enumerate(model._panel)],
-        "experts": {str(number): f"cluster-{number}-{one.recipe.kind}" for number, one in model._experts.items()},
+        "panel": [f"pooled-{place}-{one.recipe.kind}" for place, one in enumerate(model._panel.members)],
+        "panel_sigmoid": [model._panel.sigmoid.slope, model._panel.sigmoid.offset],
+        "reasons": None if model._reasons is None else [model._reasons.floor, model._reasons.strength],
+        "experts": {
+            str(number): f"cluster-{number}-{one.recipe.kind}" for number, one in model._experts.models.items()
+        },
         "tables": {name: _table(getattr(model, name)) for name in TABLES},
     }
     arrays = {
         f"{room}.{name}": array for room, owner in _rooms(model).items() for name, array in _learned(owner).items()
     }
+    arrays |= {"novelty.distances": model._novelty.distances, "novelty.gaps": model._novelty.gaps}
+    if model._reasons is not None:
+        arrays |= {"reasons.groups": model._reasons.groups, "reasons.percentiles": model._reasons.percentiles}
     result = {"model.json": json_bytes(document), "arrays.npz": array_bytes(arrays)}
     for name, one in trained.items():
         state = one.member.state()
@@ -135,11 +146,19 @@ def from_parts(cls: Any, found: Mapping[str, bytes]) -> Any:
         if document["names"]:
             model.feature_names_in_ = np.array(document["names"], dtype=object)
         trained = {name: _trained(entry, found[entry["file"]]) for name, entry in document["members"].items()}
-        model._panel = [trained[name] for name in document["panel"]]
-        model._experts = {int(number): trained[name] for number, name in document["experts"].items()}
+        members = tuple(trained[name] for name in document["panel"])
+        model._panel = Panel(members, Sigmoid(*document["panel_sigmoid"]), np.empty(0))
         for name in TABLES:
             setattr(model, name, _frame(document["tables"][name]))
-        _restore_rooms(model, read_arrays(found["arrays.npz"]))
+        experts = {int(number): trained[name] for number, name in document["experts"].items()}
+        model._experts = Experts(experts, {number: float(model.clusters_["weight"][number]) for number in experts})
+        arrays = read_arrays(found["arrays.npz"])
+        model._novelty = Novelty(arrays.pop("novelty.distances"), arrays.pop("novelty.gaps"))
+        model._reasons = None
+        if document["reasons"] is not None:
+            tables = arrays.pop("reasons.groups"), arrays.pop("reasons.percentiles")
+            model._reasons = Reasons(*tables, *document["reasons"])
+        _restore_rooms(model, arrays)
         model._sigmoid = Sigmoid(*document["sigmoid"])
     except (KeyError, ValueError, TypeError) as error:
         raise ModelError(f"the parts of the model do not fit together: {error!r}") from error
@@ -177,7 +196,7 @@ def _described(one: Trained) -> dict[str, Any]:
     return {
         "kind": one.recipe.kind,
         "settings": dict(one.recipe.settings),
-        "sigmoid": [one.sigmoid.slope, one.sigmoid.offset],
+        "sigmoid": [one.sigmoid.slope, one.sigmoid.offset] if isinstance(one.sigmoid, Sigmoid) else None,
         "auc": one.auc,
     }
 
@@ -185,7 +204,8 @@ def _described(one: Trained) -> dict[str, Any]:
 def _trained(entry: Mapping[str, Any], data: bytes) -> Trained:
     state = {"json": data} if entry["file"].endswith(".json") else read_arrays(data)
     recipe = Recipe(entry["kind"], entry["settings"])
-    return Trained(recipe, restore(recipe.kind, state), Sigmoid(*entry["sigmoid"]), np.empty(0), entry["auc"])
+    sigmoid = LogOdds() if entry["sigmoid"] is None else Sigmoid(*entry["sigmoid"])
+    return Trained(recipe, restore(recipe.kind, state), sigmoid, np.empty(0), entry["auc"])
 
 
 def _table(frame: pd.DataFrame) -> list[list[Any]]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from wafer.learning.decision import Sigmoid, fit_sigmoid
+from wafer.learning.decision import LogOdds, Sigmoid, fit_sigmoid
 from wafer.learning.members import Boosted, Member, derived_seed, fit_bagged, fit_member
 
 Floats = NDArray[np.float64]
@@ -47,15 +47,20 @@ class Trained:
         recipe: what was trained.
         member: the fitted model.
         sigmoid: from its score to log-odds, fitted out of fold.
-        outside: out-of-fold log-odds of the wafers given, shape (wafers,).
+        score_outside: out-of-fold score of the wafers given, shape (wafers,); empty in a loaded model.
         auc: out-of-fold ROC AUC.
     """
 
     recipe: Recipe
     member: Member
-    sigmoid: Sigmoid
-    outside: Floats
+    sigmoid: Sigmoid | LogOdds
+    score_outside: Floats
     auc: float
+
+    @property
+    def outside(self) -> Floats:
+        """Out-of-fold log-odds of the wafers given, shape (wafers,)."""
+        return self.sigmoid.logit(self.score_outside)
 
     def logit(self, F: Floats) -> Floats:
         """Log-odds of a fault for features `F`, shape (wafers,)."""
@@ -118,7 +123,7 @@ def _fold_score(
 
 def _calibrated(recipe: Recipe, member: Member, score: Floats, faulty: Bools) -> Trained:
     sigmoid = fit_sigmoid(score, faulty)
-    return Trained(recipe, member, sigmoid, sigmoid.logit(score), float(roc_auc_score(faulty, score)))
+    return Trained(recipe, member, sigmoid, score, float(roc_auc_score(faulty, score)))
 
 
 def candidates(kinds: Sequence[str], budget: int, seed: int, trees: int) -> list[Recipe]:
@@ -141,7 +146,7 @@ def candidates(kinds: Sequence[str], budget: int, seed: int, trees: int) -> list
 def fixed_settings(kind: str, trees: int) -> dict[str, Any]:
     """The settings of a kind that are not searched."""
     if kind == "xgboost":
-        return {"n_estimators": max(ROUNDS), "subsample": 0.8, "min_child_weight": 1.0}
+        return {"n_estimators": max(ROUNDS), "subsample": 0.8, "min_child_weight": 1.0, "max_bin": 32}
     # not "balanced", which draws faults into nearly every bootstrap sample and leaves none out of bag
     return {"n_estimators": trees, "class_weight": "balanced_subsample", "bootstrap": True}
 

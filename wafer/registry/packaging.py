@@ -74,7 +74,10 @@ def log_model(model_folder: Path, example: pd.DataFrame, scored: pd.DataFrame) -
             pip_requirements=provenance.requirements(),
         )
         kept = Path(
-            mlflow.artifacts.download_artifacts(artifact_uri=logged.model_uri, dst_path=str(Path(scratch, "kept")))
+            mlflow.artifacts.download_artifacts(
+                artifact_uri=mlflow.get_logged_model(logged.model_id).artifact_location,
+                dst_path=str(Path(scratch, "kept")),
+            )
         )
         digests = digest_folder(kept)
         for name, digest in digest_folder(model_folder).items():

@@ -150,10 +150,12 @@ class VersionStore:
             listing = Path(self._client.download_artifacts(version.run_id, packaging.DIGESTS, scratch))
             if packaging.digest_file(listing) != version.tags.get("digests"):
                 raise TamperedError(f"{label}: {packaging.DIGESTS} is not what was registered")
+            # `models:/m-…` would be looked up in MLflow's own default registry, whatever tracking_uri says
             source = self._client.get_model_version(self.name, str(version.version)).source
+            location = self._client.get_logged_model(str(source).removeprefix("models:/")).artifact_location
             kept = Path(
                 mlflow.artifacts.download_artifacts(
-                    artifact_uri=source, dst_path=str(Path(scratch, "kept")), tracking_uri=self.tracking_uri
+                    artifact_uri=location, dst_path=str(Path(scratch, "kept")), tracking_uri=self.tracking_uri
                 )
             )
             packaging.verify_files(kept, json.loads(listing.read_bytes()), label)

@@ -1,0 +1,175 @@
+"""What the default model is worth on real wafers, against the reference method and its own parts.
+
+`python -m bench.model --raw DIR` (DIR holds training/; default: WAFER_REAL_DATA) writes `bench/model.json` and the
+tables of `docs/model-card.md`. Everything is measured with the default parameters; nothing is tuned here.
+"""
+
+import argparse
+import json
+import os
+import resource
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.impute import SimpleImputer
+from sklearn.metrics import roc_auc_score
+from sklearn.pipeline import make_pipeline
+
+from bench.card import write_tables
+from wafer.errors import DeliveryError, WaferError
+from wafer.intake.contract import Contract, check
+from wafer.learning.evaluation import compare, evaluate, forward_splits, score_splits, shuffled_splits, summarise
+from wafer.learning.model import WaferModel
+from wafer.progress import shown
+
+RESULT = Path(__file__).with_name("model.json")
+CARD = Path(__file__).parents[1] / "docs" / "model-card.md"
+CONFIGURATIONS_COMPARED = 220  # in the experiments behind the default, blends of the same scores included
+BYTES_A_UNIT = 1 if sys.platform == "darwin" else 1024
+
+
+class Table(NamedTuple):
+    """Labelled wafers in production order."""
+
+    X: pd.DataFrame
+    y: NDArray[np.int64]
+    order: NDArray[np.int64]
+    batch: NDArray[np.object_]
+
+
+def variants() -> dict[str, Any]:
+    """The ablations: what is left out or changed, and the classifier."""
+    return {
+        "clusters (the pooled panel alone)": WaferModel(max_clusters=1),
+        "linear members": WaferModel(max_clusters=1, panel="forests"),
+        "forests": WaferModel(max_clusters=1, panel="linear"),
+        "relative readings": WaferModel(max_clusters=1, panel="absolute"),
+        "median imputation (k nearest neighbours instead)": WaferModel(max_clusters=1, imputation="knn"),
+        "everything (plain balanced random forest, 300 trees)": make_pipeline(
+            SimpleImputer(strategy="median", keep_empty_features=True),
+            RandomForestClassifier(300, class_weight="balanced", random_state=0, n_jobs=1),
+        ),
+    }
+
+
+def read_wafers(folder: Path) -> Table:
+    """The accepted training batches below `folder`, judged by the project's own contract."""
+    if not (folder / "training").is_dir():
+        raise DeliveryError(f"{folder}/training is not there: expected a folder of labelled batch files")
+    frames = []
+    for delivery, verdict in check([folder / "training"], Contract.load("training")):
+        if verdict.accepted and delivery.table is not None:
+            frames.append(delivery.table.to_pandas().assign(batch=delivery.file))
+    table = pd.concat(frames, ignore_index=True)
+    table["order"] = table["wafer"].str.extract(r"(\d+)$", expand=False).astype(np.int64)
+    table = table.drop_duplicates("wafer").sort_values("order", kind="stable").reset_index(drop=True)
+    sensors = [name for name in table.columns if name.startswith("Sensor-")]
+    labels, order = table["label"].to_numpy(np.int64), table["order"].to_numpy(np.int64)
+    return Table(table[sensors].astype(np.float64), labels, order, table["batch"].to_numpy(object))
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    start = time.perf_counter()
+    result = work()
+    return result, time.perf_counter() - start
+
+
+def _peak_gb() -> float:
+    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return most * BYTES_A_UNIT / 1e9
+
+
+def measure_reference(table: Table, folds: int, jobs: int) -> tuple[float, float]:
+    """ROC AUC of the reference method over the first `folds` of five shuffled folds, and median seconds of a fit."""
+    aucs, seconds = [], []
+    for split in shuffled_splits(table.y, folds=5, repeats=1)[:folds]:
+        model = WaferModel(search="reference", n_jobs=jobs)
+        train, test = table.X.iloc[split.train], table.X.iloc[split.test]
+        _, spent = _timed(partial(model.fit, train, table.y[split.train]))
+        seconds.append(spent)
+        aucs.append(roc_auc_score(table.y[split.test], model.predict_proba(test)[:, 1]))
+    return float(np.mean(aucs)), float(np.median(seconds))
+
+
+def measure_model(table: Table, jobs: int, repeats: int) -> tuple[dict[str, float], dict[str, Any], pd.DataFrame]:
+    """The figures of `bench/model.json` about the default model, its metrics and its scores."""
+    model = WaferModel(n_jobs=jobs)
+    _, train_seconds = _timed(lambda: model.fit(table.X, table.y, table.order))
+    with shown("evaluate") as progress:
+        (metrics, scores), spent = _timed(
+            lambda: evaluate(WaferModel(), *table, repeats=repeats, permutations=3, n_jobs=jobs, progress=progress)
+        )
+    shuffled, forward = metrics["shuffled"], metrics["forward"]
+    figures = {
+        **{f"shuffled_{name}": shuffled[name] for name in ("auc", "auc_low", "auc_high")},
+        **{f"forward_{name}": forward[name] for name in ("auc", "auc_low", "auc_high")},
+        "permuted_auc": metrics["permuted"]["auc"],
+        "calibration_error": shuffled["calibration_error"],
+        "brier_skill": shuffled["brier_skill"],
+        "forward_alarm_ratio": forward["alarm_rate"] / model.alarm_rate_ceiling,
+        "recall_at_alarm_rate_10_shuffled": shuffled["recall_at_alarm_rate_10"],
+        "recall_at_alarm_rate_10_forward": forward["recall_at_alarm_rate_10"],
+        "train_seconds": train_seconds,
+        "evaluate_seconds": spent,
+        "unknown_share": float(np.mean(model.conformity(table.X, table.order) <= 0.01)),
+    }
+    return figures, metrics, scores
+
+
+def ablate(table: Table, scores: pd.DataFrame, jobs: int, repeats: int) -> pd.DataFrame:
+    """Each variant under both protocols, on the wafers and folds of `scores`, with paired intervals."""
+    splits = shuffled_splits(table.y, repeats=repeats) + forward_splits(table.y, table.order, table.batch)
+    rows = []
+    for name, model in variants().items():
+        with shown(name) as progress:
+            found = score_splits(model, table.X, table.order, splits, n_jobs=jobs, progress=progress)
+        row: dict[str, Any] = {"without": name}
+        for protocol in ("shuffled", "forward"):
+            own, theirs = (one[one["protocol"] == protocol].reset_index(drop=True) for one in (scores, found))
+            gain = compare(own, theirs)
+            row |= {f"{protocol}_auc": summarise(theirs)["auc"], f"{protocol}_gain": gain.difference}
+            row |= {f"{protocol}_gain_low": gain.difference_low, f"{protocol}_gain_high": gain.difference_high}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def main() -> int:
+    """Measure, write `bench/model.json` and the card's tables, print the figures."""
+    parser = argparse.ArgumentParser(prog="python -m bench.model", description=__doc__)
+    parser.add_argument("--raw", type=Path, default=os.environ.get("WAFER_REAL_DATA"), help="folder with training/")
+    parser.add_argument("--jobs", type=int, default=2, help="fits at a time (%(default)s)")
+    parser.add_argument("--repeats", type=int, default=3, help="of the five shuffled folds (%(default)s)")
+    parser.add_argument("--reference-folds", type=int, default=1, help="minutes each (%(default)s)")
+    options = parser.parse_args()
+    try:
+        if options.raw is None:
+            raise DeliveryError("no real wafers: name their folder with RAW= or WAFER_REAL_DATA")
+        table = read_wafers(Path(options.raw))
+    except WaferError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    figures, metrics, scores = measure_model(table, options.jobs, options.repeats)
+    figures["peak_rss_gb"] = _peak_gb()
+    reference_auc, reference_seconds = measure_reference(table, options.reference_folds, options.jobs)
+    figures |= {"reference_auc": reference_auc, "reference_fold_seconds": reference_seconds}
+    ablation = ablate(table, scores, options.jobs, options.repeats)
+    figures |= {f"pooled_{name}_auc": float(ablation[f"{name}_auc"].iloc[0]) for name in ("shuffled", "forward")}
+    figures |= {f"forest_{name}_auc": float(ablation[f"{name}_auc"].iloc[-1]) for name in ("shuffled", "forward")}
+    figures["configurations_compared"] = CONFIGURATIONS_COMPARED
+    RESULT.write_text(json.dumps(figures, indent=2) + "\n")
+    write_tables(CARD, figures, metrics, ablation)
+    width = max(map(len, figures))
+    print("\n".join(f"{name:<{width}}  {value:>12,.3f}" for name, value in figures.items()))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

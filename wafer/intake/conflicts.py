@@ -1,0 +1,76 @@
+"""Wafers that contradict the stored ones, kept in the quarantine as their original lines while their file goes on."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+
+from wafer.errors import DeliveryError
+from wafer.intake.batches import Delivery
+from wafer.intake.contract import DroppedRow, Reason
+from wafer.intake.documents import Conflict
+from wafer.storage import AnyPath, write_text
+
+RULE = "conflict"
+_DROPPED = ".dropped.jsonl"
+
+
+def conflict_rows(delivery: Delivery, conflicts: Sequence[Conflict]) -> tuple[DroppedRow, ...]:
+    """The lines of `delivery` that its conflicts turn away, each with a reason that names both files.
+
+    Raises:
+        DeliveryError: the file is gone, or no longer what was judged.
+    """
+    if not conflicts or delivery.table is None:
+        return ()
+    texts = _wafer_lines(delivery)
+    by_wafer = dict(zip(delivery.table["wafer"].to_pylist(), delivery.lines, strict=True))
+    rows = []
+    for conflict in sorted(conflicts, key=lambda c: by_wafer[c.wafer]):
+        line = by_wafer[conflict.wafer]
+        rows.append(DroppedRow(*texts[line], (_reason(conflict, line),)))
+    return tuple(rows)
+
+
+def forget_conflicts(folder: AnyPath, digest: str) -> None:
+    """Take the conflicts of the file with this `digest` out of the quarantine in `folder`: they are settled."""
+    kept_rows: list[AnyPath] = [f for f in folder.iterdir() if f.name.endswith(_DROPPED) and f.name[0] != "."]
+    for path in kept_rows:
+        records = [json.loads(line) for line in path.read_bytes().splitlines()]
+        if any(record["digest"] != digest for record in records):
+            continue
+        kept = [r for r in records if any(reason["rule"] != RULE for reason in r["reasons"])]
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(records):
+            write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
+
+
+def _reason(conflict: Conflict, line: int) -> Reason:
+    column = conflict.what if conflict.what != "number of sensors" else None
+    stored, came = (_told(value) for value in (conflict.stored, conflict.came))
+    return Reason(
+        rule=RULE,
+        message=f"line {line}: {conflict.wafer} came before in {conflict.stored_file} with {conflict.what} {stored}, "
+        f"in {conflict.file} it has {came}",
+        line=line,
+        column=column,
+        expected=stored,
+        got=came,
+    )
+
+
+def _told(value: float | int | None) -> str:
+    return "missing" if value is None else f"{value:.17g}" if isinstance(value, float) else str(value)
+
+
+def _wafer_lines(delivery: Delivery) -> dict[int, tuple[int, int, str]]:
+    """Row, line number and text of each wafer by line number, read again from where the file lies."""
+    try:
+        data = delivery.path.read_bytes()
+    except OSError as error:
+        raise DeliveryError(f"{delivery.path}: {error.strerror or error}") from error
+    if hashlib.sha256(data).hexdigest() != delivery.digest:
+        raise DeliveryError(f"{delivery.path}: changed while it was taken in")
+    lines = ((number, line.rstrip("\r")) for number, line in enumerate(data.decode().split("\n"), start=1))
+    wafers = [(number, line) for number, line in lines if line and number > 1]
+    return {number: (row, number, line) for row, (number, line) in enumerate(wafers)}

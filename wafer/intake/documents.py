@@ -1,0 +1,224 @@
+"""What the store keeps, as plain values: batches on their way in, wafers' documents, the ledger's lines.
+
+Nothing here talks to a database. `settle` decides what becomes of wafers that are stored already, `version_of` which of
+a wafer's readings were in force when a snapshot was made.
+"""
+
+import datetime
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Conflict:
+    """A wafer that came again with other readings or another label than the stored one."""
+
+    wafer: str
+    file: str
+    stored_file: str
+    what: str
+    stored: float | int | None
+    came: float | int | None
+
+
+@dataclass(frozen=True)
+class BatchRecord:
+    """One batch file as the ledger knows it.
+
+    `wafers` are those that it brought, in the file's order, without those of the `conflicts`. `replaced` are wafers
+    whose earlier readings it took the place of, `late` those that were conflicts until a later run replaced them.
+    `taken_in` is the time of the line in UTC, which no comparison regards.
+    """
+
+    digest: str
+    file: str
+    kind: str
+    order: int
+    wafers: tuple[str, ...]
+    repeats: int
+    labelled: int
+    conflicts: tuple[Conflict, ...]
+    replaced: tuple[str, ...] = ()
+    late: tuple[str, ...] = ()
+    taken_in: datetime.datetime | None = field(default=None, compare=False)
+
+    @property
+    def stored(self) -> int:
+        """Wafers that this file brought first."""
+        return len(self.wafers) - self.repeats - len(self.replaced)
+
+    def wafers_when(self, count: int) -> tuple[str, ...] | None:
+        """The wafers of the time when it had so many of them; None if it never had."""
+        early = tuple(w for w in self.wafers if w not in set(self.late))
+        return next((wafers for wafers in (self.wafers, early) if len(wafers) == count), None)
+
+
+@dataclass(frozen=True)
+class IncomingBatch:
+    """The wafers of one accepted batch file, about to be stored.
+
+    `readings` is (wafers × sensors) float64 with NaN for missing, `labels` holds -1 or +1 or is None, `order` is the
+    production order of each wafer.
+    """
+
+    digest: str
+    file: str
+    kind: str
+    wafers: Sequence[str]
+    order: NDArray[np.int64]
+    readings: NDArray[np.float64]
+    labels: NDArray[np.int8] | None
+
+    def only(self, wafers: Collection[str]) -> "IncomingBatch":
+        """The same batch with some of its wafers."""
+        rows = [row for row, wafer in enumerate(self.wafers) if wafer in wafers]
+        return replace(
+            self,
+            wafers=[self.wafers[row] for row in rows],
+            order=self.order[rows],
+            readings=self.readings[rows],
+            labels=None if self.labels is None else self.labels[rows],
+        )
+
+    def documents(self) -> list[Document]:
+        """A new document for each wafer."""
+        missing = np.isnan(self.readings).sum(axis=1).tolist()
+        labels = [None] * len(self.wafers) if self.labels is None else self.labels.tolist()
+        rows = zip(self.wafers, self.order.tolist(), labels, missing, self.readings.tolist(), strict=True)
+        return [
+            {
+                "_id": wafer,
+                "order": order,
+                "label": label,
+                "batch": self.digest,
+                "file": self.file,
+                "label_batch": None if label is None else self.digest,
+                "missing": count,
+                "readings": readings,
+            }
+            for wafer, order, label, count, readings in rows
+        ]
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What became of a batch: its line in the ledger, and stored wafers to be given a label or to be replaced."""
+
+    record: BatchRecord
+    labelled: tuple[Document, ...] = ()
+    replaced: tuple[Document, ...] = ()
+
+
+def settle(batch: IncomingBatch, stored: Mapping[str, Document], tolerance: float, *, replacing: bool) -> Settled:
+    """Decide about the wafers of `batch`, of which `stored` has those that were in the store by another file.
+
+    The same readings (within `tolerance`, relative) are a repeat, whose label is added where there was none. Anything
+    else is a conflict, or where `replacing` takes the stored one's place. What an earlier, broken-off run did for the
+    same batch is recognised and counted alike.
+    """
+    conflicts: list[Conflict] = []
+    labelled: list[Document] = []
+    replaced: list[Document] = []
+    done: list[str] = []
+    repeats = 0
+    for new in batch.only(stored.keys()).documents():
+        old = stored[new["_id"]]
+        if old["batch"] == batch.digest:
+            done += [new["_id"]] if "earlier" in old else []
+            continue
+        conflict = _conflict(old, new, tolerance)
+        if conflict is None:
+            repeats += 1
+            if new["label"] is not None and old["label_batch"] in (None, batch.digest):
+                labelled.append({**old, "label": new["label"], "label_batch": batch.digest})
+        elif replacing:
+            replaced.append(_replacement(old, new))
+            done.append(new["_id"])
+        else:
+            conflicts.append(conflict)
+    turned_away = {c.wafer for c in conflicts}
+    record = BatchRecord(
+        digest=batch.digest,
+        file=batch.file,
+        kind=batch.kind,
+        order=int(np.min(batch.order, initial=np.iinfo(np.int64).max)),
+        wafers=tuple(w for w in batch.wafers if w not in turned_away),
+        repeats=repeats,
+        labelled=len(labelled),
+        conflicts=tuple(conflicts),
+        replaced=tuple(done),
+    )
+    return Settled(record, tuple(labelled), tuple(replaced))
+
+
+def with_late(record: BatchRecord, late: BatchRecord, wafers: Sequence[str]) -> BatchRecord:
+    """`record` after its conflicts were settled as `late` says; `wafers` are all of the file in their order."""
+    there = {*record.wafers, *late.wafers}
+    return replace(
+        record,
+        wafers=tuple(w for w in wafers if w in there),
+        repeats=record.repeats + late.repeats,
+        labelled=record.labelled + late.labelled,
+        conflicts=tuple(c for c in record.conflicts if c.wafer not in there),
+        replaced=record.replaced + late.replaced,
+        late=record.late + late.wafers,
+    )
+
+
+def version_of(document: Document, replacing: Collection[str]) -> Document:
+    """The wafer as it was when just the batches `replacing` had replaced readings."""
+    versions = [*document.get("earlier", ()), document]
+    later = (version for version in reversed(versions[1:]) if version["batch"] in replacing)
+    return next(later, versions[0])
+
+
+def ledger_line(record: BatchRecord) -> Document:
+    """The record as the ledger keeps it."""
+    line = asdict(record)
+    line["_id"] = line.pop("digest")
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in line.items()}
+
+
+def ledger_record(line: Document) -> BatchRecord:
+    """The record that a line of the ledger holds."""
+    return BatchRecord(
+        digest=line["_id"],
+        file=line["file"],
+        kind=line["kind"],
+        order=line["order"],
+        wafers=tuple(line["wafers"]),
+        repeats=line["repeats"],
+        labelled=line["labelled"],
+        conflicts=tuple(Conflict(**c) for c in line["conflicts"]),
+        replaced=tuple(line.get("replaced", ())),
+        late=tuple(line.get("late", ())),
+        taken_in=line.get("taken_in"),
+    )
+
+
+def _replacement(old: Document, new: Document) -> Document:
+    """`new` in the place of `old`, which goes into its history; a label is kept where none came."""
+    earlier = [*old.get("earlier", ()), {name: value for name, value in old.items() if name not in ("_id", "earlier")}]
+    kept = {name: old[name] for name in ("label", "label_batch")} if new["label"] is None else {}
+    return {**new, **kept, "earlier": earlier}
+
+
+def _conflict(old: Document, new: Document, tolerance: float) -> Conflict | None:
+    """What of `new` contradicts the stored wafer, or None."""
+    then, now = np.array(old["readings"]), np.array(new["readings"])
+    if then.shape != now.shape:
+        return Conflict(new["_id"], new["file"], old["file"], "number of sensors", len(then), len(now))
+    same = np.isclose(then, now, rtol=tolerance, atol=0.0, equal_nan=True)
+    if not same.all():
+        first = int(np.argmin(same))
+        values = [None if np.isnan(v[first]) else float(v[first]) for v in (then, now)]
+        return Conflict(new["_id"], new["file"], old["file"], f"Sensor-{first + 1}", *values)
+    if new["label"] is not None and old["label"] is not None and new["label"] != old["label"]:
+        return Conflict(new["_id"], new["file"], old["file"], "label", old["label"], new["label"])
+    return None

@@ -1,0 +1,55 @@
+"""What `WaferModel` refuses, and how it says so."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from wafer.errors import ModelError, ParameterError
+from wafer.learning.decision import Policy
+from wafer.learning.panel import CHOICES
+
+Integers = NDArray[np.int64]
+
+
+class UnfitLabelsError(ModelError, ValueError):
+    """Labels that nothing can be learned from (also the ValueError that scikit-learn's callers expect)."""
+
+
+class UnknownSensorsError(ModelError, ValueError):
+    """A frame without some of the model's sensors (also the ValueError that scikit-learn's callers expect)."""
+
+
+def check_parameters(model: Any) -> None:
+    """Refuse impossible parameters.
+
+    Raises:
+        ParameterError: names the parameter, what it must be and what came.
+    """
+    least = {"reference_window": 20, "neighbors": 1, "max_clusters": 1, "min_cluster_faults": 2, "cluster_prior": 0}
+    least |= {"search_budget": 1, "search_folds": 2, "trees": 1, "calibration_folds": 2, "seed": 0}
+    for name, smallest in least.items():
+        value = getattr(model, name)
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
+            raise ParameterError(f"{name} must be a whole number of at least {smallest}, got {value!r}")
+    choices = {"imputation": ("median", "knn"), "search": ("budget", "reference"), "panel": CHOICES}
+    for name, allowed in choices.items():
+        if getattr(model, name) not in allowed:
+            raise ParameterError(f"{name} must be one of {', '.join(allowed)}, got {getattr(model, name)!r}")
+    if not 0 <= model.max_missing <= 1:
+        raise ParameterError(f"max_missing must lie between 0 and 1, got {model.max_missing!r}")
+    Policy(model.cost_missed_fault, model.cost_false_alarm, model.alarm_rate_ceiling)
+
+
+def checked_order(order: ArrayLike | None, wafers: int) -> Integers | None:
+    """The production order as whole numbers, one a wafer; None stays None.
+
+    Raises:
+        ModelError: it is something else.
+    """
+    if order is None:
+        return None
+    numbers = np.asarray(order)
+    if numbers.shape != (wafers,) or not np.issubdtype(numbers.dtype, np.integer):
+        raise ModelError(f"order must be {wafers} whole numbers, got {numbers.dtype} of shape {numbers.shape}")
+    return numbers.astype(np.int64)
