@@ -208,10 +208,9 @@ def _read_lines(data: bytes, start: int, header: Header, form: Form, evidence: E
     """The strict parse of everything from `start` where nothing speaks against it, else a look at each line."""
     body = memoryview(data)[start:]
     letters = np.frombuffer(body, np.uint8)
-    feed, carriage = letters == ord("\n"), letters == ord("\r")
-    feeds, returns = int(np.count_nonzero(feed)), int(np.count_nonzero(carriage))
-    paired = returns == np.count_nonzero(carriage[:-1] & feed[1:])
-    lines = feeds + (len(body) > 0 and not data.endswith(b"\n"))
+    feeds, returns = (letters == ord(letter) for letter in "\n\r")
+    paired = not returns[-1:].any() and bool(feeds[np.flatnonzero(returns) + 1].all())
+    lines = int(np.count_nonzero(feeds)) + (len(body) > 0 and not data.endswith(b"\n"))
     if lines and data.find(b'"', start) < 0 and paired:
         with contextlib.suppress(pa.ArrowInvalid):
             table = parse(body, header)

@@ -201,7 +201,7 @@ def _chunk(reading: Iterator[Delivery], files: int, most_bytes: int) -> list[Del
     held = 0
     while len(deliveries) < files and held < most_bytes and (delivery := next(reading, None)) is not None:
         deliveries.append(delivery)
-        held += 0 if delivery.table is None else delivery.table.nbytes
+        held += 0 if delivery.table is None else 8 * delivery.table.num_rows * delivery.table.num_columns
     return deliveries
 
 

@@ -7,6 +7,7 @@ a wafer's readings were in force when a snapshot was made.
 import datetime
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -78,6 +79,8 @@ class IncomingBatch:
     def only(self, wafers: Collection[str]) -> "IncomingBatch":
         """The same batch with some of its wafers."""
         rows = [row for row, wafer in enumerate(self.wafers) if wafer in wafers]
+        if len(rows) == len(self.wafers):
+            return self
         return replace(
             self,
             wafers=[self.wafers[row] for row in rows],
@@ -86,8 +89,14 @@ class IncomingBatch:
             labels=None if self.labels is None else self.labels[rows],
         )
 
+    def prepared(self) -> "IncomingBatch":
+        """The same batch with its documents made, so that storing it takes no longer than it must."""
+        assert len(self.documents) == len(self.wafers)
+        return self
+
+    @cached_property
     def documents(self) -> list[Document]:
-        """A new document for each wafer."""
+        """A new document for each wafer; made once."""
         missing = np.isnan(self.readings).sum(axis=1).tolist()
         labels = [None] * len(self.wafers) if self.labels is None else self.labels.tolist()
         rows = zip(self.wafers, self.order.tolist(), labels, missing, self.readings.tolist(), strict=True)
@@ -127,7 +136,7 @@ def settle(batch: IncomingBatch, stored: Mapping[str, Document], tolerance: floa
     replaced: list[Document] = []
     done: list[str] = []
     repeats = 0
-    for new in batch.only(stored.keys()).documents():
+    for new in batch.only(stored.keys()).documents if stored else ():
         old = stored[new["_id"]]
         if old["batch"] == batch.digest:
             done += [new["_id"]] if "earlier" in old else []

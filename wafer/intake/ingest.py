@@ -1,7 +1,8 @@
 """From delivered files to the store or the quarantine, each file to exactly one of them.
 
-The calling thread reads and judges; a single other one makes every change that lasts, a group of files after the other
-and in the files' order. Whatever happens in between, the same call again ends in the same store and quarantine:
+The calling thread reads, judges and prepares; a single other one makes every change that lasts, a group of files after
+the other and in the files' order. Whatever happens in between, the same call again ends in the same store and
+quarantine:
 
 1. new wafers are inserted, under their ids;
 2. for each file, in order: labels are added and readings replaced (only once all files before it stand in the ledger),
@@ -11,9 +12,9 @@ and in the files' order. Whatever happens in between, the same call again ends i
 """
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -23,16 +24,16 @@ from numpy.typing import NDArray
 from wafer.intake.batches import Delivery
 from wafer.intake.conflicts import conflict_rows, forget_conflicts
 from wafer.intake.contract import Contract, Verdict, check
-from wafer.intake.documents import BatchRecord, IncomingBatch, with_late
+from wafer.intake.documents import BatchRecord, Document, IncomingBatch, with_late
 from wafer.intake.quarantine import Quarantine
 from wafer.intake.store import Store
 from wafer.progress import Progress
 from wafer.storage import AnyPath
 
-FILES_JUDGED = 100  # in one validation; more cost memory, fewer cost time
+FILES_JUDGED = 50  # in one validation; more cost memory, fewer cost time
 WAFERS_A_GROUP = 1000
 FILES_A_GROUP = 200
-GROUPS_WAITING = 5
+GROUPS_WAITING = 3  # prepared, so that there is enough to store while the next files are judged
 
 Judged = tuple[Delivery, Verdict]
 
@@ -131,7 +132,8 @@ def ingest(
 
         try:
             for group in _groups(judged()):
-                waiting.append(thread.submit(writer.take_in, group, waiting[-1] if waiting else None))
+                ready = writer.prepare(group)
+                waiting.append(thread.submit(writer.take_in, ready, waiting[-1] if waiting else None))
                 collect(GROUPS_WAITING)
             collect(0)
         finally:
@@ -154,65 +156,96 @@ def _groups(judged: Iterator[Judged]) -> Iterator[list[Judged]]:
 
 
 @dataclass(frozen=True)
+class _Ready:
+    """A judged file with all that can be prepared: its line in the ledger if it has one, its wafers if they matter."""
+
+    delivery: Delivery
+    verdict: Verdict
+    record: BatchRecord | None
+    batch: IncomingBatch | None
+
+
+@dataclass(frozen=True)
 class _Writer:
-    """Makes every change that lasts."""
+    """Makes every change that lasts; `taken` are the digests of this run's files."""
 
     contract: Contract
     store: Store
     quarantine: Quarantine
     replacing: bool
+    taken: set[str] = field(default_factory=set)
 
-    def take_in(self, group: Sequence[Judged], earlier: "Future[list[IngestedFile]] | None") -> list[IngestedFile]:
+    def prepare(self, group: Sequence[Judged]) -> list[_Ready]:
+        """What can be done ahead, without changing anything."""
+        known = self.store.known(sorted({delivery.digest for delivery, _ in group}))
+        ready = []
+        for delivery, verdict in group:
+            record = known.get(delivery.digest)
+            needed = record is None or (self.replacing and bool(record.conflicts))
+            batch = self._incoming(delivery) if verdict.accepted and needed else None
+            if delivery.table is not None:
+                delivery = replace(delivery, table=delivery.table.select(["wafer"]))
+            ready.append(_Ready(delivery, verdict, record, batch))
+        return ready
+
+    def take_in(self, group: Sequence[_Ready], earlier: "Future[list[IngestedFile]] | None") -> list[IngestedFile]:
         """Store or quarantine a group of files, if the group before it came through."""
         if earlier is not None:
             earlier.result()
-        known = self.store.known(sorted({delivery.digest for delivery, _ in group}))
-        fresh = {d.digest: self._incoming(d) for d, v in reversed(group) if v.accepted and d.digest not in known}
-        stored = self.store.insert([fresh[d] for d in dict.fromkeys(d.digest for d, _ in group) if d in fresh])
+        known = {ready.delivery.digest: ready.record for ready in group if ready.record is not None}
+        known |= self.store.known(sorted({r.delivery.digest for r in group} & self.taken - known.keys()))
+        fresh: dict[str, IncomingBatch] = {}
+        for ready in group:
+            if ready.batch is not None and ready.batch.digest not in known:
+                fresh.setdefault(ready.batch.digest, ready.batch)
+        stored = self.store.insert(list(fresh.values()))
         ledger: list[BatchRecord] = []
         files = []
-        for delivery, verdict in group:
-            record = known.get(delivery.digest)
-            if record is not None:
-                if self.replacing and record.conflicts and verdict.accepted:
+        for ready in group:
+            digest = ready.delivery.digest
+            if digest in known:
+                if self.replacing and known[digest].conflicts and ready.batch is not None:
                     self._write(ledger)
-                    record = known[delivery.digest] = self._settle_late(delivery, record)
-                files.append(_entry(delivery, verdict, record, known_before=True))
-            elif verdict.accepted:
-                batch = fresh[delivery.digest]
-                if any(wafer in stored for wafer in batch.wafers):
+                    known[digest] = self._settle_late(ready.batch, known[digest])
+                files.append(_entry(ready.delivery, ready.verdict, known[digest], known_before=True))
+            elif ready.verdict.accepted:
+                if any(wafer in stored for wafer in fresh[digest].wafers):
                     self._write(ledger)
-                record, changed = self.store.settle(
-                    batch, stored, self.contract.repeat_tolerance, replacing=self.replacing
-                )
+                known[digest], changed = self._settle(ready, fresh[digest], stored)
                 stored |= changed
-                rows = verdict.dropped + conflict_rows(delivery, record.conflicts)
-                self.quarantine.keep_rows(delivery, replace(verdict, dropped=rows))
-                ledger.append(record)
-                known[delivery.digest] = record
-                files.append(_entry(delivery, verdict, record, known_before=False))
+                ledger.append(known[digest])
+                files.append(_entry(ready.delivery, ready.verdict, known[digest], known_before=False))
             else:
-                self.quarantine.keep(delivery, verdict)
-                files.append(_rejected(delivery, verdict))
+                self.quarantine.keep(ready.delivery, ready.verdict)
+                files.append(_rejected(ready.delivery, ready.verdict))
         self._write(ledger)
+        self.taken.update(known)
         for digest in known:
             self.quarantine.discard(digest)
         return files
+
+    def _settle(
+        self, ready: _Ready, batch: IncomingBatch, stored: Mapping[str, Document]
+    ) -> tuple[BatchRecord, dict[str, Document]]:
+        """Settle a new batch against stored wafers, and quarantine those that are turned away."""
+        record, changed = self.store.settle(batch, stored, self.contract.repeat_tolerance, replacing=self.replacing)
+        rows = ready.verdict.dropped + conflict_rows(ready.delivery, record.conflicts)
+        self.quarantine.keep_rows(ready.delivery, replace(ready.verdict, dropped=rows))
+        return record, changed
 
     def _write(self, ledger: list[BatchRecord]) -> None:
         """Write the lines that are due."""
         self.store.write_ledger(ledger)
         ledger.clear()
 
-    def _settle_late(self, delivery: Delivery, record: BatchRecord) -> BatchRecord:
+    def _settle_late(self, batch: IncomingBatch, record: BatchRecord) -> BatchRecord:
         """Let the wafers that an earlier run turned away as conflicts replace the stored ones."""
-        batch = self._incoming(delivery)
         wafers = [conflict.wafer for conflict in record.conflicts]
         late, _ = self.store.settle(
             batch.only(wafers), self.store.find(wafers), self.contract.repeat_tolerance, replacing=True
         )
         settled = with_late(record, late, batch.wafers)
-        forget_conflicts(self.quarantine.folder, delivery.digest)
+        forget_conflicts(self.quarantine.folder, batch.digest)
         self.store.write_ledger([settled])
         return settled
 
@@ -223,7 +256,8 @@ class _Writer:
         readings = np.empty((0, len(sensors))) if whole is None else np.asarray(whole.to_tensor(null_to_nan=True))
         labels = table["label"].to_numpy() if "label" in table.column_names else None
         order = production_order(self.contract.order, wafers, delivery.file)
-        return IncomingBatch(delivery.digest, delivery.file, self.contract.kind, wafers, order, readings, labels)
+        batch = IncomingBatch(delivery.digest, delivery.file, self.contract.kind, wafers, order, readings, labels)
+        return batch.prepared()
 
 
 def _rejected(delivery: Delivery, verdict: Verdict) -> IngestedFile:

@@ -109,7 +109,7 @@ class Store:
         new: dict[str, Document] = {}
         twice = []
         for batch in batches:
-            for document in batch.documents():
+            for document in batch.documents:
                 if new.setdefault(document["_id"], document) is not document:
                     twice.append(document["_id"])
         clashing = self._insert_new(list(new.values())) if new else []
