@@ -7,7 +7,7 @@ import pytest
 from tests.faults.scene import Scene
 from wafer.intake.embedded import embedded_server, wait_until_stopped
 
-SOME = ["before insert wafers", "before update wafers", "before update batches"]
+SOME = ["before insert wafers", "before insert batches", "before update wafers"]
 
 
 @pytest.mark.parametrize("name", [SOME[0], *(pytest.param(name, marks=pytest.mark.slow) for name in SOME[1:])])

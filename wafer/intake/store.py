@@ -112,8 +112,7 @@ class Store:
             for document in batch.documents:
                 if new.setdefault(document["_id"], document) is not document:
                     twice.append(document["_id"])
-        clashing = self._insert_new(list(new.values())) if new else []
-        return self.find(clashing + twice)
+        return self.find(_insert_new(self._wafers, list(new.values())) + twice)
 
     def settle(
         self, batch: IncomingBatch, stored: Mapping[str, Document], tolerance: float, *, replacing: bool = False
@@ -142,8 +141,10 @@ class Store:
         """Write the ledger's lines of batches whose wafers are stored; with that they are taken in."""
         now = datetime.datetime.now(datetime.UTC)
         lines = [{**ledger_line(record), "taken_in": now} for record in records]
-        if lines:
-            self._batches.bulk_write([pymongo.ReplaceOne({"_id": d["_id"]}, d, upsert=True) for d in lines])
+        there = set(_insert_new(self._batches, lines))
+        again = [pymongo.ReplaceOne({"_id": line["_id"]}, line) for line in lines if line["_id"] in there]
+        if again:
+            self._batches.bulk_write(again)
 
     def find(self, wafers: Sequence[str]) -> dict[str, Document]:
         """The documents of those `wafers` that are stored, by id."""
@@ -152,21 +153,6 @@ class Store:
             for document in self._wafers.find({"_id": {"$in": list(wafers[start : start + WAFERS_A_QUERY])}}):
                 found[document["_id"]] = document
         return found
-
-    def _insert_new(self, documents: list[Document]) -> list[str]:
-        """Insert what is new; the ids that were there already."""
-        try:
-            self._wafers.insert_many(documents, ordered=False)
-        except BulkWriteError as error:
-            problems = (error.details or {}).get("writeErrors", [])
-            other = [p for p in problems if p["code"] != DUPLICATE_KEY]
-            if other or not problems:
-                what = other[0]["errmsg"][:200] if other else _brief(error)
-                raise StoreError(
-                    f"the database refused {len(other) or 'some'} of {len(documents)} wafers: {what}"
-                ) from None
-            return [p["op"]["_id"] for p in problems]
-        return []
 
     def batches(self, kind: str) -> list[BatchRecord]:
         """The ledger's records of one kind, in production order."""
@@ -293,6 +279,23 @@ def _connected(url: str, database: str) -> Iterator[Store]:
             raise StoreError(f"no MongoDB server answers at {nodes}: {_brief(error)}") from error
         except PyMongoError as error:
             raise StoreError(f"the database failed: {_brief(error)}") from error
+
+
+def _insert_new(collection: Collection[Document], documents: list[Document]) -> list[str]:
+    """Insert what is new, which is much cheaper than a replacement or update; the ids that were there already."""
+    if not documents:
+        return []
+    try:
+        collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        problems = (error.details or {}).get("writeErrors", [])
+        other = [p for p in problems if p["code"] != DUPLICATE_KEY]
+        if other or not problems:
+            what = other[0]["errmsg"][:200] if other else _brief(error)
+            refused = f"{len(other) or 'some'} of {len(documents)} documents"
+            raise StoreError(f"the database refused {refused} for {collection.name}: {what}") from None
+        return [p["op"]["_id"] for p in problems]
+    return []
 
 
 def _brief(error: Exception) -> str:
