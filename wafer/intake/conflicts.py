@@ -1,13 +1,12 @@
 """Wafers that contradict the stored ones, kept in the quarantine as their original lines while their file goes on."""
 
-import hashlib
 import json
 from collections.abc import Sequence
 
-from wafer.errors import DeliveryError
 from wafer.intake.batches import Delivery
 from wafer.intake.contract import DroppedRow, Reason
 from wafer.intake.documents import Conflict
+from wafer.intake.verdicts import original_lines
 from wafer.storage import AnyPath, write_text
 
 RULE = "conflict"
@@ -22,7 +21,7 @@ def conflict_rows(delivery: Delivery, conflicts: Sequence[Conflict]) -> tuple[Dr
     """
     if not conflicts or delivery.table is None:
         return ()
-    texts = _wafer_lines(delivery)
+    texts = original_lines(delivery)
     by_wafer = dict(zip(delivery.table["wafer"].to_pylist(), delivery.lines, strict=True))
     rows = []
     for conflict in sorted(conflicts, key=lambda c: by_wafer[c.wafer]):
@@ -61,16 +60,3 @@ def _reason(conflict: Conflict, line: int) -> Reason:
 
 def _told(value: float | int | None) -> str:
     return "missing" if value is None else f"{value:.17g}" if isinstance(value, float) else str(value)
-
-
-def _wafer_lines(delivery: Delivery) -> dict[int, tuple[int, int, str]]:
-    """Row, line number and text of each wafer by line number, read again from where the file lies."""
-    try:
-        data = delivery.path.read_bytes()
-    except OSError as error:
-        raise DeliveryError(f"{delivery.path}: {error.strerror or error}") from error
-    if hashlib.sha256(data).hexdigest() != delivery.digest:
-        raise DeliveryError(f"{delivery.path}: changed while it was taken in")
-    lines = ((number, line.rstrip("\r")) for number, line in enumerate(data.decode().split("\n"), start=1))
-    wafers = [(number, line) for number, line in lines if line and number > 1]
-    return {number: (row, number, line) for row, (number, line) in enumerate(wafers)}

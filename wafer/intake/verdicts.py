@@ -135,11 +135,11 @@ def _dropped(delivery: Delivery, drops: Sequence[Breach]) -> tuple[DroppedRow, .
                 by_line.setdefault(finding.line, []).append(breach.rule.reason(delivery.file, finding, breach.count))
     if not by_line:
         return ()
-    originals = _original_lines(delivery)
+    originals = original_lines(delivery)
     return tuple(DroppedRow(*originals[line], tuple(by_line[line])) for line in sorted(by_line))
 
 
-def _original_lines(delivery: Delivery) -> Mapping[int, tuple[int, int, str]]:
+def original_lines(delivery: Delivery) -> Mapping[int, tuple[int, int, str]]:
     """Row, line number and text of each wafer by line number, read again from where the file lies."""
     try:
         data = delivery.path.read_bytes()
