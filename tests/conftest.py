@@ -11,7 +11,8 @@ from wafer.intake.embedded import embedded_server, wait_until_stopped
 from wafer.settings import Settings
 
 REPOSITORY = Path(__file__).parents[1]
-ENVIRONMENT = ("WAFER_STORAGE", "WAFER_STATE", "WAFER_JOBS", "MONGODB_URL", "MLFLOW_TRACKING_URI", "PREFECT_API_URL")
+ENVIRONMENT = tuple(field.alias for field in Settings.model_fields.values() if field.alias)
+S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
 
 
 @pytest.fixture(scope="session")
@@ -43,6 +44,26 @@ def mongodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     assert wait_until_stopped(folder)
 
 
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[str]:
+    """The address of an S3 server for the whole run of tests; take a bucket name of your own."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer("127.0.0.1", port=0)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def s3_address(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The same with keys for it in the environment."""
+    for name, value in S3_KEYS.items():
+        monkeypatch.setenv(name, value)
+    return s3_server
+
+
 @pytest.fixture
 def settings(mongodb_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
     """Settings with a storage folder and a database of the test's own."""
@@ -58,7 +79,7 @@ def small_params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content["fit"] |= {"trees": 20, "search_budget": 1, "search_folds": 2, "calibration_folds": 2, "max_clusters": 3}
     content["fit"] |= {"reference_window": 40, "min_cluster_faults": 4}
     content["evaluate"] |= {"folds": 2, "repeats": 1, "permutations": 1}
-    content["gate"] |= {"canary_low": 0.0, "canary_high": 1.0}
+    content["gate"] |= {"canary_low": 0.0, "canary_high": 1.0, "maximum_calibration_error": 1.0}
     file = tmp_path_factory.mktemp("params") / "params.yaml"
     file.write_text(yaml.safe_dump(content))
     return file

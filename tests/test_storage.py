@@ -1,35 +1,20 @@
 """Files that are complete or absent, in a folder and in S3."""
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 from upath import UPath
 
 from wafer.settings import Settings
 from wafer.storage import local_folder, read_json, write_bytes, write_json, written_folder
 
 
-@pytest.fixture(scope="module")
-def s3_address() -> Iterator[str]:
-    """An S3 server on a free loopback port."""
-    server = ThreadedMotoServer("127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture(params=["folder", "s3"])
-def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> UPath:
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
     """The storage of settings that name a folder, and of settings that name a bucket."""
     if request.param == "folder":
         return Settings.read(storage_url=str(tmp_path / "data")).storage
     address = request.getfixturevalue("s3_address")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
     settings = Settings.read(storage_url=f"s3://{tmp_path.name}/data", s3_endpoint=address, state_folder=tmp_path)
     settings.storage.fs.mkdir(tmp_path.name)
     return settings.storage

@@ -15,7 +15,15 @@ from tests.faults.runner import Run, take_in_all
 # its processes are forks of one that has everything imported: real processes that start at once
 processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
-    ["tests.faults.runner", "wafer.steps", "wafer.intake.contract", "wafer.intake.snapshot"]
+    [
+        "tests.faults.runner",
+        "wafer.steps",
+        "wafer.intake.release",
+        "wafer.intake.snapshot",
+        "wafer.reporting.ingest_page",
+        "great_expectations.core",
+        "great_expectations.expectations.expectation",
+    ]
 )
 
 

@@ -67,14 +67,15 @@ class Recipe:
     name: int
 
 
-def good_rows(recipe: Recipe, number: int, sensors: int) -> Rows:
+def good_rows(recipe: Recipe, number: int, sensors: int, labelled: bool) -> Rows:
     """Header and wafers of the good file with this `number`; ids differ between files."""
     draw = random.Random(recipe.seed)
-    header = [draw.choice(["", "Wafer", "Unnamed: 0"]), *(f"Sensor-{at}" for at in range(1, sensors + 1)), "Good/Bad"]
-    rows = [header]
+    header = [draw.choice(["", "Wafer", "Unnamed: 0"]), *(f"Sensor-{at}" for at in range(1, sensors + 1))]
+    rows = [header + ["Good/Bad"] * labelled]
     for row in range(recipe.wafers):
         readings = ["" if draw.random() < 0.1 else repr(_reading(draw)) for _ in range(sensors)]
-        rows.append([f"Wafer-{number * 100 + row}", *readings, draw.choice(["-1", "1", "+1"])])
+        wafer = draw.choice(["Wafer-{}", "Wafer-{}", "wafer-{}", "Wafer-0{}"]).format(number * 100 + row)
+        rows.append([wafer, *readings, *([draw.choice(["-1", "1", "+1"])] if labelled else [])])
     return rows
 
 
@@ -214,9 +215,9 @@ IMPLIED: dict[str, set[str]] = {
 }
 
 
-def broken(recipe: Recipe, number: int, sensors: int) -> bytes:
-    """The file that a recipe makes."""
-    rows = good_rows(recipe, number, sensors)
+def broken(recipe: Recipe, number: int, sensors: int, labelled: bool) -> bytes:
+    """The file that a recipe makes, with or without labels."""
+    rows = good_rows(recipe, number, sensors, labelled)
     for change in recipe.changes:
         if change.way in ROW_CHANGES and rows and all(rows):
             ROW_CHANGES[change.way](rows, change.a, change.b, TOKENS[change.token % len(TOKENS)])

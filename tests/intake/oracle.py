@@ -15,25 +15,28 @@ WAFER_RULES = (*LINE_RULES, "ids_empty", "ids_malformed", "ids_doubled", "labels
 
 @dataclass
 class Truth:
-    """What is wrong with a file: the lines in which each rule is broken (None: the file), and its sound wafers."""
+    """What is wrong with a file: the lines in which each rule is broken (None: the file), and its sound wafers.
+
+    A wafer is its id, readings and label, which is None in a file without labels.
+    """
 
     broken: dict[str, set[int | None]] = field(default_factory=lambda: defaultdict(set))
     warned: set[str] = field(default_factory=set)
     lines: dict[int, str] = field(default_factory=dict)
-    wafers: dict[int, tuple[str, bytes, int]] = field(default_factory=dict)
+    wafers: dict[int, tuple[str, bytes, int | None]] = field(default_factory=dict)
 
     def bad_lines(self) -> set[int]:
         """The lines of wafers that cannot be stored."""
         return {line for rule in WAFER_RULES for line in self.broken.get(rule, ()) if line is not None}
 
-    def sound(self) -> Iterator[tuple[str, bytes, int]]:
+    def sound(self) -> Iterator[tuple[str, bytes, int | None]]:
         """Id, readings and label of each wafer that can be stored."""
         bad = self.bad_lines()
         yield from (wafer for line, wafer in self.wafers.items() if line not in bad)
 
 
-def find_truth(name: str, data: bytes, sensors: int, max_bytes: int) -> Truth:
-    """Judge a file by hand."""
+def find_truth(name: str, data: bytes, sensors: int, max_bytes: int, labelled: bool) -> Truth:
+    """Judge a file by hand, `labelled` as for training or not as for prediction."""
     truth = Truth()
     for rule in name_rules(name):
         truth.broken[rule].add(None)
@@ -52,9 +55,9 @@ def find_truth(name: str, data: bytes, sensors: int, max_bytes: int) -> Truth:
     head, *body = text.split("\n")
     if text[-1] == "\n" and body:
         body.pop()
-    places = header_places(head.removesuffix("\r"), sensors, truth)
+    places = header_places(head.removesuffix("\r"), sensors, labelled, truth)
     if places is not None:
-        judge_lines(body, places, sensors, truth)
+        judge_lines(body, places, sensors, labelled, truth)
     return truth
 
 
@@ -94,17 +97,18 @@ def split(line: str) -> list[str]:
         at += 1
 
 
-def header_places(head: str, sensors: int, truth: Truth) -> dict[str, int] | None:
+def header_places(head: str, sensors: int, labelled: bool, truth: Truth) -> dict[str, int] | None:
     """Where each agreed column is, and how many there are as "width"; None where the header names no sensor."""
-    columns = ["wafer", *(f"Sensor-{at}" for at in range(1, sensors + 1)), "label"]
-    names = {"Wafer": "wafer", "": "wafer", "Unnamed:0": "wafer", "Good/Bad": "label", "Output": "label"}
-    names |= {column: column for column in columns[1:-1]}
+    measured = [f"Sensor-{at}" for at in range(1, sensors + 1)]
+    columns = ["wafer", *measured, *(["label"] if labelled else [])]
+    names = {"Wafer": "wafer", "": "wafer", "Unnamed:0": "wafer", **{column: column for column in measured}}
+    names |= {"Good/Bad": "label", "Output": "label"} if labelled else {}
     try:
         fields = [field.replace(" ", "") for field in split(head)] if "\r" not in head else []
     except ValueError:
         fields = []
     meant = [None if at and not name else names.get(name) for at, name in enumerate(fields)]
-    if not set(meant) & set(columns[1:-1]):
+    if not set(meant) & set(measured):
         truth.broken["header_unknown"].add(1)
         return None
     places = {column: meant.index(column) for column in columns if column in meant}
@@ -120,7 +124,7 @@ def header_places(head: str, sensors: int, truth: Truth) -> dict[str, int] | Non
     return {**places, "width": len(fields)}
 
 
-def judge_lines(body: list[str], places: dict[str, int], sensors: int, truth: Truth) -> None:
+def judge_lines(body: list[str], places: dict[str, int], sensors: int, labelled: bool, truth: Truth) -> None:
     rows: dict[int, list[str]] = {}
     for number, raw in enumerate(body, start=2):
         line = raw.removesuffix("\r")
@@ -143,15 +147,16 @@ def judge_lines(body: list[str], places: dict[str, int], sensors: int, truth: Tr
         elif wafer is not None and not re.fullmatch("[Ww]afer-[0-9]{1,15}", wafer):
             truth.broken["ids_malformed"].add(number)
         elif wafer is not None:
-            truth.broken["ids_doubled"] |= {number} if wafer.lower() in seen else set()
-            seen.add(wafer.lower())
+            wafer = f"Wafer-{int(wafer[6:])}"
+            truth.broken["ids_doubled"] |= {number} if wafer in seen else set()
+            seen.add(wafer)
         if label is not None and label not in ("-1", "1", "+1"):
             truth.broken["labels_unknown" if label else "labels_missing"].add(number)
         readings = [fields[places[name]] for name in (f"Sensor-{at}" for at in range(1, sensors + 1)) if name in places]
         values = [float(text) if text else math.nan for text in readings]
         table.append(values)
-        if wafer is not None and label in ("-1", "1", "+1"):
-            truth.wafers[number] = (wafer, np.array(values).tobytes(), int(label))
+        if wafer is not None and (not labelled or label in ("-1", "1", "+1")):
+            truth.wafers[number] = (wafer, np.array(values).tobytes(), int(label) if label else None)
     if table:
         missing = np.isnan(np.array(table))
         truth.warned |= {"empty_sensors"} if missing.all(axis=0).any() else set()

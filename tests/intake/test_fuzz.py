@@ -28,20 +28,26 @@ SENSORS = 6
 MAX_DROPPED_SHARE = 0.5
 CHUNK = 250
 MEGABYTES_OF_GROWTH = 150
+KINDS = ("training", "prediction")
 MEGABYTE = 2**20 if sys.platform == "darwin" else 2**10
 
 
+Kept = tuple[bytes, int | None]
+
+
 @pytest.fixture(scope="module")
-def contracts(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Contract]:
-    """Contracts on six sensors that reject files or drop wafers, and the real one."""
+def contracts(tmp_path_factory: pytest.TempPathFactory) -> dict[tuple[str, str], Contract]:
+    """For both kinds contracts on six sensors that reject files or drop wafers, and the real one."""
     folder = tmp_path_factory.mktemp("agreement")
-    found = {"real": Contract.load("training", Path(__file__).parents[2] / "expectations")}
-    for bad in ("reject file", "drop wafer"):
-        path = folder / f"{bad}.json"
-        init_agreement(path, "training", sensors=SENSORS)
-        terms = {"BadWafers": bad, "MaxDroppedShare": MAX_DROPPED_SHARE, "MaxBytes": 200_000, "Listed": 50}
-        path.write_text(json.dumps({**json.loads(path.read_text()), **terms}))
-        found[bad] = Contract.of(make_suite(read_agreement(path)), "training")
+    found = {}
+    for kind in KINDS:
+        found["real", kind] = Contract.load(kind, Path(__file__).parents[2] / "expectations")
+        for bad in ("reject file", "drop wafer"):
+            path = folder / f"{kind}, {bad}.json"
+            init_agreement(path, kind, sensors=SENSORS)
+            terms = {"BadWafers": bad, "MaxDroppedShare": MAX_DROPPED_SHARE, "MaxBytes": 200_000, "Listed": 50}
+            path.write_text(json.dumps({**json.loads(path.read_text()), **terms}))
+            found[bad, kind] = Contract.of(make_suite(read_agreement(path)), kind)
     return found
 
 
@@ -66,9 +72,8 @@ def judged_truly(entry: IngestedFile, truth: Truth, drops: bool) -> None:
             assert reason["line"] in truth.broken[reason["rule"]]
 
 
-def judged_as_implied(entry: IngestedFile, recipe: Recipe, data: bytes, number: int, sensors: int) -> None:
-    """A change whose effect is plain has that effect, and a file that was not changed is accepted."""
-    good = broken(replace(recipe, changes=()), number, sensors)
+def judged_as_implied(entry: IngestedFile, recipe: Recipe, data: bytes, good: bytes) -> None:
+    """A change of the `good` file whose effect is plain has that effect, and the good file is accepted."""
     if recipe.name == 0 and data == good:
         assert entry.verdict == "accepted"
     if len(recipe.changes) == 1 and recipe.name == 0 and data != good:
@@ -91,13 +96,23 @@ def stand_in_the_quarantine(quarantine: Quarantine, files: dict[str, tuple[bytes
         assert {reason["rule"] for reason in entries[digest].verdict["reasons"]} == {r["rule"] for r in entry.reasons}
 
 
-def are_stored_bit_for_bit(
-    store: Store, contract: Contract, expected: dict[str, tuple[bytes, int]], place: Path
-) -> None:
-    """The snapshot has the accepted wafers and no others, with the readings and labels of their files."""
-    frozen = read_snapshot(write_snapshot(freeze(store, contract.sensors), place))
-    rows = zip(frozen.table["wafer"], frozen.readings.to_numpy(), frozen.labels.tolist(), strict=True)
+def are_stored_bit_for_bit(store: Store, contract: Contract, expected: dict[str, Kept], place: Path) -> None:
+    """The store has the accepted wafers and no others, with the readings and labels of their files; so has a snapshot.
+
+    Without labels there is no snapshot, and the ledger says which wafers there are.
+    """
+    sensors = list(contract.sensors)
+    if contract.kind == "training":
+        table = read_snapshot(write_snapshot(freeze(store, sensors), place)).table
+        labels = table["label"].tolist()
+    else:
+        wafers = dict.fromkeys(wafer for record in store.batches("prediction") for wafer in record.wafers)
+        table = store.read_wafers(list(wafers), sensors)
+        labels = [None] * len(table)
+        assert table["label"].isna().all()
+    rows = zip(table["wafer"], table[sensors].to_numpy(), labels, strict=True)
     assert {wafer: (readings.tobytes(), label) for wafer, readings, label in rows} == expected
+    assert store.counts()["wafers"] == len(expected)
 
 
 def peak_megabytes() -> float:
@@ -112,42 +127,61 @@ def take_in(
     for at, recipe in part:
         paths.append(place / f"{at}" / file_name(recipe, at))
         paths[-1].parent.mkdir(parents=True)
-        paths[-1].write_bytes(broken(recipe, at, len(contract.sensors)))
+        paths[-1].write_bytes(broken(recipe, at, len(contract.sensors), contract.kind == "training"))
     report = ingest(paths, contract, store, quarantine)
     assert [entry.file for entry in report.files] == [os.fsencode(path.name).decode(errors="replace") for path in paths]
     for (at, recipe), path, entry in zip(part, paths, report.files, strict=True):
         yield at, recipe, path.read_bytes(), entry
 
 
+QUICK = [
+    ("reject file", "training", 70, 1),
+    ("reject file", "prediction", 60, 2),
+    ("drop wafer", "training", 60, 3),
+    ("drop wafer", "prediction", 70, 4),
+    ("real", "training", 20, 5),
+    ("real", "prediction", 20, 6),
+]
+SLOW = [
+    ("reject file", "training", 1_500, 7),
+    ("reject file", "prediction", 1_500, 8),
+    ("reject file", "training", 1_500, 9),
+    ("drop wafer", "prediction", 1_500, 10),
+    ("drop wafer", "training", 1_500, 11),
+    ("drop wafer", "prediction", 1_500, 12),
+    ("real", "training", 500, 13),
+    ("real", "prediction", 500, 14),
+]
+
+
 @pytest.mark.parametrize(
-    ("kind", "number", "seed"),
-    [
-        ("reject file", 130, 1),
-        ("drop wafer", 130, 2),
-        ("real", 40, 3),
-        *(pytest.param("reject file", 1_500, seed, marks=pytest.mark.slow) for seed in (4, 5, 6)),
-        *(pytest.param("drop wafer", 1_500, seed, marks=pytest.mark.slow) for seed in (7, 8, 9)),
-        *(pytest.param("real", 500, seed, marks=pytest.mark.slow) for seed in (10, 11)),
-    ],
+    ("agreed", "kind", "number", "seed"), [*QUICK, *(pytest.param(*case, marks=pytest.mark.slow) for case in SLOW)]
 )
 def test_each_file_is_stored_exactly_or_quarantined_truly(
-    contracts: dict[str, Contract], settings: Settings, tmp_path: Path, kind: str, number: int, seed: int
+    contracts: dict[tuple[str, str], Contract],
+    settings: Settings,
+    tmp_path: Path,
+    agreed: str,
+    kind: str,
+    number: int,
+    seed: int,
 ) -> None:
     """Whatever becomes of a file, it is accepted and kept bit for bit, or quarantined for a reason that is true."""
-    contract, quarantine = contracts[kind], Quarantine(tmp_path / "quarantine")
-    drawn = list(enumerate(draw_recipes(number, seed)))
+    contract, quarantine, labelled = contracts[agreed, kind], Quarantine(tmp_path / "quarantine"), kind == "training"
+    sensors, drawn = len(contract.sensors), list(enumerate(draw_recipes(number, seed)))
     assert len(drawn) == number
     files: dict[str, tuple[bytes, IngestedFile]] = {}
-    expected: dict[str, tuple[bytes, int]] = {}
+    expected: dict[str, Kept] = {}
     wrong, peaks = [], []
     with open_store(settings) as store:
         for start in range(0, number, CHUNK):
             part = drawn[start : start + CHUNK]
             for at, recipe, data, entry in take_in(part, contract, store, quarantine, tmp_path / "raw"):
-                truth = find_truth(file_name(recipe, at), data, len(contract.sensors), contract.form.max_bytes)
+                truth = find_truth(file_name(recipe, at), data, sensors, contract.form.max_bytes, labelled)
                 try:
-                    judged_truly(entry, truth, kind == "drop wafer")
-                    judged_as_implied(entry, recipe, data, at, len(contract.sensors))
+                    judged_truly(entry, truth, agreed == "drop wafer")
+                    good = broken(replace(recipe, changes=()), at, sensors, labelled)
+                    judged_as_implied(entry, recipe, data, good)
                 except AssertionError as error:
                     wrong.append(f"{error}\n{recipe}\n{entry}\n{dict(truth.broken)}\n{data[:300]!r}")
                 files[entry.digest] = (data, entry)

@@ -2,10 +2,13 @@
 
 import json
 import os
+import re
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.faults.delivery import agree, line, write
@@ -19,6 +22,8 @@ from wafer.intake.leftovers import remove_leftovers
 from wafer.intake.quarantine import Quarantine
 from wafer.intake.snapshot import freeze, rebuild
 from wafer.intake.store import Store, open_store
+from wafer.learning.model import WaferModel
+from wafer.scoring import score_wafers
 from wafer.settings import Settings
 from wafer.storage import read_json
 
@@ -127,6 +132,48 @@ def test_a_conflict_quarantines_its_wafer_only(settings: Settings, contract: Con
             "got": "2.25",
         }
     ]
+
+
+def test_spellings_of_an_id_are_one_wafer(settings: Settings, contract: Contract, tmp_path: Path) -> None:
+    """Large or small letters and leading zeros make repeats and conflicts, not further wafers; each is scored once."""
+    first, second, later = (tmp_path / name for name in ("first", "second", "later"))
+    for folder in (first, second, later):
+        folder.mkdir()
+    write(first, 1, [line(n, -1) for n in (1, 2)])
+    write(second, 2, [spelled("wafer-1", line(1, -1, shift=0.5)), spelled("wafer-2", line(2, -1)), line(3, 1)])
+    ids = ["wafer-3", "Wafer-02", "Wafer-1", "wafer-0004"]
+    write(later, 3, [spelled(wafer, line(int(wafer[6:]))) for wafer in ids], labelled=False)
+    unlabelled = Contract.load("prediction", tmp_path / "agreed" / "expectations")
+    with open_store(settings) as store:
+        take_in(first, contract, store, tmp_path / "quarantine")
+        report = take_in(second, contract, store, tmp_path / "quarantine").as_dict()
+        assert (report["wafers_stored"], report["duplicates"], report["conflicts"]) == (1, 1, 1)
+        (kept,) = Quarantine(tmp_path / "quarantine").dropped()
+        assert kept["text"] == spelled("wafer-1", line(1, -1, shift=0.5))
+        assert kept["reasons"][0]["message"].startswith("line 2: Wafer-1 came before in wafer_01012020_120000.csv")
+        report = take_in(later, unlabelled, store, tmp_path / "quarantine").as_dict()
+        assert (report["wafers_stored"], report["duplicates"]) == (1, 3)
+        assert store.counts()["wafers"] == 4
+        (record,) = store.batches("prediction")
+        assert record.wafers == ("Wafer-3", "Wafer-2", "Wafer-1", "Wafer-4")
+        assert {wafer: d["order"] for wafer, d in store.find(record.wafers).items()} == {
+            f"Wafer-{n}": n for n in range(1, 5)
+        }
+        wafers = store.read_wafers(record.wafers, contract.sensors)
+    predictions = score_wafers(fit_small_model(contract.sensors), wafers, 1)
+    assert predictions["Wafer"].tolist() == ["Wafer-3", "Wafer-2", "Wafer-1", "Wafer-4"]
+    assert predictions["probability"].notna().all()
+
+
+def spelled(wafer: str, text: str) -> str:
+    """A line with another spelling of its id."""
+    return ",".join([wafer, *text.split(",")[1:]])
+
+
+def fit_small_model(sensors: Sequence[str]) -> WaferModel:
+    chance = np.random.default_rng(0)
+    wafers = pd.DataFrame(chance.normal(size=(60, len(sensors))), columns=list(sensors))
+    return WaferModel(trees=5, search_budget=1, max_clusters=2).fit(wafers, np.where(np.arange(60) % 6, -1, 1))
 
 
 def test_a_later_run_may_replace(settings: Settings, contract: Contract, tmp_path: Path) -> None:
@@ -249,7 +296,8 @@ def test_only_old_leftovers_go_where_others_write(tmp_path: Path) -> None:
 )
 def test_production_order_follows_the_agreement(rule: str, expected: list[int]) -> None:
     """Either the number in the wafer's id or the file's time and the row."""
-    order = production_order(rule, ["Wafer-12", "Wafer-7"], "wafer_07012020_041011.csv")
+    wafer_id = re.compile("Wafer-(?P<number>[0-9]+)(-[0-9])?")
+    order = production_order(rule, wafer_id, ["Wafer-12-3", "Wafer-7"], "wafer_07012020_041011.csv")
     assert order.tolist() == expected
     assert order.dtype == np.int64
 

@@ -71,6 +71,9 @@ def test_a_changed_table_is_refused(settings: Settings, tmp_path: Path) -> None:
     table.to_parquet(folder / "wafers.parquet")
     with pytest.raises(SnapshotError, match="not the one that its manifest names"):
         read_snapshot(folder)
+    (folder / "wafers.parquet").write_bytes(b"PAR1 and then something else")
+    with pytest.raises(SnapshotError, match=r"wafers\.parquet cannot be read as a table"):
+        read_snapshot(folder)
 
 
 def test_nothing_to_freeze_is_an_error(settings: Settings, tmp_path: Path) -> None:

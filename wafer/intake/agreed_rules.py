@@ -44,7 +44,6 @@ def _name_rules(agreement: "Agreement") -> list[Entry]:
     time = "HHMMSS" if agreement.time_length == 6 else "HHMM"
     shape = f"{agreement.prefix}_{date}_{time}{agreement.ending}"
     pattern = f"\\A{start}{rest}_[0-9]+_[0-9]+{re.escape(agreement.ending)}\\Z"
-    length = "expect_column_value_lengths_to_equal"
     return [
         _rule(
             "file_name",
@@ -54,22 +53,8 @@ def _name_rules(agreement: "Agreement") -> list[Entry]:
             "the file is named {got}, agreed is {expected}",
             expected=shape,
         ),
-        _rule(
-            "date_stamp",
-            "date_stamp",
-            length,
-            {"value": agreement.date_length},
-            "the date stamp in the file's name is {got}, agreed are {expected}",
-            expected=f"{agreement.date_length} digits, {date}",
-        ),
-        _rule(
-            "time_stamp",
-            "time_stamp",
-            length,
-            {"value": agreement.time_length},
-            "the time stamp in the file's name is {got}, agreed are {expected}",
-            expected=f"{agreement.time_length} digits, {time}",
-        ),
+        _stamp_rule("date", agreement.date_length, date),
+        _stamp_rule("time", agreement.time_length, time),
         _rule(
             "calendar",
             "stamp",
@@ -79,6 +64,12 @@ def _name_rules(agreement: "Agreement") -> list[Entry]:
             expected=f"{date}_{time}",
         ),
     ]
+
+
+def _stamp_rule(which: str, digits: int, shape: str) -> Entry:
+    fact, kind = f"{which}_stamp", "expect_column_value_lengths_to_equal"
+    message = f"the {which} stamp in the file's name is {{got}}, agreed are {{expected}}"
+    return _rule(fact, fact, kind, {"value": digits}, message, expected=f"{digits} digits, {shape}")
 
 
 def _byte_rules(agreement: "Agreement") -> list[Entry]:

@@ -14,11 +14,12 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from upath import UPath
 
 from wafer.errors import DeliveryError
 from wafer.intake.autopsy import Evidence, Sound, examine, parse
 from wafer.intake.form import LABEL, WAFER, Finding, Form, Header
-from wafer.storage import AnyPath
+from wafer.storage import AnyPath, is_local
 
 # Every fact, with what it is about. A broken rule about a "table" fact must reject the file, since there is nothing to
 # accept; one about a "wafer" fact must reject the file or drop the wafer, so that what is stored is sound.
@@ -70,9 +71,9 @@ class Delivery:
     """One file as it was delivered.
 
     `facts` is one flat row, a value for each name in `FACTS` (None: not known). `findings` gives places by fact; a
-    list that is shorter than its fact's count was cut. `table` has the columns `wafer` (string), the sensors (float64,
-    null where missing) and for training `label` (int8, -1 or 1), one row per line that could be read; None where the
-    file as a whole could not. `lines` are the line numbers of its rows.
+    list that is shorter than its fact's count was cut. `table` has the columns `wafer` (string, as `Form.wafer_named`
+    spells it), the sensors (float64, null where missing) and for training `label` (int8, -1 or 1), one row per line
+    that could be read; None where the file as a whole could not. `lines` are the line numbers of its rows.
     """
 
     path: AnyPath
@@ -94,6 +95,7 @@ def list_files(paths: Iterable[AnyPath]) -> list[AnyPath]:
     """
     files: list[AnyPath] = []
     for path in paths:
+        look_anew(path)
         if path.is_dir():
             inside = (file for file in path.iterdir() if not file.name.startswith(".") and file.suffix != ".part")
             files += sorted((file for file in inside if file.is_file()), key=lambda file: file.name)
@@ -102,6 +104,13 @@ def list_files(paths: Iterable[AnyPath]) -> list[AnyPath]:
         else:
             raise DeliveryError(f"{path}: no such file or folder")
     return files
+
+
+def look_anew(folder: AnyPath) -> None:
+    """Let the next look at `folder` show what is there now: of a bucket, listings are remembered within a process."""
+    if not is_local(folder):
+        remote = UPath(folder)
+        remote.fs.invalidate_cache(remote.path)
 
 
 def read_delivery(path: AnyPath, form: Form) -> Delivery:
@@ -195,8 +204,9 @@ def _read_content(
     matrix = sound.matrix if sound.matrix is not None else _matrix(table, header)
     facts.update(_reading_facts(matrix, header, evidence))
     if WAFER in header.places:
-        _check_ids(table.column(WAFER).to_pylist(), sound.lines, form, evidence)
+        wafers = _read_ids(table.column(WAFER).to_pylist(), sound.lines, form, evidence)
         facts.update({fact: evidence.counts[fact] for fact in _ID_COUNTS})
+        table = table.set_column(table.schema.get_field_index(WAFER), WAFER, pa.array(wafers, pa.string()))
     if LABEL in header.places:
         labels = _read_labels(table.column(LABEL).to_pylist(), sound.lines, form, evidence)
         facts.update({fact: evidence.counts[fact] for fact in _LABEL_COUNTS}, faulty=labels.count(1))
@@ -256,17 +266,17 @@ def _reading_facts(matrix: Matrix, header: Header, evidence: Evidence) -> dict[s
     }
 
 
-def _check_ids(ids: list[str], lines: Sequence[int], form: Form, evidence: Evidence) -> None:
-    seen: dict[str, int] = {}
-    column = form.told(WAFER)
-    fits = form.wafer_id.fullmatch
-    for wafer, line in zip(ids, lines, strict=True):
-        if not wafer:
-            evidence.add("ids_empty", Finding(line, column, form.wafer_id.pattern, wafer))
-        elif not fits(wafer):
-            evidence.add("ids_malformed", Finding(line, column, form.wafer_id.pattern, wafer))
-        elif (first := seen.setdefault(wafer.lower(), line)) != line:
-            evidence.add("ids_doubled", Finding(line, column, f"once (first in line {first})", wafer))
+def _read_ids(texts: list[str], lines: Sequence[int], form: Form, evidence: Evidence) -> list[str]:
+    """The wafers in the one spelling by which each is known; a text that is no agreed id stays as it is."""
+    first: dict[str, int] = {}
+    column, agreed = form.told(WAFER), form.wafer_id.pattern
+    wafers = [form.wafer_named(text) for text in texts]
+    for text, wafer, line in zip(texts, wafers, lines, strict=True):
+        if wafer is None:
+            evidence.add("ids_malformed" if text else "ids_empty", Finding(line, column, agreed, text))
+        elif first.setdefault(wafer, line) != line:
+            evidence.add("ids_doubled", Finding(line, column, f"once (first in line {first[wafer]})", text))
+    return [text if wafer is None else wafer for text, wafer in zip(texts, wafers, strict=True)]
 
 
 def _read_labels(texts: list[str], lines: Sequence[int], form: Form, evidence: Evidence) -> list[int | None]:

@@ -1,16 +1,13 @@
 """Wafers that contradict the stored ones, kept in the quarantine as their original lines while their file goes on."""
 
-import json
 from collections.abc import Sequence
 
 from wafer.intake.batches import Delivery
 from wafer.intake.contract import DroppedRow, Reason
 from wafer.intake.documents import Conflict
 from wafer.intake.verdicts import original_lines
-from wafer.storage import AnyPath, write_text
 
-RULE = "conflict"
-_DROPPED = ".dropped.jsonl"
+CONFLICT = "conflict"  # the rule that its reason names
 
 
 def conflict_rows(delivery: Delivery, conflicts: Sequence[Conflict]) -> tuple[DroppedRow, ...]:
@@ -30,25 +27,11 @@ def conflict_rows(delivery: Delivery, conflicts: Sequence[Conflict]) -> tuple[Dr
     return tuple(rows)
 
 
-def forget_conflicts(folder: AnyPath, digest: str) -> None:
-    """Take the conflicts of the file with this `digest` out of the quarantine in `folder`: they are settled."""
-    kept_rows: list[AnyPath] = [f for f in folder.iterdir() if f.name.endswith(_DROPPED) and f.name[0] != "."]
-    for path in kept_rows:
-        records = [json.loads(line) for line in path.read_bytes().splitlines()]
-        if any(record["digest"] != digest for record in records):
-            continue
-        kept = [r for r in records if any(reason["rule"] != RULE for reason in r["reasons"])]
-        if not kept:
-            path.unlink()
-        elif len(kept) < len(records):
-            write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in kept))
-
-
 def _reason(conflict: Conflict, line: int) -> Reason:
     column = conflict.what if conflict.what != "number of sensors" else None
     stored, came = (_told(value) for value in (conflict.stored, conflict.came))
     return Reason(
-        rule=RULE,
+        rule=CONFLICT,
         message=f"line {line}: {conflict.wafer} came before in {conflict.stored_file} with {conflict.what} {stored}, "
         f"in {conflict.file} it has {came}",
         line=line,

@@ -39,6 +39,9 @@ Findings = dict[str, list[Finding]]
 # a line with more commas than this is not taken apart: its fields alone would fill the memory
 WIDEST = 100_000
 
+# of a wafer's number, which the store keeps as an integer of 64 bits
+MOST_DIGITS = 18
+
 
 @dataclass(frozen=True)
 class Form:
@@ -122,6 +125,24 @@ class Form:
         """The table's column that a header's `name` means, None for an unknown one; no name can only be the first."""
         plain = self._plain(name)
         return self._columns_by_name.get(plain) if plain or not place else None
+
+    def wafer_named(self, text: str) -> str | None:
+        """The wafer that an id names, in the one spelling by which it is known from here on; None for no agreed id.
+
+        Large or small letters and zeros in front of the number make no other wafer: "wafer-012" is "Wafer-12", as long
+        as the agreed pattern has that id too.
+        """
+        found = self.wafer_id.fullmatch(text)
+        number = "" if found is None else found["number"] or ""
+        if found is None or not (number.isascii() and number.isdecimal() and len(number) <= MOST_DIGITS):
+            return None
+        if number[0] != "0" and text == text.capitalize():
+            return text  # most are spelled so
+        start, zeros = found.start("number"), len(number) - len(str(int(number)))
+        shorter = (text[:start] + text[start + left_out :] for left_out in range(zeros, 0, -1))
+        plain = next(filter(self.wafer_id.fullmatch, shorter), text)
+        larger = (plain.capitalize(), plain[:1].upper() + plain[1:])
+        return next(filter(self.wafer_id.fullmatch, larger), plain)
 
     def header(self, line: bytes) -> "Header":
         """What the first `line` of a file says; remembered where it is as agreed, since most files share it."""

@@ -11,9 +11,11 @@ quarantine:
 4. what an earlier verdict had put into the quarantine under the same bytes is removed.
 """
 
+import re
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, cast
 
@@ -22,7 +24,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from wafer.intake.batches import Delivery
-from wafer.intake.conflicts import conflict_rows, forget_conflicts
+from wafer.intake.conflicts import conflict_rows
 from wafer.intake.contract import Contract, Verdict, check
 from wafer.intake.documents import BatchRecord, Document, IncomingBatch, with_late
 from wafer.intake.quarantine import Quarantine
@@ -107,38 +109,28 @@ def ingest(
         DeliveryError: a path does not exist.
         StoreError: the database fails; the same call again completes the work.
     """
-    writer = _Writer(contract, store, quarantine, replacing)
     total = 0
 
     def count(_: int, files: int) -> None:
         nonlocal total
         total = files
 
-    def judged() -> Iterator[Judged]:
-        for delivery, verdict in check(paths, contract, FILES_JUDGED, count):
-            if watch is not None:
-                watch(delivery, verdict)
-            yield delivery, verdict
-
+    judged = _watched(check(paths, contract, FILES_JUDGED, count), watch)
     files: list[IngestedFile] = []
-    with ThreadPoolExecutor(1, "store") as thread:
-        waiting: deque[Future[list[IngestedFile]]] = deque()
-
-        def collect(most: int) -> None:
-            while len(waiting) > most:
-                files.extend(waiting.popleft().result())
-                if progress is not None:
-                    progress(len(files), max(total, len(files)))
-
-        try:
-            for group in _groups(judged()):
-                ready = writer.prepare(group)
-                waiting.append(thread.submit(writer.take_in, ready, waiting[-1] if waiting else None))
-                collect(GROUPS_WAITING)
-            collect(0)
-        finally:
-            thread.shutdown(cancel_futures=True)
+    with closing(_taken_in(_groups(judged), _Writer(contract, store, quarantine, replacing))) as groups:
+        for group in groups:
+            files += group
+            if progress is not None:
+                progress(len(files), max(total, len(files)))
     return IngestReport(contract.kind, tuple(files))
+
+
+def _watched(judged: Iterator[Judged], watch: Callable[[Delivery, Verdict], None] | None) -> Iterator[Judged]:
+    """The same files, of each of which `watch` is told."""
+    for delivery, verdict in judged:
+        if watch is not None:
+            watch(delivery, verdict)
+        yield delivery, verdict
 
 
 def _groups(judged: Iterator[Judged]) -> Iterator[list[Judged]]:
@@ -153,6 +145,22 @@ def _groups(judged: Iterator[Judged]) -> Iterator[list[Judged]]:
             group, wafers = [], 0
     if group:
         yield group
+
+
+def _taken_in(groups: Iterator[list[Judged]], writer: "_Writer") -> Generator[list[IngestedFile]]:
+    """What became of the files of each group, in order; while one is being stored, the next few are made ready."""
+    waiting: deque[Future[list[IngestedFile]]] = deque()
+    with ThreadPoolExecutor(1, "store") as thread:
+        try:
+            for group in groups:
+                ready = writer.prepare(group)
+                waiting.append(thread.submit(writer.take_in, ready, waiting[-1] if waiting else None))
+                while len(waiting) > GROUPS_WAITING:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            thread.shutdown(cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -245,7 +253,7 @@ class _Writer:
             batch.only(wafers), self.store.find(wafers), self.contract.repeat_tolerance, replacing=True
         )
         settled = with_late(record, late, batch.wafers)
-        forget_conflicts(self.quarantine.folder, batch.digest)
+        self.quarantine.forget_conflicts(batch.digest)
         self.store.write_ledger([settled])
         return settled
 
@@ -255,7 +263,7 @@ class _Writer:
         (whole,) = table.select(sensors).combine_chunks().to_batches() or [None]
         readings = np.empty((0, len(sensors))) if whole is None else np.asarray(whole.to_tensor(null_to_nan=True))
         labels = table["label"].to_numpy() if "label" in table.column_names else None
-        order = production_order(self.contract.order, wafers, delivery.file)
+        order = production_order(self.contract.order, self.contract.form.wafer_id, wafers, delivery.file)
         batch = IncomingBatch(delivery.digest, delivery.file, self.contract.kind, wafers, order, readings, labels)
         return batch.prepared()
 
@@ -283,14 +291,24 @@ def _entry(delivery: Delivery, verdict: Verdict, record: BatchRecord, *, known_b
     )
 
 
-def production_order(rule: str, wafers: Sequence[str], file: str) -> NDArray[np.int64]:
+def production_order(rule: str, wafer_id: re.Pattern[str], wafers: Sequence[str], file: str) -> NDArray[np.int64]:
     """The place of each wafer in the production, by the agreement's `rule`.
 
-    "wafer_number": the number at the end of the wafer's id. "file_time": the date and time in the file's name
-    (…_DDMMYYYY_HHMMSS.csv) as a number that sorts by time, times 10,000, plus the row.
+    "wafer_number": what the agreed `wafer_id` calls the number of an id. "file_time": the date and time in the file's
+    name (…_DDMMYYYY_HHMMSS.csv) as a number that sorts by time, times 10,000, plus the row.
+
+    Raises:
+        ValueError: an id or the file's name is not as agreed.
     """
     if rule == "wafer_number":
-        return np.array([int(w.rsplit("-", 1)[1]) for w in wafers], dtype=np.int64)
+        return np.array([_number(wafer_id, wafer) for wafer in wafers], dtype=np.int64)
     date, time = file.rsplit(".", 1)[0].split("_")[-2:]
     moment = int(date[4:] + date[2:4] + date[:2] + time)
     return moment * 10_000 + np.arange(len(wafers), dtype=np.int64)
+
+
+def _number(wafer_id: re.Pattern[str], wafer: str) -> int:
+    found = wafer_id.fullmatch(wafer)
+    if found is None:
+        raise ValueError(f"{wafer!r} is no wafer id of the form {wafer_id.pattern}")
+    return int(found["number"])

@@ -8,15 +8,18 @@ object a line. The same bytes end once, however often they come; other bytes und
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+
+from upath import UPath
 
 from wafer.errors import DeliveryError
-from wafer.intake.batches import Delivery
+from wafer.intake.batches import Delivery, look_anew
+from wafer.intake.conflicts import CONFLICT
 from wafer.intake.contract import Verdict
-from wafer.storage import AnyPath, is_local, read_json, write_bytes, write_json, write_text
+from wafer.storage import AnyPath, is_local, read_json, write_json, write_text
 
 _REASONS = ".reasons.json"
 _DROPPED = ".dropped.jsonl"
@@ -73,7 +76,7 @@ class Quarantine:
         target = self.folder / f"{_safe(delivery)}{_DROPPED}"
         if target.exists() and next(_json_lines(target))["digest"] != delivery.digest:
             target = self.folder / f"{_with_digest(delivery)}{_DROPPED}"
-        write_text(target, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+        _write_json_lines(target, records)
         return target
 
     def entries(self) -> list[Entry]:
@@ -113,6 +116,18 @@ class Quarantine:
         del self._names()[digest]
         return True
 
+    def forget_conflicts(self, digest: str) -> None:
+        """Let go of the wafers of an accepted file that contradicted stored ones, since that is settled by now."""
+        for path in self._listed(_DROPPED):
+            records = list(_json_lines(path))
+            if any(record["digest"] != digest for record in records):
+                continue
+            kept = [r for r in records if any(reason["rule"] != CONFLICT for reason in r["reasons"])]
+            if not kept:
+                path.unlink()
+            elif len(kept) < len(records):
+                _write_json_lines(path, kept)
+
     def _names(self) -> dict[str, str]:
         """The entries' names by digest; read once."""
         if self._digests is None:
@@ -122,6 +137,7 @@ class Quarantine:
         return self._digests
 
     def _listed(self, ending: str) -> list[AnyPath]:
+        look_anew(self.folder)
         if not self.folder.exists():
             return []
         files = (file for file in self.folder.iterdir() if file.name.endswith(ending) and not file.name.startswith("."))
@@ -164,36 +180,57 @@ def _json_lines(path: AnyPath) -> Iterator[dict[str, Any]]:
         yield json.loads(line)
 
 
+def _write_json_lines(path: AnyPath, records: Iterable[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
+
+
 def _copy(source: AnyPath, target: AnyPath, digest: str) -> None:
     """Copy a file of any size, whole or not at all, if its bytes are still those of `digest`."""
     try:
-        if not (is_local(source) and is_local(target)):
-            data = source.read_bytes()
-            _same(hashlib.sha256(data).hexdigest(), digest, source)
-            write_bytes(target, data)
-            return
-        target.parent.mkdir(parents=True, exist_ok=True)
-        aside = Path(str(target.parent), f".{digest[:16]}.part")
-        try:
-            _copy_local(Path(str(source)), aside, digest)
-            aside.replace(str(target))
-        finally:
-            aside.unlink(missing_ok=True)
+        with source.open("rb") as stream:
+            if is_local(target):
+                _copy_to_folder(stream, Path(str(target)), digest)
+            else:
+                _copy_to_bucket(stream, UPath(target), digest)
+    except _ChangedError:
+        raise DeliveryError(f"{source}: changed while it was judged") from None
     except OSError as error:
         raise DeliveryError(f"{source}: cannot be quarantined: {error.strerror or error}") from error
 
 
-def _copy_local(source: Path, target: Path, digest: str) -> None:
+class _ChangedError(Exception):
+    """The bytes are not those of the digest."""
+
+
+def _copy_to_folder(stream: IO[bytes], target: Path, digest: str) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    aside = target.with_name(f".{digest[:16]}.part")
+    try:
+        with aside.open("wb") as copy:
+            _copy_bytes(stream, copy, digest)
+            copy.flush()
+            os.fsync(copy.fileno())
+        aside.replace(target)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _copy_to_bucket(stream: IO[bytes], target: UPath, digest: str) -> None:
+    """Put the bytes in parts, which become a file only when all are there and have proved to be the right ones."""
+    copy: Any = target.open("wb", autocommit=False)
+    try:
+        with copy:
+            _copy_bytes(stream, copy, digest)
+        copy.commit()
+    except BaseException:
+        copy.discard()
+        raise
+
+
+def _copy_bytes(stream: IO[bytes], copy: IO[bytes], digest: str) -> None:
     copied = hashlib.sha256()
-    with source.open("rb") as stream, target.open("wb") as copy:
-        while part := stream.read(1 << 20):
-            copied.update(part)
-            copy.write(part)
-        copy.flush()
-        os.fsync(copy.fileno())
-    _same(copied.hexdigest(), digest, source)
-
-
-def _same(found: str, digest: str, source: AnyPath) -> None:
-    if found != digest:
-        raise DeliveryError(f"{source}: changed while it was judged")
+    while part := stream.read(1 << 20):
+        copied.update(part)
+        copy.write(part)
+    if copied.hexdigest() != digest:
+        raise _ChangedError

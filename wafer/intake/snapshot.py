@@ -156,6 +156,8 @@ def read_snapshot(folder: AnyPath) -> Snapshot:
         table = pd.read_parquet(io.BytesIO((folder / "wafers.parquet").read_bytes()))
     except FileNotFoundError as error:
         raise SnapshotError(f"{folder} is not a snapshot: {error.filename or 'manifest.json'} is not there") from error
+    except pa.ArrowInvalid as error:
+        raise SnapshotError(f"{folder / 'wafers.parquet'} cannot be read as a table: {error}") from error
     digest = manifest.pop("digest")
     if _manifest_digest(manifest) != digest or _values_digest(table) != manifest["values_sha256"]:
         raise SnapshotError(f"{folder}: the table is not the one that its manifest names ({digest[:DIGITS]})")

@@ -6,6 +6,7 @@ sampling, J. S. Vitter, 1985, algorithm R; seeded, so that the same files in the
 """
 
 import contextlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,6 +23,7 @@ from wafer.intake.ingest import production_order
 
 FENCE = 3.0  # interquartile ranges beyond the quartiles; "far out" in J. W. Tukey, Exploratory Data Analysis, 1977
 MEDIAN_FENCE = 0.5
+ANY_NUMBERED = re.compile(".*-(?P<number>[0-9]+)")
 FEWEST = 30  # readings that a usual range takes, and that a file's median takes to be compared
 
 Floats = NDArray[np.floating[Any]]
@@ -54,12 +56,13 @@ class DeliverySummary:
 class DeliveryStatistics:
     """Statistics of files and sensors; `add` each delivery, then ask for the `summary`.
 
-    `sensors` are the agreed ones in their order, `order` the agreement's rule of production order, `sample` the number
-    of wafers behind the usual ranges.
+    `sensors` are the agreed ones in their order, `order` the agreement's rule of production order, `wafer_id` what it
+    says of ids, `sample` the number of wafers behind the usual ranges.
     """
 
     sensors: Sequence[str]
     order: str = "wafer_number"
+    wafer_id: re.Pattern[str] = ANY_NUMBERED
     sample: int = 2000
     seed: int = 0
     _files: list[dict[str, Any]] = field(default_factory=list, init=False, repr=False)
@@ -127,7 +130,7 @@ class DeliveryStatistics:
 
     def _first(self, table: pa.Table, file: str) -> float:
         with contextlib.suppress(ValueError, IndexError, OverflowError):
-            return float(production_order(self.order, table[WAFER].to_pylist(), file).min())
+            return float(production_order(self.order, self.wafer_id, table[WAFER].to_pylist(), file).min())
         return float("nan")
 
     def _take(self, readings: Floats, accepted: bool) -> dict[str, int]:

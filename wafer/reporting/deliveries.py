@@ -1,4 +1,4 @@
-"""Tables behind the prediction report: predictions by batch, alarms first, and what became of each file."""
+"""Tables behind the prediction report: predictions by batch, and what became of each file."""
 
 import io
 from collections.abc import Sequence
@@ -10,21 +10,11 @@ from upath import UPath
 
 from wafer.errors import ReportError
 from wafer.learning.model import WaferModel
+from wafer.reporting.findings import Findings
+from wafer.reporting.ingest_rows import ingest_counts
 from wafer.reporting.tables import listing
 
 PREDICTION_COLUMNS = ("Wafer", "Prediction", "probability", "cluster", "model_version")
-TOTALS = {
-    "files": "files delivered",
-    "accepted": "files accepted",
-    "quarantined": "files quarantined",
-    "known_batches": "files known already",
-    "wafers": "wafers in accepted files",
-    "wafers_stored": "wafers new in the store",
-    "duplicates": "wafers seen before, same readings",
-    "conflicts": "wafers seen before, other readings",
-    "wafers_dropped": "wafer rows dropped by agreement",
-    "labels_added": "labels added to known wafers",
-}
 
 
 def read_predictions(folder: str | Path, batches: Sequence[str] = ()) -> pd.DataFrame:
@@ -76,49 +66,62 @@ def batches_table(predictions: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis("batch").reset_index()
 
 
-def alarms_table(predictions: pd.DataFrame, top: int = 40) -> pd.DataFrame:
-    """The alarms, most probable faults first; at most `top` wafers, each once per batch that it came in."""
-    alarms = predictions.loc[predictions["Prediction"] == 1]
-    first = [False, True, True]
-    table = alarms.sort_values(["probability", "batch", "Wafer"], ascending=first, kind="stable").head(top)
-    table = table[["Wafer", "batch", "probability", "cluster"]].assign(probability=table["probability"].round(4))
-    return table.reset_index(drop=True).rename(columns={"Wafer": "wafer"}).set_index(pd.RangeIndex(1, len(table) + 1))
-
-
-def prediction_summary(predictions: pd.DataFrame, report: dict[str, Any], model: WaferModel) -> str:
-    """The outcome in one paragraph, as Markdown."""
-    alarms = int((predictions["Prediction"] == 1).sum())
+def prediction_summary(judged: pd.DataFrame, findings: Findings, report: dict[str, Any], model: WaferModel) -> str:
+    """The outcome in some sentences, as Markdown; `judged` as of `findings.with_findings`."""
+    alarm = judged["Prediction"] == 1
+    alarms, known = int(alarm.sum()), int((alarm & judged["label_known"]).sum())
     sentences = [
-        f"**{alarms:,} of {len(predictions):,} wafers** raised an alarm, "
+        f"**{alarms:,} of {len(judged):,} wafers** raised an alarm, "
         f"that is a probability of a fault of at least {100 * model.threshold_:.1f} %."
     ]
+    if known:
+        which = (
+            "All of these alarms are no findings" if known == alarms else f"No findings are {known:,} of these alarms"
+        )
+        sentences.append(
+            f"**{which}**: the wafers' labels are known already, and the model has probably learned from them. "
+            f"That leaves {alarms - known:,}."
+        )
+    if judged["unknown"].any():
+        count = int(judged["unknown"].sum())
+        are = "wafer is" if count == 1 else "wafers are"
+        sentences.append(f"**{count:,} {are} unlike anything seen**, so that the probability means little there.")
+    drifted = [one["batch"] for one in findings.drift["batches"] if one["drifted"]]
+    if drifted:
+        sentences.append(f"**{len(drifted):,} of {len(findings.drift['batches']):,} batches** drifted.")
     if report["quarantined"]:
         sentences.append(f"**{report['quarantined']:,} of {report['files']:,} files** were turned away and not scored.")
     return " ".join(sentences)
 
 
-def prediction_totals(predictions: pd.DataFrame) -> pd.DataFrame:
-    """How many batches, wafers and alarms, and by which version of the model."""
-    alarms = int((predictions["Prediction"] == 1).sum())
-    rate = f" ({100 * alarms / len(predictions):.1f} % of wafers)" if len(predictions) else ""
-    versions = sorted(predictions["model_version"].unique())
+def prediction_totals(judged: pd.DataFrame) -> pd.DataFrame:
+    """How many batches, wafers and alarms, those of known labels apart, and by which version of the model."""
+    alarm, known = judged["Prediction"] == 1, judged["label_known"]
+    versions = sorted(judged["model_version"].unique())
     rows = {
-        "batches scored": f"{predictions['batch'].nunique():,}",
-        "wafers scored": f"{len(predictions):,}",
-        "distinct wafers": f"{predictions['Wafer'].nunique():,}",
-        "alarms": f"{alarms:,}{rate}",
+        "batches scored": f"{judged['batch'].nunique():,}",
+        "wafers scored": f"{len(judged):,}",
+        "distinct wafers": f"{judged['Wafer'].nunique():,}",
+        "wafers with a known label": _share(int(known.sum()), len(judged), "wafers"),
+        "alarms": _share(int(alarm.sum()), len(judged), "wafers"),
+        "alarms of wafers without a known label": _share(
+            int((alarm & ~known).sum()), int((~known).sum()), "those wafers"
+        ),
+        "wafers unlike anything seen": _share(int(judged["unknown"].sum()), len(judged), "wafers"),
         "model version": ", ".join("not registered" if v == 0 else str(v) for v in versions) or "–",
     }
     return listing(rows)
+
+
+def _share(count: int, total: int, what: str) -> str:
+    return f"{count:,} ({100 * count / total:.1f} % of {what})" if total else f"{count:,}"
 
 
 def ingest_totals(report: dict[str, Any]) -> pd.DataFrame:
     """What was delivered and what became of it, in counts; counts of zero that need no attention are left out."""
     if not report:
         return pd.DataFrame()
-    always = ("files", "accepted", "quarantined", "wafers")
-    rows = {text: f"{report[key]:,}" for key, text in TOTALS.items() if report.get(key) or key in always}
-    return listing(rows)
+    return listing({text: value for text, value, _ in ingest_counts(report)})
 
 
 def quarantined_table(report: dict[str, Any], limit: int = 5) -> pd.DataFrame:

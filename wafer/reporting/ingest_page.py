@@ -27,6 +27,7 @@ from wafer.reporting.ingest_rows import (
     count_states,
     file_columns,
     file_rows,
+    ingest_counts,
     quarantine_rules,
     sensor_columns,
     sensor_rows,
@@ -38,22 +39,6 @@ LARGEST = 6_000_000  # bytes
 MOST_FILES = 10_000
 # (remarks a file, signs a remark): the first with which the page is not too large
 DETAIL = ((5, 300), (3, 200), (1, 120))
-
-TOTALS = {
-    "files": "files delivered",
-    "accepted": "accepted",
-    "quarantined": "quarantined",
-    "known_batches": "known already",
-    "wafers": "wafers accepted",
-    "wafers_stored": "new in the store",
-    "duplicates": "repeats",
-    "conflicts": "conflicts",
-    "replaced": "replaced",
-    "wafers_dropped": "wafers dropped",
-    "labels_added": "labels added",
-}
-ALWAYS = ("files", "accepted", "quarantined", "wafers", "wafers_stored")
-BAD = ("quarantined", "conflicts", "wafers_dropped")
 
 
 @dataclass(frozen=True)
@@ -78,13 +63,6 @@ def write_ingest_page(
     path = folder / f"ingest-{report['kind']}.html"
     write_text(path, render_ingest_page(report, statistics.summary(), written=written))
     return path
-
-
-def artifact_text(report: Mapping[str, Any], page: str) -> str:
-    """Outcome and totals of a run with a link to its page, as Markdown; nothing in it comes from a delivered file."""
-    rows = [f"| {text} | {value} |" for text, value, _ in _totals(report)]
-    table = "\n".join(["| | |", "|---|---:|", *rows])
-    return f"{_outcome(report)}\n\n{table}\n\n[Open the page for reviewers]({page})\n"
 
 
 def render_ingest_page(report: Mapping[str, Any], summary: DeliverySummary, *, written: str = "") -> str:
@@ -129,7 +107,7 @@ def _fixed_parts(report: Mapping[str, Any], summary: DeliverySummary) -> dict[st
         "title": f"Ingest of {report['kind']} batches",
         "outcome": _outcome(report),
         "report_file": f"ingest-{report['kind']}.json",
-        "totals": _totals(report) + _reading_totals(report, summary),
+        "totals": ingest_counts(report) + _reading_totals(report, summary),
         "rules": quarantine_rules(report),
         "map": _map(summary),
         "usual": _usual(summary.sampled),
@@ -157,12 +135,6 @@ def _outcome(report: Mapping[str, Any]) -> str:
     if report["conflicts"]:
         told += f" Conflicts with wafers in the store: {report['conflicts']:,}."
     return told
-
-
-def _totals(report: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
-    """Text, value and whether it wants attention; counts of zero that need none are left out."""
-    shown = [(key, text) for key, text in TOTALS.items() if key in ALWAYS or report.get(key)]
-    return [(text, f"{report.get(key, 0):,}", key in BAD and bool(report.get(key))) for key, text in shown]
 
 
 def _reading_totals(report: Mapping[str, Any], summary: DeliverySummary) -> list[tuple[str, str, bool]]:

@@ -1,4 +1,4 @@
-"""The rows of the ingest page's tables: files with verdict and reasons, sensors with what is unusual about them."""
+"""What the ingest page tells in rows: counts, files with verdict and reasons, sensors and what is unusual of them."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -26,6 +26,23 @@ SENSOR_STATES = {
     "empty": "empty",
     "ordinary": "nothing unusual",
 }
+
+# the counts of a run and how they are called, those that are told even if they are zero, those that want attention
+TOTALS = {
+    "files": "files delivered",
+    "accepted": "files accepted",
+    "quarantined": "files quarantined",
+    "known_batches": "files known already",
+    "wafers": "wafers accepted",
+    "wafers_stored": "wafers new in the store",
+    "duplicates": "wafers repeated",
+    "conflicts": "wafers in conflict",
+    "replaced": "wafers replaced",
+    "wafers_dropped": "wafers dropped",
+    "labels_added": "labels added",
+}
+ALWAYS = ("files", "accepted", "quarantined", "wafers", "wafers_stored")
+BAD = ("quarantined", "conflicts", "wafers_dropped")
 
 
 @dataclass(frozen=True)
@@ -58,6 +75,12 @@ def count_states(states: Mapping[str, str], rows: Iterable[str], pressed: str) -
     counts = {key: sum(key in row for row in held) for key in states}
     found = [(key, text, counts[key], key == pressed) for key, text in states.items() if counts[key]]
     return [*found, ("all", "all", len(held), pressed == "all")]
+
+
+def ingest_counts(report: Mapping[str, Any]) -> list[tuple[str, str, bool]]:
+    """Text, value and whether it wants attention, for each count of a run; zeros that need none are left out."""
+    shown = [(key, text) for key, text in TOTALS.items() if key in ALWAYS or report.get(key)]
+    return [(text, f"{report.get(key, 0):,}", key in BAD and bool(report.get(key))) for key, text in shown]
 
 
 def file_columns(kind: str) -> Columns:
