@@ -9,6 +9,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 
 from wafer.errors import ParameterError
+from wafer.fab.simulate import simulate_frame
 from wafer.learning.evaluation import (
     evaluate,
     forward_scores,
@@ -118,3 +119,20 @@ def test_impossible_evaluations_are_refused(wafers: Any) -> None:
         shuffled_splits(np.array([0, 1]))
     with pytest.raises(ParameterError, match="31 folds need as many faulty and as many good wafers, there are 30"):
         shuffled_splits(wafers.y, folds=31)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_alarm_ceiling_is_kept_on_later_batches() -> None:
+    """On the synthetic fab, forward in time, alarms come as often as the ceiling says, within a factor of 1.5.
+
+    That is over all batches together: those with a fault season or a new kind of fault exceed it, others stay below.
+    """
+    batches = [simulate_frame(number, wafers=100, seed=7) for number in range(15)]
+    X = pd.concat([batch.filter(like="Sensor-").astype(float) for batch in batches], ignore_index=True)
+    y = np.concatenate([batch["label"].to_numpy() for batch in batches])
+    names = np.repeat([f"{number:02d}" for number in range(15)], 100)
+    model = WaferModel(trees=100)
+    scores = forward_scores(model, X, y, np.arange(1500), names, n_jobs=2)
+    assert len(scores) == 1200
+    assert 1 / 1.5 <= scores["alarm"].mean() / model.alarm_rate_ceiling <= 1.5

@@ -35,7 +35,8 @@ def test_reasons_lead_with_the_strongest_sensor_of_each_group() -> None:
     known = np.repeat(np.linspace(0.0, 100.0, 101)[None, :, None], 4, axis=2)
     reasons = Reasons(np.array([0, 0, 1, 2]), known, floor=0.1, strength=1.0)
     found = tell(reasons, np.array([[0.2, 0.5, 0.4, 0.05]]), readings, np.array([0]), ["a", "b", "c", "d"])
-    assert found.drop(columns=["percentile", "strength"]).to_dict("records") == [
+    assert found["reading"].tolist() == pytest.approx([1.0, 99.0, np.nan], nan_ok=True)
+    assert found.drop(columns=["percentile", "reading", "strength"]).to_dict("records") == [
         {"row": 0, "rank": 1, "sensor": "b", "together_with": "a", "direction": "low"},
         {"row": 0, "rank": 2, "sensor": "c", "together_with": "", "direction": "high"},
         {"row": 0, "rank": 3, "sensor": "d", "together_with": "", "direction": "missing"},
@@ -86,13 +87,18 @@ def test_reasons_of_permuted_labels_are_withheld(wafers: Any, quick: dict[str, i
     assert model.explain(wafers.X, wafers.order).empty
 
 
-def test_reasons_are_saved_with_the_model(explained: WaferModel, wafers: Any, tmp_path: Path) -> None:
-    """A loaded model gives the same reasons, for a wafer alone as in its batch."""
+def test_reasons_are_saved_with_the_model(
+    explained: WaferModel, wafers: Any, quick: dict[str, int], tmp_path: Path
+) -> None:
+    """A loaded model gives the same reasons, for a wafer alone as in its batch; threads make no difference."""
     digests = explained.save(tmp_path)
     loaded = WaferModel.load(tmp_path)
     expected = explained.explain(wafers.X, wafers.order)
     pd.testing.assert_frame_equal(loaded.explain(wafers.X, wafers.order), expected, check_exact=True)
     assert loaded.save(tmp_path / "again") == digests
+    threads = WaferModel(n_jobs=3, **quick).fit(wafers.X, wafers.y, wafers.order)
+    threads.learn_reasons(wafers.X, wafers.y, wafers.order, permutations=8)
+    assert threads.save(tmp_path / "threads") == digests
     row = int(expected["row"].iloc[0])
     alone = loaded.explain(wafers.X.iloc[[row]], wafers.order[[row]])
     assert alone["sensor"].tolist() == expected.loc[expected["row"] == row, "sensor"].tolist()
@@ -103,6 +109,30 @@ def test_a_model_without_reasons_says_so(wafers: Any, quick: dict[str, int]) -> 
     model = WaferModel(**quick).fit(wafers.X, wafers.y, wafers.order)
     with pytest.raises(ModelError, match="saved without learn_reasons"):
         model.explain(wafers.X)
+
+
+def test_a_reference_search_gives_no_reasons(wafers: Any) -> None:
+    """Its method is too slow to be repeated on permuted labels, so that nobody knows what its reasons are worth."""
+    model = WaferModel(search="reference")
+    assert not model.tells_reasons
+    y = np.full(240, -1)
+    y[5] = 1
+    model.fit(wafers.X, y, wafers.order)
+    with pytest.raises(ModelError, match='search "reference" gives no reasons'):
+        model.learn_reasons(wafers.X, y, wafers.order)
+    model.learn_drift(wafers.X, wafers.order, wafers.batch)
+    assert model.drift(wafers.X.iloc[-40:] + 9.0).drifted
+
+
+def test_percentiles_of_a_sensor_are_told_by_cluster(explained: WaferModel, wafers: Any) -> None:
+    """Good wafers' lowest, middle and highest readings, a column for each cluster; an unknown sensor is named."""
+    found = explained.good_percentiles("Sensor-2")
+    clusters = explained.assign_clusters(wafers.X, wafers.order)
+    assert found.shape == (101, len(explained.clusters_))
+    good = wafers.X["Sensor-2"][(wafers.y == -1) & (clusters == 0)]
+    assert found.loc[[0.0, 100.0], 0].tolist() == [good.min(), good.max()]
+    with pytest.raises(ModelError, match="the model has no sensor 'Sensor-25', its first is Sensor-1"):
+        explained.good_percentiles("Sensor-25")
 
 
 def test_a_wafer_unlike_any_other_has_a_small_p_value(explained: WaferModel, wafers: Any) -> None:

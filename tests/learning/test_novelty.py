@@ -1,6 +1,9 @@
+from typing import Any
+
 import numpy as np
 
-from wafer.learning.novelty import Novelty
+from wafer.learning.features import WaferFeatures
+from wafer.learning.novelty import Novelty, is_unknown, usual_unknown
 
 
 def _wafers(wafers: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -24,3 +27,24 @@ def test_strange_wafers_have_the_smallest_p_value() -> None:
     far = novelty.p_value(np.full((1, 30), 4.0), np.zeros((1, 30), bool))
     empty = novelty.p_value(np.zeros((1, 30)), np.ones((1, 30), bool))
     assert far[0] == empty[0] == 2 / 501
+
+
+def test_unknown_is_a_p_value_of_one_in_a_hundred() -> None:
+    """The level itself still counts as unknown."""
+    assert is_unknown(np.array([0.002, 0.01, 0.0101, 1.0])).tolist() == [True, True, False, False]
+
+
+def test_the_usual_share_of_unknown_wafers_is_of_later_batches() -> None:
+    """Each batch is told by the wafers before it: here one of the last batch's 50 wafers is far from all of them."""
+    X, missing = _wafers(300, 0)
+    X[missing] = np.nan
+    X[299] = 50.0
+    order, batches = np.arange(300), np.repeat([f"b{n}" for n in range(6)], 50).astype(object)
+
+    def make_features(window: int = 200) -> WaferFeatures:
+        return WaferFeatures(reference_window=window)
+
+    share: Any = usual_unknown(X, order, batches, make_features)
+    assert 0.01 <= share <= 0.05
+    assert usual_unknown(X[:299], order[:299], batches[:299], make_features) < share  # type: ignore[operator]
+    assert usual_unknown(X, order, batches, lambda: make_features(400)) is None

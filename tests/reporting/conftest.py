@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from upath import UPath
 
+from wafer.details import Details
 from wafer.intake.snapshot import Snapshot, _manifest_digest, _values_digest, write_snapshot
 from wafer.learning.evaluation import evaluate
 from wafer.learning.model import WaferModel
@@ -40,7 +41,9 @@ def wafers() -> pd.DataFrame:
 @pytest.fixture(scope="session")
 def model(wafers: pd.DataFrame) -> WaferModel:
     recipe = WaferModel(trees=10, search_budget=1, search_folds=2, calibration_folds=2, max_clusters=3)
-    return recipe.fit(wafers[SENSORS], wafers["label"].to_numpy(), order=wafers["order"].to_numpy())
+    X, y, order = wafers[SENSORS], wafers["label"].to_numpy(), wafers["order"].to_numpy()
+    model = recipe.fit(X, y, order).learn_reasons(X, y, order, permutations=4)
+    return model.learn_drift(X, order, wafers["batch"].to_numpy(object))
 
 
 @pytest.fixture(scope="session")
@@ -101,7 +104,25 @@ def predictions(model: WaferModel, wafers: pd.DataFrame) -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def places(tmp_path_factory, wafers, model, evaluated, ingest_report, predictions) -> dict[str, str]:
+def details(model: WaferModel, wafers: pd.DataFrame, predictions: pd.DataFrame, tmp_path_factory) -> Path:
+    """What the run found besides: the labels of `first` are known; `second` is made later and has drifted."""
+    folder = tmp_path_factory.mktemp("details")
+    told = Details(model)
+    for batch, later in (("first", 0), ("second", 1000)):
+        mine = predictions.loc[predictions["batch"] == batch]
+        rows = wafers.set_index("wafer").loc[mine["Wafer"]].reset_index()
+        rows["order"] += later
+        if later:
+            rows = rows.assign(label=None)
+            rows[SENSORS[9:15]] += 8.0
+            rows.loc[0, SENSORS] = 1e4
+        told.add(batch, rows, mine)
+    told.write(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def places(tmp_path_factory, wafers, model, evaluated, ingest_report, predictions, details) -> dict[str, str]:
     """Every file that a notebook asks for, by the name of its parameter."""
     folder = tmp_path_factory.mktemp("outputs")
     manifest = {
@@ -131,6 +152,7 @@ def places(tmp_path_factory, wafers, model, evaluated, ingest_report, prediction
         "decision": str(folder / "decision.json"),
         "ingest_report": str(folder / "ingest.json"),
         "predictions": str(folder / "predictions"),
+        "details": str(details),
     }
 
 

@@ -15,11 +15,11 @@ from wafer.reporting.notebooks import known_parameters, read_notebook, run_noteb
 
 PARAMETERS = {
     "training": ("snapshot", "model", "metrics", "scores", "decision"),
-    "prediction": ("predictions", "ingest_report", "model", "batches"),
+    "prediction": ("predictions", "details", "ingest_report", "model", "batches"),
     "data_quality": ("snapshot", "ingest_report"),
     "exploration": ("snapshot", "model", "sensors_shown"),
 }
-PICTURES = {"training": 6, "prediction": 2, "data_quality": 3, "exploration": 3}
+PICTURES = {"training": 6, "prediction": 4, "data_quality": 3, "exploration": 3}
 
 
 def given(name: str, places: dict[str, str]) -> dict[str, str]:
@@ -232,4 +232,4 @@ def test_reports_can_be_made_without_decision_alarms_or_wafers(places, notebooks
     empty = tmp_path / "empty"
     empty.mkdir()
     prediction = {**given("prediction", places), "predictions": str(empty)}
-    check_page(Path(str(run_notebook("prediction", prediction, tmp_path, notebooks=notebooks).page)), 2)
+    check_page(Path(str(run_notebook("prediction", prediction, tmp_path, notebooks=notebooks).page)), 4)

@@ -9,7 +9,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from wafer.learning.decision import Policy
-from wafer.reporting import plots, sensors, style
+from wafer.reporting import findings, findings_plots, plots, sensors, style
 from wafer.reporting.display import show_plot, show_table
 
 
@@ -20,9 +20,13 @@ def png(figure: Figure) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def figures(model, evaluated, wafers, predictions) -> dict[str, Figure]:
+def figures(model, evaluated, wafers, predictions, details) -> dict[str, Figure]:
     metrics, scores = evaluated
+    found = findings.read_findings(details)
+    judged = findings.with_findings(predictions, found)
     return {
+        "named_sensors": findings_plots.plot_named_sensors(judged, found, model),
+        "batch_drift": findings_plots.plot_batch_drift(found),
         **plots.training_figures(model, scores, metrics),
         "probabilities": plots.plot_probabilities(predictions),
         "alarm_rates": plots.plot_alarm_rates(pd.DataFrame({"batch": ["a"], "wafers": [40], "alarms": [3]})),
@@ -78,9 +82,28 @@ def test_counts_stand_in_the_plots(evaluated, figures):
     assert figures["labels"].axes[0].get_title(loc="left") == "30 faulty of 240 wafers (12.5 %)"
 
 
-def test_empty_input_is_said_and_not_an_error(evaluated):
+def test_drift_is_drawn_against_what_is_usual(details, figures):
+    """Drifted and unjudged batches have marks of their own, and the line is the usual threshold."""
+    drift = findings.read_findings(details).drift
+    assert [one["drifted"] for one in drift["batches"]] == [None, True]
+    legend = [text.get_text() for text in figures["batch_drift"].axes[0].get_legend().get_texts()]
+    usual = drift["batches"][0]["threshold"]
+    assert legend == ["drifted: 1", "not judged: 1", f"usual up to {usual:.2f}"]
+
+
+def test_readings_far_away_do_not_flatten_the_others(figures, model):
+    """A reading of 10,000 is drawn as a triangle at the edge, in the scale of the good wafers."""
+    panel = figures["named_sensors"].axes[0]
+    assert panel.get_title(loc="left").startswith("Sensor-3: ")
+    assert panel.get_ylim()[1] < 50
+    assert "^" in [line.get_marker() for line in panel.get_lines() if len(line.get_xdata())]
+
+
+def test_empty_input_is_said_and_not_an_error(evaluated, model, predictions, details):
     """Plots of nothing say that there is nothing."""
     nothing = evaluated[1].head(0)
+    found = findings.read_findings(details)
+    silent = findings.Findings(found.wafers, found.reasons.head(0), {**found.drift, "batches": []})
     made = [
         plots.plot_roc(nothing),
         plots.plot_precision_recall(nothing),
@@ -89,6 +112,8 @@ def test_empty_input_is_said_and_not_an_error(evaluated):
         plots.plot_threshold(nothing, Policy()),
         plots.plot_probabilities(pd.DataFrame(columns=["Prediction", "probability"])),
         plots.plot_alarm_rates(pd.DataFrame(columns=["batch", "wafers", "alarms"])),
+        findings_plots.plot_named_sensors(findings.with_findings(predictions, found), silent, model),
+        findings_plots.plot_batch_drift(silent),
     ]
     assert all(len(png(figure)) > 1_000 for figure in made)
 

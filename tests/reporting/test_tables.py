@@ -6,7 +6,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from wafer.errors import ReportError
-from wafer.reporting import deliveries, sensors, sources, tables
+from wafer.learning.decision import Policy
+from wafer.learning.model import WaferModel
+from wafer.reporting import deliveries, findings, model_tables, sensors, sources, tables
 
 
 @pytest.fixture
@@ -122,22 +124,195 @@ def test_a_predictions_file_of_another_shape_is_named(tmp_path):
         deliveries.read_predictions(tmp_path)
 
 
-def test_alarms_come_first_and_most_probable_on_top():
-    """Only alarms are listed, by falling probability, numbered from one, and no more than asked for."""
+@pytest.fixture
+def found() -> findings.Findings:
+    """What was said of five wafers: w5's label is known, w4 is unknown, w3 and w5 have reasons; the batch drifted."""
+    wafers = pd.DataFrame(
+        {
+            "batch": "b",
+            "Wafer": ["w1", "w2", "w3", "w4", "w5"],
+            "conformity": [0.5, 0.6, 0.7, 0.004, 0.9],
+            "unknown": [False, False, False, True, False],
+            "label_known": [False, False, False, False, True],
+        }
+    )
+    row = {"batch": "b", "percentile": 99.2, "reading": 7.0, "strength": 0.5, "direction": "high"}
+    reasons = [
+        {**row, "Wafer": "w3", "rank": 1, "sensor": "Sensor-1", "together_with": "Sensor-2"},
+        {**row, "Wafer": "w3", "rank": 2, "sensor": "Sensor-9", "together_with": "", "direction": "missing"},
+        {**row, "Wafer": "w5", "rank": 1, "sensor": "Sensor-7", "together_with": ""},
+    ]
+    sensors = [
+        {"sensor": "Sensor-1", "stability_index": 3.0, "missing_before": 0.0, "missing_now": 0.5, "shift": 2.0},
+        {"sensor": "Sensor-2", "stability_index": 1.0, "missing_before": 0.0, "missing_now": 0.0, "shift": -1.0},
+    ]
+    batch = {"wafers": 40, "unknown": 0.2, "threshold": 0.3, "why_not": None, "sensors": sensors}
+    drift = {
+        "unknown_level": 0.01,
+        "usual_unknown": 0.02,
+        "reasons": {"shown": True, "strength": 0.4, "floor": 0.1, "why_not": None},
+        "batches": [
+            {**batch, "batch": "b", "score": 0.9, "drifted": True},
+            {**batch, "batch": "calm", "score": 0.1, "drifted": False, "sensors": sensors[1:]},
+            {**batch, "batch": "one", "score": None, "drifted": None, "why_not": "Too small.", "sensors": []},
+        ],
+    }
+    return findings.Findings(wafers, pd.DataFrame(reasons), drift)
+
+
+@pytest.fixture
+def judged(found) -> pd.DataFrame:
+    """Five scored wafers, four of them alarms, with what was found."""
     frame = pd.DataFrame(
         {
             "batch": "b",
-            "Wafer": ["w1", "w2", "w3", "w4"],
-            "Prediction": [1, -1, 1, 1],
-            "probability": [0.3, 0.9, 0.7, 0.5],
+            "Wafer": ["w1", "w2", "w3", "w4", "w5"],
+            "Prediction": [1, -1, 1, 1, 1],
+            "probability": [0.3, 0.9, 0.7, 0.5, 0.99],
             "cluster": 0,
             "model_version": 1,
         }
     )
-    found = deliveries.alarms_table(frame, top=2)
-    assert found["wafer"].tolist() == ["w3", "w4"]
-    assert found.index.tolist() == [1, 2]
-    assert deliveries.batches_table(frame)[["wafers", "alarms", "alarm rate %"]].values.tolist() == [[4, 3, 75.0]]
+    return findings.with_findings(frame, found)
+
+
+def test_alarms_come_first_and_most_probable_on_top(judged, found):
+    """Only alarms without a known label, by falling probability; the others stand apart."""
+    assert findings.alarms_table(judged, found).index.tolist() == ["w3", "w4", "w1"]
+    assert findings.alarms_table(judged, found, label_known=True).index.tolist() == ["w5"]
+    assert deliveries.batches_table(judged)[["wafers", "alarms", "alarm rate %"]].values.tolist() == [[5, 4, 80.0]]
+
+
+def test_alarms_tell_their_reasons_and_doubts(judged, found):
+    """Reasons in words, in their sequence; an alarm without any says so; withheld reasons leave no column."""
+    shown = findings.alarms_table(judged, found)
+    assert shown["reasons, the strongest first"].tolist() == [
+        "Sensor-1 high (above 99 % of good wafers; with Sensor-2); Sensor-9 without a reading",
+        "none above chance",
+        "none above chance",
+    ]
+    assert shown["don't know"].tolist() == ["", "unlike any other", ""]
+    assert findings.reasons_sentence(judged, found).startswith("2 of 4 alarms have reasons stronger than chance")
+    told = {"shown": False, "strength": 0.1, "floor": 0.4, "why_not": "Reasons are withheld: 0.10, 0.40."}
+    withheld = findings.Findings(found.wafers, found.reasons.head(0), {**found.drift, "reasons": told})
+    assert "reasons, the strongest first" not in findings.alarms_table(judged, withheld)
+    assert findings.reasons_sentence(judged, withheld) == "Reasons are withheld: 0.10, 0.40."
+
+
+@pytest.mark.parametrize(
+    ("direction", "percentile", "together", "words"),
+    [
+        ("high", 100.0, "", "S high (above all good wafers)"),
+        ("low", 2.0, "", "S low (below 98 % of good wafers)"),
+        ("low", 0.0, "A", "S low (below all good wafers; with A)"),
+        ("high", 90.4, "A, B, C, D, E", "S high (above 90 % of good wafers; with A, B, C and 2 more)"),
+        ("missing", float("nan"), "A", "S without a reading (with A)"),
+    ],
+)
+def test_a_reason_in_words(direction, percentile, together, words):
+    """Direction, share of the good wafers on the other side, and the sensors that move along."""
+    reason = {"sensor": "S", "direction": direction, "percentile": percentile, "together_with": together}
+    assert findings.reason_text(reason) == words
+
+
+def test_the_sensors_named_are_those_of_new_wafers(judged, found):
+    """Wafers whose label is known count only where there are no others, and the sentence says so."""
+    assert findings.named_sensors(judged, found)["alarms"].to_dict() == {"Sensor-1": 1, "Sensor-9": 1}
+    assert "without a known label" in findings.telling_sentence(judged, found)
+    seen = judged.assign(label_known=True)
+    assert findings.named_sensors(seen, found).index.tolist() == ["Sensor-1", "Sensor-7", "Sensor-9"]
+    assert "2 wafers **whose labels are known already**" in findings.telling_sentence(seen, found)
+
+
+def test_the_summary_keeps_known_labels_from_being_findings(judged, found, model):
+    """Alarms of wafers whose label is known are counted apart, unknown wafers, drifted batches and files told."""
+    said = deliveries.prediction_summary(judged, found, {"files": 3, "quarantined": 1}, model)
+    assert "**4 of 5 wafers** raised an alarm" in said
+    assert "**No findings are 1 of these alarms**: the wafers' labels are known already" in said
+    assert "That leaves 3." in said
+    assert "**1 wafer is unlike anything seen**" in said
+    assert "**1 of 3 batches** drifted." in said
+    assert "**1 of 3 files** were turned away" in said
+    totals = deliveries.prediction_totals(judged)[""]
+    assert totals["wafers with a known label"] == "1 (20.0 % of wafers)"
+    assert totals["alarms of wafers without a known label"] == "3 (75.0 % of those wafers)"
+
+
+def test_unknown_wafers_are_told_against_the_usual(judged, found):
+    """The unknown wafers, with the share that past batches had."""
+    assert findings.unknown_table(judged).index.tolist() == ["w4"]
+    said = "**1 of 5 wafers** (20.0 %) is unlike anything that the model has seen. In past batches it was 2.0 %."
+    assert findings.unknown_sentence(judged, found) == said
+
+
+def test_drift_is_told_by_batch_with_the_sensors_responsible(found):
+    """Drifted, usual and unjudged batches each get their word; the sensors are those of the drifted batches."""
+    verdicts = findings.drift_table(found)["verdict"].to_dict()
+    assert verdicts == {"b": "has drifted", "calm": "as usual", "one": "not judged. Too small."}
+    table = findings.drift_sensors_table(found)
+    assert table["stability index"].to_dict() == {"Sensor-1": 3.0, "Sensor-2": 1.0}
+    assert table.loc["Sensor-1", ["batches", "missing now %", "shift of the median"]].tolist() == [1, 50.0, 2.0]
+    said = findings.drift_sentence(found)
+    assert said.startswith("**1 of 2 judged batches drifted** beyond what is usual: b.")
+    assert said.endswith("1 could not be judged; the table says why.")
+
+
+def test_findings_of_another_run_are_refused(judged, found, tmp_path):
+    """Findings that lack scored wafers, or a file or column, are named."""
+    other = judged[["batch", "Wafer", "Prediction", "probability", "cluster", "model_version"]].assign(batch="c")
+    with pytest.raises(ReportError, match=r"wafers\.csv lacks 5 of the 5 scored wafers, w1 first"):
+        findings.with_findings(other, found)
+    with pytest.raises(ReportError, match=r"wafers\.csv is not there"):
+        findings.read_findings(tmp_path)
+    (tmp_path / "wafers.csv").write_text("batch,Wafer\n")
+    with pytest.raises(ReportError, match=r"wafers\.csv lacks the column 'conformity'"):
+        findings.read_findings(tmp_path)
+
+
+def test_the_threshold_policy_is_told_in_words(model):
+    """Costs, the probability that is worth an alarm, the ceiling, and which of the two decides."""
+    said = model_tables.policy_text(model)
+    assert "A missed fault costs 20, a false alarm 1" in said
+    assert "from a probability of **4.8 %** on" in said
+    assert "no more than **10 %** of the wafers" in said
+    assert f"It is the ceiling that decides: alarms start at **{100 * model.threshold_:.1f} %**." in said
+    assert "from a probability of one half" in model_tables.policy_text(WaferModel(search="reference"))
+
+
+def test_every_alarm_rate_is_told_with_its_threshold(scores):
+    """Of four wafers in ten no more alarm than the rate allows; the last row is what the decisions did."""
+    table = model_tables.threshold_table(scores, Policy())
+    assert table.index.tolist() == ["1 %", "2 %", "5 %", "10 %", "15 %", "20 %", "30 %", "50 %", "as decided"]
+    assert table.loc["10 %"].tolist() == ["–"] * 6
+    assert table.loc["15 %", ["forward from", "forward finds", "forward costs"]].tolist() == ["90.0 %", "50 %", "2,500"]
+    assert table.loc["as decided"].tolist() == ["25.0 % of alarms", "50 %", "2,625"] * 2
+    assert model_tables.threshold_table(scores.loc[scores["label"] == -1], Policy()).empty
+
+
+def test_clusters_are_told_with_silhouette_and_profile(model):
+    """Each number of clusters with its silhouette, the one taken marked; each cluster with its sensors in words."""
+    elbow = pd.DataFrame({"k": [1, 2], "inertia": [9.0, 4.0], "silhouette": [0.0, 0.31], "chosen": [False, True]})
+    assert model_tables.elbow_table(elbow).values.tolist() == [["9", "–", ""], ["4", "0.310", "taken"]]
+    two = WaferModel.__new__(WaferModel)
+    two.clusters_ = pd.DataFrame({"cluster": [0, 1], "wafers": [7, 5]})
+    two.profile_ = pd.DataFrame({"cluster": [0, 0, 1], "sensor": [2, 0, 1], "shift": [1.24, -0.5, 0.1]})
+    two.n_features_in_ = 3
+    told = model_tables.profile_table(two)
+    assert told["differs in"].tolist() == ["Sensor-3 higher by 1.2, Sensor-1 lower by 0.5", "Sensor-2 higher by 0.1"]
+
+
+def test_a_models_abilities_are_told_in_figures_and_words(model):
+    """Whether reasons are stronger than chance, what drift is usual, how many wafers were unknown."""
+    table, said = model_tables.abilities_table(model)[""], model_tables.abilities_text(model)
+    reference, reasons = model.drift_reference_, model.reasons_
+    assert table["strength of a first reason, log-odds"] == f"{reasons.strength:.3f}"
+    assert table["largest usual drift score"] == f"{reference.threshold:.3f}"
+    assert "**Reasons are shown**" in said
+    assert f"a batch has drifted when it scores more than {reference.threshold:.2f}" in said
+    bare = WaferModel(trees=5, max_clusters=1).fit(np.eye(40), np.repeat([-1, 1], 20))
+    assert "**No reasons are shown.** The model was saved without reasons." in model_tables.abilities_text(bare)
+    assert "**Drift is not judged**" in model_tables.abilities_text(bare)
+    assert set(model_tables.abilities_table(bare)[""]) == {"–", "0.01"}
 
 
 def test_reasons_are_listed_up_to_a_limit(ingest_report):

@@ -7,6 +7,7 @@ scores: weight times distance from the training mean.
 
 import json
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import xgboost
@@ -16,6 +17,8 @@ from wafer.learning.members import Boosted, Forest, Logistic, Member
 
 Floats = NDArray[np.float64]
 NO_PARENT = 2147483647
+# handing over a large forest takes half a second, and a model explains the alarms of many batches
+_boosters: WeakKeyDictionary[Forest, xgboost.Booster] = WeakKeyDictionary()
 
 
 def contributions(member: Member, F: Floats) -> Floats:
@@ -24,7 +27,7 @@ def contributions(member: Member, F: Floats) -> Floats:
         near = np.clip(F, -member.limit, member.limit)
         return np.asarray((near - member.centre) * member.weights)
     if isinstance(member, Forest):
-        booster = as_booster(member, F.shape[1])
+        booster = _boosters.get(member) or _boosters.setdefault(member, as_booster(member, F.shape[1]))
     elif isinstance(member, Boosted):
         booster = member.booster
     else:

@@ -1,8 +1,10 @@
 """What `WaferModel` refuses, and how it says so."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from wafer.errors import ModelError, ParameterError
@@ -47,9 +49,27 @@ def checked_order(order: ArrayLike | None, wafers: int) -> Integers | None:
     Raises:
         ModelError: it is something else.
     """
-    if order is None:
-        return None
+    return None if order is None else whole_order(order, wafers)
+
+
+def whole_order(order: ArrayLike, wafers: int) -> Integers:
+    """As `checked_order`, of an order that there must be."""
     numbers = np.asarray(order)
     if numbers.shape != (wafers,) or not np.issubdtype(numbers.dtype, np.integer):
         raise ModelError(f"order must be {wafers} whole numbers, got {numbers.dtype} of shape {numbers.shape}")
     return numbers.astype(np.int64)
+
+
+def chosen_sensors(X: ArrayLike, known: Sequence[str] | None) -> ArrayLike:
+    """The `known` sensors of a frame, in their sequence; anything but a frame, and where none are known by name, as is.
+
+    Raises:
+        UnknownSensorsError: the frame lacks some; the message names them.
+    """
+    if known is None or not isinstance(X, pd.DataFrame):
+        return X
+    missing = [name for name in known if name not in X.columns]
+    if missing:
+        shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
+        raise UnknownSensorsError(f"the model needs {len(known)} sensors, the wafers lack {len(missing)}: {shown}")
+    return X[list(known)]

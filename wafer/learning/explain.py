@@ -23,7 +23,7 @@ Integers = NDArray[np.int64]
 
 RANKS = np.linspace(0.0, 100.0, 101)  # percentiles that are kept of each sensor's readings
 FEWEST = 20  # good wafers in a cluster, below which those of all clusters are compared with
-COLUMNS = ("row", "rank", "sensor", "together_with", "direction", "percentile", "strength")
+COLUMNS = ("row", "rank", "sensor", "together_with", "direction", "percentile", "reading", "strength")
 
 
 @dataclass
@@ -46,6 +46,11 @@ class Reasons:
     def shown(self) -> bool:
         """Whether this model's reasons are stronger than chance."""
         return self.strength > self.floor
+
+    def of_sensor(self, position: int) -> pd.DataFrame:
+        """Good wafers' readings of the sensor at `position`: a row for each percentile, a column for each cluster."""
+        table = pd.DataFrame(self.percentiles[:, :, position].T, index=pd.Index(RANKS, name="percentile"))
+        return table.rename_axis(columns="cluster")
 
 
 def group_sensors(relative: Floats, kept: Integers, sensors: int, *, least: float = 0.8) -> Integers:
@@ -109,8 +114,9 @@ def tell(
         most: reasons a wafer, at most.
 
     Returns: columns row, rank (from 1), sensor, together_with (other sensors of its group), direction ("high", "low",
-        "missing"), percentile (among good wafers of its cluster; NaN if missing), strength (log-odds). Only groups that
-        speak against the wafer; none for wafers whose first reason is not above the floor.
+        "missing"), percentile (among good wafers of its cluster; NaN if missing), reading (in the sensor's own unit),
+        strength (log-odds). Only groups that speak against the wafer; none for wafers whose first reason is not above
+        the floor.
     """
     rows = []
     if reasons.shown:
@@ -123,17 +129,11 @@ def tell(
             for rank, group in enumerate(ranking[totals[ranking] > 0], start=1):
                 members = used[reasons.groups[used] == group]
                 lead = members[np.argmax(parts[members])]
-                reading, known = readings[row, lead], reasons.percentiles[cluster[row], :, lead]
-                rows.append(
-                    {
-                        "row": row,
-                        "rank": rank,
-                        "sensor": names[lead],
-                        "together_with": ", ".join(names[other] for other in members if other != lead),
-                        **_position(float(reading), known),
-                        "strength": float(totals[group]),
-                    }
-                )
+                together = ", ".join(names[other] for other in members if other != lead)
+                reading, known = float(readings[row, lead]), reasons.percentiles[cluster[row], :, lead]
+                said = {"row": row, "rank": rank, "sensor": names[lead], "together_with": together}
+                told = {"reading": reading, "strength": float(totals[group])}
+                rows.append({**said, **_position(reading, known), **told})
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 

@@ -48,7 +48,7 @@ class Member(Protocol):
         """Arrays (and for XGBoost JSON bytes) from which `restore` makes the same member."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Forest:
     """Decision trees whose mean leaf value is the score; the trees lie one after another in flat arrays.
 

@@ -14,9 +14,10 @@ from threadpoolctl import threadpool_limits
 
 from wafer.errors import ModelError
 from wafer.learning import parts
-from wafer.learning.checks import UnfitLabelsError, UnknownSensorsError, check_parameters, checked_order
+from wafer.learning.checks import UnfitLabelsError, check_parameters, checked_order, chosen_sensors, whole_order
 from wafer.learning.clusters import ElbowClusters, profile
 from wafer.learning.decision import Policy, Sigmoid, fit_sigmoid
+from wafer.learning.drift import Drift, DriftReference
 from wafer.learning.experts import ExpertRules, fit_experts
 from wafer.learning.explain import Reasons, ReasonTrial, good_percentiles, group_sensors, sensor_parts, tell
 from wafer.learning.features import WaferFeatures
@@ -24,6 +25,7 @@ from wafer.learning.members import derived_seed
 from wafer.learning.novelty import Novelty
 from wafer.learning.panel import Panel, fit_panel, panel_recipes
 from wafer.learning.reference import ReferenceClusters, ReferenceFeatures, fit_reference_experts
+from wafer.learning.rehearsal import Rehearsal
 from wafer.learning.search import inner_folds
 
 Floats = NDArray[np.float64]
@@ -68,6 +70,8 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         clusters_: frame cluster, wafers, faulty, model, settings, auc, weight; one row per cluster.
         profile_: frame cluster, sensor (position in X), shift; what sets each cluster apart, see `clusters.profile`.
         panel_: frame model, auc; the pooled panel's members and their out-of-fold ROC AUC.
+        reasons_: what `learn_reasons` learned, with its strength and floor; None before.
+        drift_reference_: what `learn_drift` learned, with what is usual; None before.
         feature_names_in_, n_features_in_: as everywhere in scikit-learn.
 
     Example:
@@ -171,7 +175,8 @@ class WaferModel(ClassifierMixin, BaseEstimator):
     def conformity(self, X: ArrayLike, order: ArrayLike | None = None) -> Floats:
         """How well each wafer fits what was seen: a conformal p-value, shape (wafers,); see `wafer.learning.novelty`.
 
-        A wafer with a p-value of at most 0.01, say, is unlike anything seen: its probability should not be trusted.
+        `wafer.learning.novelty.is_unknown` says which wafers are unlike anything seen, so that their probability should
+        not be trusted.
         """
         readings, F, _ = self._prepared(X, order)
         return self._novelty.p_value(F[:, self._features.relative], self._features.missing(readings))
@@ -185,7 +190,12 @@ class WaferModel(ClassifierMixin, BaseEstimator):
 
         Parameters:
             permutations: how many of them, at least 2.
+
+        Raises:
+            ModelError: the search is "reference", which is too slow to be repeated on permuted labels.
         """
+        if not self.tells_reasons:
+            raise ModelError('search "reference" gives no reasons: it is too slow to be repeated on permuted labels')
         readings, F, cluster = self._prepared(X, order)
         faulty = np.asarray(y) == self.classes_[1]
         relative = self._features.relative
@@ -200,8 +210,13 @@ class WaferModel(ClassifierMixin, BaseEstimator):
             )
             strength, floor = trial.judge(faulty, permutations, derived_seed(self.seed, "reasons"), self.n_jobs)
         known = good_percentiles(readings, faulty, cluster, len(self._clusters.centres_))
-        self._reasons: Reasons | None = Reasons(groups, known, floor, strength)
+        self.reasons_: Reasons | None = Reasons(groups, known, floor, strength)
         return self
+
+    @property
+    def tells_reasons(self) -> bool:
+        """Whether a model with these parameters can learn to give reasons."""
+        return self.search != "reference"
 
     @property
     def reasons_shown_(self) -> bool:
@@ -218,9 +233,49 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         readings, F, cluster = self._prepared(X, order)
         parts = self._sigmoid.slope * self._experts.parts(self._panel.parts(F), F, cluster)
         parts = sensor_parts(parts, self._features.sensors, self.n_features_in_)
+        return tell(reasons, parts, readings, cluster, self.sensor_names_, most=most)
+
+    @property
+    def sensor_names_(self) -> list[str]:
+        """The sensors in the sequence that the model knows; those of a bare array are Sensor-1, Sensor-2, …"""
         known = getattr(self, "feature_names_in_", None)
-        names = [f"Sensor-{n}" for n in range(1, self.n_features_in_ + 1)] if known is None else list(known)
-        return tell(reasons, parts, readings, cluster, names, most=most)
+        return [f"Sensor-{n}" for n in range(1, self.n_features_in_ + 1)] if known is None else [str(n) for n in known]
+
+    def good_percentiles(self, sensor: str) -> pd.DataFrame:
+        """Readings of a sensor on good training wafers: a row for each percentile 0 to 100, a column for each cluster.
+
+        Raises:
+            ModelError: the model has no such sensor, or `learn_reasons` was not called before it was saved.
+        """
+        names = self.sensor_names_
+        if sensor not in names:
+            raise ModelError(f"the model has no sensor {sensor!r}, its first is {names[0]}")
+        return self._known_reasons().of_sensor(names.index(sensor))
+
+    def learn_drift(self, X: ArrayLike, order: ArrayLike, batches: ArrayLike) -> Self:
+        """Learn to tell drift; `X` and `order` are those of `fit`, `batches` the names of the wafers' batches.
+
+        The newest reference window is kept, and what past batches show to be usual; nothing, of very few wafers.
+        """
+        readings, _, _ = self._prepared(X, order)
+        places, names = whole_order(order, len(readings)), np.asarray(batches, dtype=object)
+        learn, window = DriftReference.learn, self.reference_window
+        self.drift_reference_ = learn(readings, places, names, self._make_features, window=window)
+        return self
+
+    def drift(self, X: ArrayLike, order: ArrayLike | None = None) -> Drift:
+        """How far a batch, given as for `predict_proba`, is from the newest training wafers; see `learning.drift`.
+
+        Raises:
+            ModelError: `learn_drift` was not called before the model was saved, or the batch has too few wafers.
+        """
+        check_is_fitted(self)
+        known = self.drift_reference_
+        if known is None:
+            raise ModelError("the model cannot tell drift: it was saved without learn_drift, or had too few wafers")
+        readings, F, _ = self._prepared(X, order)
+        p_value = self._novelty.p_value(F[:, self._features.relative], self._features.missing(readings))
+        return known.compare(readings, p_value, self.sensor_names_)
 
     def save(self, folder: Path) -> dict[str, str]:
         """Write the model's parts and their manifest into `folder`; returns each part's SHA-256.
@@ -248,7 +303,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         cluster = self._clusters.predict(F[:, self._features.relative])
         self.profile_ = profile(F[:, self._features.relative], cluster, self._features.selector_.kept_)
         self._novelty = Novelty.of(F[:, self._features.relative], self._features.missing(readings))
-        self._reasons = None
+        self.reasons_, self.drift_reference_ = None, None
         if self.search == "reference":
             self._learn_as_reference(F, faulty, cluster)
         else:
@@ -288,27 +343,10 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         policy = Policy(self.cost_missed_fault, self.cost_false_alarm, self.alarm_rate_ceiling)
         if order is None:
             return policy.threshold(probability)
-        sequence = np.argsort(order, kind="stable")
-        newest = probability[sequence[-2 * self.reference_window :]]
-        return policy.threshold(np.concatenate([newest, *self._rehearse(readings, faulty, order, sequence)]))
-
-    def _rehearse(
-        self, readings: Floats, faulty: NDArray[np.bool_], order: Integers, sequence: Integers
-    ) -> list[Floats]:
-        """Probabilities of the two newest halves of a reference window, each by a small panel of the wafers before."""
-        half = self.reference_window // 2
-        found = []
-        for start in (len(sequence) - 2 * half, len(sequence) - half):
-            past, future = sequence[: max(start, 0)], sequence[max(start, 0) : start + half]
-            if len(past) < 2 * half or len(np.unique(faulty[past])) < 2:
-                continue
-            features = self._make_features().fit(readings[past], order=order[past])
-            F, seed = features.transform(readings[past], order=order[past]), derived_seed(self.seed, "rehearsal")
-            folds = inner_folds(faulty[past], self.calibration_folds, seed)
-            recipes = panel_recipes(features, max(1, self.trees // 6), self.panel)
-            panel = fit_panel(recipes, F, faulty[past], folds, seed=seed, n_jobs=self.n_jobs)
-            found.append(panel.probability(features.transform(readings[future], order=order[future])))
-        return found
+        newest = probability[np.argsort(order, kind="stable")[-2 * self.reference_window :]]
+        window, trees, panel, folds = self.reference_window, self.trees, self.panel, self.calibration_folds
+        rehearsal = Rehearsal(self._make_features, window, trees, panel, folds, self.seed, self.n_jobs)
+        return policy.threshold(np.concatenate([newest, *rehearsal.probabilities(readings, faulty, order)]))
 
     def _make_features(self) -> WaferFeatures:
         kind = ReferenceFeatures if self.search == "reference" else WaferFeatures
@@ -334,26 +372,17 @@ class WaferModel(ClassifierMixin, BaseEstimator):
 
     def _known_reasons(self) -> Reasons:
         check_is_fitted(self)
-        if self._reasons is None:
+        if self.reasons_ is None:
             raise ModelError("the model gives no reasons: it was saved without learn_reasons")
-        return self._reasons
+        return self.reasons_
 
     def _prepared(self, X: ArrayLike, order: ArrayLike | None) -> tuple[Floats, Floats, Integers]:
         """Readings, features and clusters of wafers given to a fitted model."""
         check_is_fitted(self)
-        readings = validate_data(self, self._by_name(X), reset=False, dtype=np.float64, ensure_all_finite="allow-nan")
+        X = chosen_sensors(X, getattr(self, "feature_names_in_", None))
+        readings = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite="allow-nan")
         F = self._features.transform(readings, order=checked_order(order, len(readings)))
         return readings, F, self._clusters.predict(F[:, self._features.relative])
-
-    def _by_name(self, X: ArrayLike) -> ArrayLike:
-        known = getattr(self, "feature_names_in_", None)
-        if known is None or not isinstance(X, pd.DataFrame):
-            return X
-        missing = [name for name in known if name not in X.columns]
-        if missing:
-            shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
-            raise UnknownSensorsError(f"the model needs {len(known)} sensors, the wafers lack {len(missing)}: {shown}")
-        return X[list(known)]
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "_sigmoid")

@@ -5,12 +5,19 @@ conformal p-values", Annals of Statistics 51, 2023. Of wafers that come from whe
 most a share `level` has a p-value of `level` or less.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
+from wafer.learning.features import WaferFeatures
+
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+
+UNKNOWN_LEVEL = 0.01  # a wafer with a p-value of at most this is unlike anything seen; it needs 199 training wafers
 
 
 @dataclass(frozen=True)
@@ -35,6 +42,38 @@ class Novelty:
         readings = _share_at_least(self.distances, _distance(relative, missing))
         gaps = _share_at_least(self.gaps, missing.mean(axis=1))
         return np.minimum(1.0, 2.0 * np.minimum(readings, gaps))  # Bonferroni's bound for two questions
+
+
+def is_unknown(p_value: Floats) -> NDArray[np.bool_]:
+    """Which wafers are unlike anything seen, so that their probability should not be trusted; shape of `p_value`."""
+    return np.asarray(p_value <= UNKNOWN_LEVEL)
+
+
+def usual_unknown(
+    readings: Floats, order: Integers, batches: NDArray[np.object_], make_features: Callable[[], WaferFeatures]
+) -> float | None:
+    """The share of unknown wafers in past batches, each told by the wafers before it alone.
+
+    Parameters:
+        readings, order, batches: training wafers, shape (wafers, sensors), their production order and batch names.
+        make_features: new features, not fitted; their reference window is the fewest wafers before a batch that counts.
+
+    Returns: None where there is no history.
+    """
+    unknown, wafers = 0, 0
+    for name in pd.unique(batches[np.argsort(order, kind="stable")]):
+        now = batches == name
+        before = order < order[now].min()
+        features = make_features()
+        if before.sum() < features.reference_window:
+            continue
+        features.fit(readings[before], order=order[before])
+        F = features.transform(readings[before], order=order[before])
+        known = Novelty.of(F[:, features.relative], features.missing(readings[before]))
+        F = features.transform(readings[now], order=order[now])
+        unknown += int(is_unknown(known.p_value(F[:, features.relative], features.missing(readings[now]))).sum())
+        wafers += int(now.sum())
+    return unknown / wafers if wafers else None
 
 
 def _distance(relative: Floats, missing: NDArray[np.bool_]) -> Floats:

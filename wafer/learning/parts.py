@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from wafer.errors import ModelError, TamperedError
 from wafer.learning.decision import LogOdds, Sigmoid
+from wafer.learning.drift import DriftReference
 from wafer.learning.experts import Experts
 from wafer.learning.explain import Reasons
 from wafer.learning.members import restore
@@ -102,6 +103,7 @@ def to_parts(model: Any) -> dict[str, bytes]:
     trained = {f"pooled-{place}-{one.recipe.kind}": one for place, one in enumerate(model._panel.members)}
     trained |= {f"cluster-{number}-{one.recipe.kind}": one for number, one in model._experts.models.items()}
     files = {name: "json" if one.recipe.kind == "xgboost" else "npz" for name, one in trained.items()}
+    drift = model.drift_reference_
     document = {
         "params": {name: value for name, value in model.get_params(deep=False).items() if name != "n_jobs"},
         "classes": model.classes_.tolist(),
@@ -112,7 +114,8 @@ def to_parts(model: Any) -> dict[str, bytes]:
         "members": {name: _described(one) | {"file": f"{name}.{files[name]}"} for name, one in trained.items()},
         "panel": [f"pooled-{place}-{one.recipe.kind}" for place, one in enumerate(model._panel.members)],
         "panel_sigmoid": [model._panel.sigmoid.slope, model._panel.sigmoid.offset],
-        "reasons": None if model._reasons is None else [model._reasons.floor, model._reasons.strength],
+        "reasons": None if model.reasons_ is None else [model.reasons_.floor, model.reasons_.strength],
+        "drift": None if drift is None else [drift.newest, drift.threshold, drift.unknown],
         "experts": {
             str(number): f"cluster-{number}-{one.recipe.kind}" for number, one in model._experts.models.items()
         },
@@ -122,8 +125,10 @@ def to_parts(model: Any) -> dict[str, bytes]:
         f"{room}.{name}": array for room, owner in _rooms(model).items() for name, array in _learned(owner).items()
     }
     arrays |= {"novelty.distances": model._novelty.distances, "novelty.gaps": model._novelty.gaps}
-    if model._reasons is not None:
-        arrays |= {"reasons.groups": model._reasons.groups, "reasons.percentiles": model._reasons.percentiles}
+    if model.reasons_ is not None:
+        arrays |= {"reasons.groups": model.reasons_.groups, "reasons.percentiles": model.reasons_.percentiles}
+    if drift is not None:
+        arrays |= {"drift.readings": drift.readings}
     result = {"model.json": json_bytes(document), "arrays.npz": array_bytes(arrays)}
     for name, one in trained.items():
         state = one.member.state()
@@ -154,10 +159,12 @@ def from_parts(cls: Any, found: Mapping[str, bytes]) -> Any:
         model._experts = Experts(experts, {number: float(model.clusters_["weight"][number]) for number in experts})
         arrays = read_arrays(found["arrays.npz"])
         model._novelty = Novelty(arrays.pop("novelty.distances"), arrays.pop("novelty.gaps"))
-        model._reasons = None
+        model.reasons_, model.drift_reference_ = None, None
         if document["reasons"] is not None:
             tables = arrays.pop("reasons.groups"), arrays.pop("reasons.percentiles")
-            model._reasons = Reasons(*tables, *document["reasons"])
+            model.reasons_ = Reasons(*tables, *document["reasons"])
+        if document.get("drift") is not None:  # models saved by earlier releases lack the key
+            model.drift_reference_ = DriftReference(arrays.pop("drift.readings"), *document["drift"])
         _restore_rooms(model, arrays)
         model._sigmoid = Sigmoid(*document["sigmoid"])
     except (KeyError, ValueError, TypeError) as error:

@@ -9,6 +9,8 @@ from nbformat import NotebookNode
 TEMPLATE = """\
 {%- extends 'lab/index.html.j2' -%}
 {%- block html_head_js -%}{%- endblock html_head_js -%}
+{%- block html_head_js_mathjax -%}{%- endblock html_head_js_mathjax -%}
+{%- block html_head_js_mermaidjs -%}{%- endblock html_head_js_mermaidjs -%}
 {%- block html_head_css -%}{{ super() }}<style>
 body.jp-Notebook { max-width: 62rem; margin: 0 auto; padding: 1.5rem 2rem 4rem; }
 .jp-InputPrompt, .jp-OutputPrompt { display: none; }
@@ -50,8 +52,6 @@ def render_page(notebook: NotebookNode, title: str | None = None) -> str:
     exporter = HTMLExporter(  # type: ignore[no-untyped-call]
         extra_loaders=[DictLoader({"page.html.j2": TEMPLATE})], template_file="page.html.j2"
     )
-    exporter.mathjax_url = ""
-    exporter.require_js_url = ""
     exporter.embed_images = True
     logging.getLogger("traitlets").setLevel(logging.ERROR)
     heading = title or first_heading(notebook) or "wafer"

@@ -48,7 +48,7 @@ def plot_elbow(elbow: pd.DataFrame) -> Figure:
     axes.set(xlabel="number of clusters", ylabel="inertia (squared scaled distance)", title="Elbow of the clusters")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.yaxis.set_major_formatter("{x:,.0f}")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.15 * max(float(elbow["inertia"].max()), 1e-9))
     return figure
 
 
@@ -65,7 +65,7 @@ def plot_roc(scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None) -> 
         )
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", label="chance")
     axes.set(xlabel="false alarms, share of good wafers", ylabel="faults found, share of faulty wafers", title="ROC")
-    _percent(axes, "xy")
+    in_percent(axes, "xy")
     axes.set_aspect("equal")
     axes.legend(loc="lower right")
     return figure
@@ -88,7 +88,7 @@ def plot_precision_recall(scores: pd.DataFrame, metrics: Mapping[str, Any] | Non
         xlabel="faults found, share of faulty wafers", ylabel="alarms that are right", title="Precision and recall"
     )
     axes.set_ylim(0, 1.02)
-    _percent(axes, "xy")
+    in_percent(axes, "xy")
     axes.legend(loc="upper right")
     return figure
 
@@ -113,7 +113,7 @@ def plot_calibration(scores: pd.DataFrame) -> Figure:
     axes.plot([0, top], [0, top], color=FAINT, linewidth=1, linestyle=":", label="perfect")
     axes.set(xlabel="probability said", ylabel="share of faulty wafers found", title="Calibration")
     axes.set(xlim=(0, float(bins["predicted"].max(skipna=True)) * 1.15 if len(bins) else 1), ylim=(0, top))
-    _percent(axes, "xy")
+    in_percent(axes, "xy")
     axes.legend(loc="upper left")
     return figure
 
@@ -146,8 +146,8 @@ def plot_forward(scores: pd.DataFrame) -> Figure:
     below.plot(place, batches["faulty"] / batches["wafers"], "D", color=FAULTY, label="share of faulty wafers")
     below.set(ylabel="share of wafers")
     below.set_ylim(0, 1.25 * max(0.05, batches["alarm_rate"].max(), (batches["faulty"] / batches["wafers"]).max()))
-    _percent(below, "y")
-    _batch_ticks(below, batches["batch"], batches["wafers"])
+    in_percent(below, "y")
+    batch_ticks(below, batches["batch"], batches["wafers"])
     below.legend(loc="upper right", ncols=2)
     return figure
 
@@ -177,15 +177,15 @@ def plot_threshold(scores: pd.DataFrame, policy: Policy) -> Figure:
         recall.plot(alarm.mean(), found, **point, label=decided)
     for axes in (cost, recall):
         axes.axvline(policy.alarm_rate_ceiling, color=FAINT, linewidth=1, linestyle="--")
-        axes.set(xlabel="alarm rate, share of all wafers", xlim=(0, 0.5))
-        _percent(axes, "x")
+        axes.set(xlabel="alarm rate, share of all wafers", xlim=(0, 1))
+        in_percent(axes, "x")
     cost.set(ylabel="cost per 1,000 wafers (false alarm = 1)", title="What alarms cost")
     cost.set_ylim(bottom=0)
     cost.annotate(
         "ceiling", (policy.alarm_rate_ceiling, 0), (3, 6), textcoords="offset points", fontsize=8, color=FAINT
     )
     recall.set(ylabel="faults found, share of faulty wafers", title="What alarms find", ylim=(0, 1.02))
-    _percent(recall, "y")
+    in_percent(recall, "y")
     if recall.get_legend_handles_labels()[0]:
         recall.legend(loc="lower right")
     return figure
@@ -212,7 +212,7 @@ def plot_probabilities(predictions: pd.DataFrame) -> Figure:
     axes.set(xlabel="probability of a fault", ylabel="wafers (logarithmic)", title="Probabilities of all scored wafers")
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylim(bottom=0)
-    _percent(axes, "x")
+    in_percent(axes, "x")
     axes.legend(loc="upper right")
     return figure
 
@@ -239,8 +239,8 @@ def plot_alarm_rates(batches: pd.DataFrame) -> Figure:
     axes.axhline(mean, color=FAULTY, linewidth=1.2, linestyle="--", label=f"all batches: {100 * mean:.1f} %")
     axes.set(ylabel="alarms, share of wafers", title=f"Alarm rate of {len(batches)} batches")
     axes.set_ylim(0, 1.2 * max(0.02, float(high.max())))
-    _percent(axes, "y")
-    _batch_ticks(axes, batches["batch"], batches["wafers"])
+    in_percent(axes, "y")
+    batch_ticks(axes, batches["batch"], batches["wafers"])
     axes.legend(loc="upper right")
     return figure
 
@@ -278,14 +278,15 @@ def _legend(protocol: str, scores: pd.DataFrame, metrics: Mapping[str, Any] | No
     return f"{protocol}: {name} {values[key]:.2f}{interval}\n{counted}"
 
 
-def _percent(axes: Axes, which: str) -> None:
+def in_percent(axes: Axes, which: str) -> None:
+    """Let the x axis, the y axis or both ("x", "y", "xy") show shares as percent."""
     if "x" in which:
         axes.xaxis.set_major_formatter(PERCENT)
     if "y" in which:
         axes.yaxis.set_major_formatter(PERCENT)
 
 
-def _batch_ticks(axes: Axes, names: "pd.Series[str]", wafers: "pd.Series[int]", limit: int = 30) -> None:
+def batch_ticks(axes: Axes, names: "pd.Series[str]", wafers: "pd.Series[int]", limit: int = 30) -> None:
     """Name each batch with its number of wafers; of many batches, only some."""
     step = int(np.ceil(len(names) / limit))
     place = np.arange(0, len(names), step)

@@ -1,15 +1,22 @@
 """The short summary at the end of the main job: what came in, how good the model is, what it said, where to read on."""
 
+from collections.abc import Sequence
 from typing import Any
 
+from upath import UPath
+
+from wafer.records import Reported
 from wafer.settings import Settings
 from wafer.storage import read_json
 
 SUMMARISED = ("shuffled", "forward")
 
 
-def summarise_run(settings: Settings) -> str:
-    """The last ingest, training and prediction below the settings' storage, in some lines of plain text."""
+def summarise_run(settings: Settings, reported: Sequence[Reported]) -> str:
+    """The last ingest, training and prediction below the settings' storage, in some lines of plain text.
+
+    Every page that lies beside one of the `reported` is named.
+    """
     reports = settings.area("reports")
     metrics = read_json(reports / "metrics.json")
     lines = ["", "Deliveries"]
@@ -24,7 +31,8 @@ def summarise_run(settings: Settings) -> str:
     lines.append(f"  {read_json(reports / 'decision.json')['reason']}")
     lines += ["", "Predictions", *_predictions(read_json(reports / "predictions.json"))]
     lines += ["", "Reports"]
-    lines += [f"  {reports / name}" for name in ("training.html", "prediction.html")]
+    lines += [f"  {page}" for report in reported for page in sorted(UPath(report.page).parent.glob("*.html"), key=str)]
+    lines += [f"  {reports / f'ingest-{kind}.html'}" for kind in ("training", "prediction")]
     lines.append(f"  predictions, a CSV a batch: {settings.area('predictions')}")
     return "\n".join(lines)
 

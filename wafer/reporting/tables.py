@@ -129,6 +129,12 @@ def decision_table(decision: dict[str, Any] | None) -> pd.DataFrame:
     return table.set_index("condition")
 
 
+def changes_table(decision: dict[str, Any] | None) -> pd.DataFrame:
+    """What was made differently from the champion: parameters, training table, code and libraries, one row each."""
+    rows = [(row["name"], row["first"] or "–", row["second"] or "–") for row in (decision or {}).get("changes", [])]
+    return pd.DataFrame(rows, columns=["what", "champion", "this version"]).set_index("what")
+
+
 def decision_sentence(decision: dict[str, Any] | None) -> str:
     """What became of the new version, in one sentence."""
     if decision is None:

@@ -1,0 +1,269 @@
+"""Tables behind the prediction report that say more than a probability: doubts, reasons of the alarms, drift.
+
+They are made from the files that `wafer.details.Details` writes.
+"""
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from upath import UPath
+
+from wafer.details import REASON_COLUMNS, WAFER_COLUMNS
+from wafer.errors import ReportError
+from wafer.reporting.sources import read_record
+
+KEYS = ["batch", "Wafer"]
+MOST_TOLD = 3  # reasons of an alarm that are told in words
+MOST_NAMED = 3  # sensors of one group that a reason names
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was said of the wafers of one run besides their predictions.
+
+    Attributes:
+        wafers: columns batch, Wafer, conformity, unknown, label_known.
+        reasons: columns batch, Wafer, rank, sensor, together_with, direction, percentile, reading, strength.
+        drift: the document `drift.json`.
+    """
+
+    wafers: pd.DataFrame
+    reasons: pd.DataFrame
+    drift: dict[str, Any]
+
+    @property
+    def shown(self) -> bool:
+        """Whether the model gives reasons."""
+        return bool(self.drift["reasons"]["shown"])
+
+
+def read_findings(folder: str | Path) -> Findings:
+    """The findings of one run in `folder`, local or S3.
+
+    Raises:
+        ReportError: a file is not there, or lacks a column.
+    """
+    wafers = _read(UPath(folder) / "wafers.csv", ["batch", *WAFER_COLUMNS])
+    reasons = _read(UPath(folder) / "reasons.csv", ["batch", *REASON_COLUMNS])
+    flags = wafers.astype({"unknown": bool, "label_known": bool})
+    return Findings(flags, reasons.fillna({"together_with": ""}), read_record(f"{folder}/drift.json"))
+
+
+def _read(file: UPath, columns: list[str]) -> pd.DataFrame:
+    try:
+        frame = pd.read_csv(io.BytesIO(file.read_bytes()), dtype={"batch": str, "together_with": str})
+    except FileNotFoundError as error:
+        raise ReportError(f"{file} is not there: expected what the prediction step wrote for this run") from error
+    missing = [name for name in columns if name not in frame.columns]
+    if missing:
+        raise ReportError(f"{file} lacks the column {missing[0]!r}, got {', '.join(frame.columns)}")
+    return frame
+
+
+def with_findings(predictions: pd.DataFrame, findings: Findings) -> pd.DataFrame:
+    """The predictions with the columns conformity, unknown and label_known.
+
+    Raises:
+        ReportError: the findings are of other wafers.
+    """
+    table = predictions.merge(findings.wafers, on=KEYS, how="left", validate="one_to_one")
+    lost = table.loc[table["conformity"].isna(), "Wafer"]
+    if len(lost):
+        raise ReportError(f"wafers.csv lacks {len(lost)} of the {len(table)} scored wafers, {lost.iloc[0]} first")
+    return table.astype({"unknown": bool, "label_known": bool})
+
+
+def alarms_table(judged: pd.DataFrame, findings: Findings, *, label_known: bool = False) -> pd.DataFrame:
+    """Alarms, most probable faults first, with their reasons.
+
+    Args:
+        judged: as of `with_findings`.
+        findings: of the same run.
+        label_known: list the alarms of wafers whose label is known already, instead of those where it is not.
+
+    Returns:
+        By wafer: batch, probability, cluster, don't know and, where the model gives reasons, reasons. Each wafer stands
+        once for each batch that it came in.
+    """
+    alarms = judged.loc[(judged["Prediction"] == 1) & (judged["label_known"] == label_known)]
+    table = alarms.sort_values(["probability", *KEYS], ascending=[False, True, True], kind="stable")
+    shown = pd.DataFrame(
+        {
+            "batch": table["batch"],
+            "probability": table["probability"].round(4),
+            "cluster": table["cluster"],
+            "don't know": np.where(table["unknown"], "unlike any other", ""),
+        }
+    )
+    if findings.shown:
+        texts = reason_texts(findings.reasons)
+        found = [texts.get((batch, wafer), "none above chance") for batch, wafer in table[KEYS].to_numpy().tolist()]
+        shown["reasons, the strongest first"] = found
+    return shown.set_index(pd.Index(table["Wafer"], name="wafer"))
+
+
+def reason_texts(reasons: pd.DataFrame) -> dict[tuple[str, str], str]:
+    """The strongest reasons of each wafer, at most `MOST_TOLD`, in words, by batch and wafer."""
+    texts: dict[tuple[str, str], list[str]] = {}
+    told = reasons.loc[reasons["rank"] <= MOST_TOLD]
+    for row in told.sort_values([*KEYS, "rank"], kind="stable").to_dict("records"):
+        texts.setdefault((row["batch"], row["Wafer"]), []).append(reason_text(row))
+    return {key: "; ".join(parts) for key, parts in texts.items()}
+
+
+def reason_text(reason: dict[Any, Any]) -> str:
+    """One reason in words, such as: Sensor-60 high (above 99 % of good wafers; with Sensor-61)."""
+    together = [name for name in str(reason["together_with"]).split(", ") if name]
+    more = f" and {len(together) - MOST_NAMED} more" if len(together) > MOST_NAMED else ""
+    company = f"with {', '.join(together[:MOST_NAMED])}{more}" if together else ""
+    if reason["direction"] == "missing":
+        return f"{reason['sensor']} without a reading" + (f" ({company})" if company else "")
+    high = reason["direction"] == "high"
+    share = float(reason["percentile"]) if high else 100.0 - float(reason["percentile"])
+    of_good = "all" if share >= 99.5 else f"{share:.0f} % of"
+    position = f"{'above' if high else 'below'} {of_good} good wafers"
+    return f"{reason['sensor']} {reason['direction']} ({'; '.join(filter(None, (position, company)))})"
+
+
+def named_sensors(judged: pd.DataFrame, findings: Findings, top: int = 10) -> pd.DataFrame:
+    """The sensors that most alarms of `telling_reasons` name, at most `top`.
+
+    Columns: alarms (that name it), high, low, missing (how they read), median percentile and median strength.
+    """
+    reasons = telling_reasons(judged, findings)
+    grouped = reasons.groupby("sensor", sort=False)
+    table = pd.DataFrame({"alarms": grouped.size()})
+    for direction in ("high", "low", "missing"):
+        table[direction] = (reasons["direction"] == direction).groupby(reasons["sensor"], sort=False).sum()
+    table["median percentile"] = grouped["percentile"].median().round(1)
+    table["median strength"] = grouped["strength"].median().round(2)
+    ranking = table.rename_axis("sensor").reset_index()
+    ranking = ranking.sort_values(["alarms", "median strength", "sensor"], ascending=[False, False, True])
+    return ranking.head(top).set_index("sensor")
+
+
+def telling_reasons(judged: pd.DataFrame, findings: Findings) -> pd.DataFrame:
+    """The reasons of alarms, with their clusters, every wafer once: of wafers without a known label, or else of all."""
+    alarms = judged.loc[judged["Prediction"] == 1]
+    new = alarms.loc[~alarms["label_known"]]
+    chosen = (alarms if new.empty else new)[[*KEYS, "cluster"]]
+    return findings.reasons.merge(chosen.drop_duplicates("Wafer"), on=KEYS, how="inner")
+
+
+def telling_sentence(judged: pd.DataFrame, findings: Findings) -> str:
+    """Which alarms `telling_reasons` is about, as Markdown."""
+    wafers = telling_reasons(judged, findings)["Wafer"].nunique()
+    alarms = judged.loc[judged["Prediction"] == 1]
+    if wafers and alarms["label_known"].all():
+        return f"These are {wafers:,} wafers **whose labels are known already**: what the model looks at, no findings."
+    return f"These are {wafers:,} wafers without a known label." if wafers else "There are no such wafers."
+
+
+def unknown_table(judged: pd.DataFrame) -> pd.DataFrame:
+    """The wafers that are unlike anything seen, the strangest first."""
+    table = judged.loc[judged["unknown"]].sort_values(["conformity", *KEYS], kind="stable")
+    shown = table[["batch", "conformity", "probability"]].round({"conformity": 4, "probability": 4})
+    shown = shown.assign(
+        **{
+            "alarm": np.where(table["Prediction"] == 1, "yes", ""),
+            "label known": np.where(table["label_known"], "yes", ""),
+        }
+    )
+    return shown.set_index(pd.Index(table["Wafer"], name="wafer"))
+
+
+def unknown_sentence(judged: pd.DataFrame, findings: Findings) -> str:
+    """How many wafers are unlike anything seen, against what is usual, as Markdown."""
+    count, wafers = int(judged["unknown"].sum()), len(judged)
+    share = f" ({100 * count / wafers:.1f} %)" if wafers else ""
+    usual = findings.drift["usual_unknown"]
+    before = "" if usual is None else f" In past batches it was {100 * usual:.1f} %."
+    are = "is" if count == 1 else "are"
+    return f"**{count:,} of {wafers:,} wafers**{share} {are} unlike anything that the model has seen.{before}"
+
+
+def drift_table(findings: Findings) -> pd.DataFrame:
+    """Each batch: its wafers, drift score, largest usual score, share of unknown wafers, and what follows."""
+    rows = [
+        {
+            "batch": one["batch"],
+            "wafers": one["wafers"],
+            "score": _rounded(one["score"]),
+            "usual up to": _rounded(one["threshold"]),
+            "unknown %": round(100 * one["unknown"], 1),
+            "verdict": verdict(one),
+        }
+        for one in findings.drift["batches"]
+    ]
+    columns = ["batch", "wafers", "score", "usual up to", "unknown %", "verdict"]
+    return pd.DataFrame(rows, columns=columns).set_index("batch")
+
+
+def verdict(batch: dict[str, Any]) -> str:
+    """What a batch's drift came to, in words."""
+    if batch["drifted"] is None:
+        return f"not judged. {batch['why_not']}"
+    return "has drifted" if batch["drifted"] else "as usual"
+
+
+def drift_sensors_table(findings: Findings, top: int = 10) -> pd.DataFrame:
+    """The sensors most responsible for drift: of the batches that have drifted, else of all that were judged.
+
+    Columns: batches (in which it is among the first ten), largest stability index, and from the batch with that one
+    missing before and now in percent, and shift of the median in robust standard deviations.
+    """
+    judged = [one for one in findings.drift["batches"] if one["drifted"] is not None]
+    chosen = [one for one in judged if one["drifted"]] or judged
+    rows = pd.DataFrame([{"batch": one["batch"], **sensor} for one in chosen for sensor in one["sensors"]])
+    if rows.empty:
+        return pd.DataFrame()
+    rows = rows.sort_values(["stability_index", "sensor"], ascending=[False, True], kind="stable")
+    worst = rows.drop_duplicates("sensor").set_index("sensor")
+    table = pd.DataFrame(
+        {
+            "batches": rows.groupby("sensor").size().reindex(worst.index),
+            "stability index": worst["stability_index"].round(2),
+            "most in batch": worst["batch"],
+            "missing before %": (100 * worst["missing_before"]).round(1),
+            "missing now %": (100 * worst["missing_now"]).round(1),
+            "shift of the median": worst["shift"].round(1),
+        }
+    )
+    return table.head(top)
+
+
+def drift_sentence(findings: Findings) -> str:
+    """How many batches have drifted, and what to do then, as Markdown."""
+    judged = [one for one in findings.drift["batches"] if one["drifted"] is not None]
+    drifted = [one["batch"] for one in judged if one["drifted"]]
+    skipped = len(findings.drift["batches"]) - len(judged)
+    rest = f" {skipped:,} could not be judged; the table says why." if skipped else ""
+    if not judged:
+        return "**No batch could be judged**; the table says why."
+    of = f"of {len(judged):,} judged {'batch' if len(judged) == 1 else 'batches'}"
+    if not drifted:
+        return f"**None {of} has drifted** beyond what is usual.{rest}"
+    names = ", ".join(drifted[:5]) + (f" and {len(drifted) - 5:,} more" if len(drifted) > 5 else "")
+    what = "Probabilities are less to be trusted there, and a training with newer labels is due."
+    return f"**{len(drifted):,} {of} drifted** beyond what is usual: {names}. {what}{rest}"
+
+
+def reasons_sentence(judged: pd.DataFrame, findings: Findings) -> str:
+    """Whether the alarms come with reasons, and if not, why."""
+    told = findings.drift["reasons"]
+    if not told["shown"]:
+        return str(told["why_not"])
+    alarms = judged.loc[judged["Prediction"] == 1, KEYS].drop_duplicates()
+    explained = len(alarms.merge(findings.reasons[KEYS].drop_duplicates(), on=KEYS))
+    return (
+        f"{explained:,} of {len(alarms):,} alarms have reasons stronger than chance (strength of this model's reasons "
+        f"{told['strength']:.2f}, of models of shuffled labels up to {told['floor']:.2f})."
+    )
+
+
+def _rounded(value: float | None) -> float:
+    return np.nan if value is None else round(value, 3)
