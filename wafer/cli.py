@@ -7,7 +7,8 @@ from pathlib import Path
 import click
 
 from wafer import __version__
-from wafer.cli_store import quarantine, store
+from wafer.cli_models import models
+from wafer.cli_store import expectations_folder, quarantine, store
 from wafer.errors import WaferError
 
 KINDS = click.Choice(["training", "prediction"])
@@ -76,13 +77,7 @@ def fetch(out: Path, url: str | None) -> None:
 @cli.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--kind", type=KINDS, default="training", show_default=True, help="Which agreement applies.")
-@click.option(
-    "--expectations",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("expectations"),
-    show_default=True,
-    help="Folder of the suites.",
-)
+@expectations_folder
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON and nothing else.")
 def check(paths: tuple[Path, ...], kind: str, expectations: Path, as_json: bool) -> None:
     """Check batch files against the data sharing agreement, without storing anything.
@@ -137,13 +132,7 @@ def init_agreement(file: Path, kind: str, sensors: int) -> None:
 @agreement.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--kind", type=KINDS, default=None, help="Default: training where the agreement has a label column.")
-@click.option(
-    "--expectations",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("expectations"),
-    show_default=True,
-    help="Folder of the suites.",
-)
+@expectations_folder
 def import_agreement(file: Path, kind: str | None, expectations: Path) -> None:
     """Generate the suite from the agreement FILE; rules of your own in the suite stay."""
     from wafer.intake.agreement import import_agreement as convert
@@ -152,6 +141,7 @@ def import_agreement(file: Path, kind: str | None, expectations: Path) -> None:
     click.echo(f"{suite} written")
 
 
+cli.add_command(models)
 cli.add_command(store)
 cli.add_command(quarantine)
 

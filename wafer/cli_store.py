@@ -19,6 +19,13 @@ KINDS = ("training", "prediction")
 EXIT_STILL_QUARANTINED = 1
 
 one_kind = click.option("--kind", type=click.Choice(KINDS), default=None, help="Only deliveries of this kind.")
+expectations_folder = click.option(
+    "--expectations",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("expectations"),
+    show_default=True,
+    help="Folder of the suites.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 
 
@@ -150,13 +157,7 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
 @quarantine.command()
 @click.argument("name")
 @one_kind
-@click.option(
-    "--expectations",
-    type=click.Path(path_type=Path, file_okay=False),
-    default=Path("expectations"),
-    show_default=True,
-    help="Folder of the suites.",
-)
+@expectations_folder
 def release(name: str, kind: str | None, expectations: Path) -> None:
     """Check a quarantined file again under the present agreement, and take it in if it is accepted.
 

@@ -5,6 +5,7 @@ code knows which of the two it talks to.
 """
 
 import os
+import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,15 @@ class Settings(BaseSettings):
     )
     prefect_url: str | None = Field(None, alias="PREFECT_API_URL", description="unset: Prefect's own local server")
     s3_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL", description="another S3 than Amazon's")
+    commit: str | None = Field(
+        None, alias="WAFER_COMMIT", description="commit of the code where there is no git; stamped into an image"
+    )
 
     jobs: int = Field(
         default_factory=lambda: os.cpu_count() or 1, alias="WAFER_JOBS", ge=1, description="processes of one step"
     )
 
-    @field_validator("state_folder", "mongodb_url", "mlflow_url", "prefect_url", "s3_endpoint", mode="before")
+    @field_validator("state_folder", "mongodb_url", "mlflow_url", "prefect_url", "s3_endpoint", "commit", mode="before")
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return value or None
@@ -108,9 +112,14 @@ class Settings(BaseSettings):
 def prepare_environment() -> None:
     """Give Prefect, MLflow and DVC their quiet, private and patient defaults; variables that are set stay.
 
-    Must run before Prefect is imported, which reads its settings once, at import.
+    Must run before Prefect is imported, which reads its settings once, at import. So a variable that cannot be used
+    ends the process here, with one sentence and exit status 2.
     """
-    settings = Settings.read()
+    try:
+        settings = Settings.read()
+    except SettingsError as error:
+        print(f"wafer: {error}", file=sys.stderr)  # noqa: T201 - the one line that a person gets to read
+        raise SystemExit(2) from None
     defaults = {
         "DO_NOT_TRACK": "true",
         "DVC_NO_ANALYTICS": "1",

@@ -69,4 +69,8 @@ def test_the_source_is_described_with_git_and_without(tmp_path):
     assert (len(clean["git.commit"]), clean["git.dirty"]) == (40, "false")
     file.write_text("2")
     assert describe_source(tmp_path)["git.dirty"] == "true"
+    file.write_text("1")
+    assert describe_source(tmp_path)["git.dirty"] == "false"
+    Path(tmp_path, "new.py").touch()
+    assert describe_source(tmp_path)["git.dirty"] == "true"
     assert "library.scikit-learn" in clean

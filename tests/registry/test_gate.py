@@ -3,7 +3,15 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from wafer.registry.gate import check_canary, check_comparison, check_minimum, compare_scores, explain, forward_by_wafer
+from wafer.registry.gate import (
+    check_calibration,
+    check_canary,
+    check_comparison,
+    check_minimum,
+    compare_scores,
+    explain,
+    forward_by_wafer,
+)
 from wafer.registry.records import Check, Comparison, Decision, GateRules
 
 
@@ -106,8 +114,32 @@ def test_a_first_champion_must_reach_the_minimum(metrics, minimum, passed):
 @pytest.mark.parametrize(("value", "passed"), [(0.4, True), (0.39, False), (0.6, True), (0.61, False)])
 def test_the_canary_must_find_nothing(value, passed):
     """A permuted-label ROC AUC outside the agreed band fails, on either side."""
-    (check,) = check_canary({"permuted.auc": value}, GateRules(canary_low=0.4, canary_high=0.6))
+    check = check_canary({"permuted.auc": value}, GateRules(canary_low=0.4, canary_high=0.6))
     assert check.passed is passed
+
+
+@pytest.mark.parametrize(
+    ("metrics", "limit", "passed"),
+    [
+        ({"shuffled.calibration_error": 0.05}, 0.05, True),
+        ({"shuffled.calibration_error": 0.051}, 0.05, False),
+        ({}, 0.05, False),
+        ({}, 1.0, True),
+    ],
+)
+def test_probabilities_must_hold_what_they_promise(metrics, limit, passed):
+    """A calibration error above the limit fails, and one that was not measured too, unless anything goes."""
+    check = check_calibration(metrics, GateRules(maximum_calibration_error=limit))
+    assert check.passed is passed
+    assert ("was not measured" in check.text) == (not metrics)
+
+
+def test_a_canary_that_did_not_run_is_told():
+    """Without a run on permuted labels the gate says so, and lets it pass only where any outcome would do."""
+    assert check_canary({}, GateRules()).passed
+    check = check_canary({}, GateRules(canary_low=0.4, canary_high=0.6))
+    assert (check.passed, check.value) == (False, None)
+    assert check.text == "permuted-label ROC AUC was not measured, expected within [0.40, 0.60]"
 
 
 def test_the_sentence_names_what_failed():

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.registry.test_ledger import check_chain, run_together
 from wafer.errors import RegistryError
 from wafer.learning.model import WaferModel
 from wafer.registry import Registry
@@ -86,3 +87,16 @@ def test_a_server_does_what_the_embedded_registry_does(server, model_folder, rea
     with pytest.raises(RegistryError, match=f"the model registry at {uri} could not be read"):
         registry.champion()
     assert time.perf_counter() - start < 20
+
+
+@pytest.mark.slow
+def test_processes_that_decide_at_once_agree_on_a_server_too(server, model_folder, readings, make_scores, tmp_path):
+    """Through a server as on SQLite: one champion, every line kept, `previous` is the one before."""
+    registry = Registry(server[0])
+    for _ in range(3):
+        registry.log_training(
+            params={}, metrics={}, scores=make_scores(2.0), model_folder=model_folder, example=readings.head(3)
+        )
+    carried_out = run_together(registry, tmp_path, versions=3, times=5)
+    assert carried_out == len(registry.ledger()) >= 3
+    check_chain(registry)

@@ -54,6 +54,7 @@ def test_a_training_is_logged_whole(registry, model_folder, readings, make_score
         "curve.csv",
         "elbow.png",
         "model-digests.json",
+        "params.json",
         "probe.parquet",
         "scores.parquet",
         "snapshot.json",

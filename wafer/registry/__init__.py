@@ -3,8 +3,8 @@
 Importing this package imports MLflow (2 s); entry points do it only where they need it.
 """
 
-from wafer.registry.gate import compare_scores
-from wafer.registry.provenance import describe_source
+from wafer.registry.gate import compare_scores, gate_rules
+from wafer.registry.provenance import describe_snapshot, describe_source
 from wafer.registry.records import Check, Comparison, Decision, GateRules, Version
 from wafer.registry.tracking import Registry
 
@@ -16,5 +16,7 @@ __all__ = [
     "Registry",
     "Version",
     "compare_scores",
+    "describe_snapshot",
     "describe_source",
+    "gate_rules",
 ]

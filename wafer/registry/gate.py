@@ -1,6 +1,7 @@
 """The gate: may a challenger replace the champion? Pure functions on frames of scores; no registry needed.
 
-Both versions are compared on the same wafers, each scored by models that had not seen them. The burden of proof lies
+Both versions are compared on the same wafers, each scored by models that had not seen them; which scores these are is
+said by `wafer.registry.tracking.Registry.compare_for_gate`. The burden of proof lies
 with the challenger: at the unfavourable end of the paired bootstrap interval it may be worse by no more than a margin
 (a non-inferiority test: Piaggio et al., JAMA 308, 2012). A retraining with the same params scores old batches as
 before, so its interval is narrow; another model has to show what it can.
@@ -12,10 +13,18 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from wafer.params import FitParams, GateParams
 from wafer.registry.records import Check, Comparison, GateRules
 
 Floats = NDArray[np.float64]
 BATCH_COLUMNS = ("batch", "fold")
+
+
+def gate_rules(params: GateParams, recipe: FitParams) -> GateRules:
+    """The rules that params.yaml asks for: its section gate, and the costs of its section fit."""
+    return GateRules(
+        **params.model_dump(), cost_missed_fault=recipe.cost_missed_fault, cost_false_alarm=recipe.cost_false_alarm
+    )
 
 
 def forward_by_wafer(scores: pd.DataFrame) -> pd.DataFrame:
@@ -181,24 +190,55 @@ def check_minimum(metrics: dict[str, float], rules: GateRules) -> Check:
     return Check("minimum ROC AUC", passed, value, rules.minimum_auc, text)
 
 
-def check_canary(metrics: dict[str, float], rules: GateRules) -> tuple[Check, ...]:
-    """Whether the run on permuted labels found nothing, as it must; no check where there was no such run."""
+def check_canary(metrics: dict[str, float], rules: GateRules) -> Check:
+    """Whether the run on permuted labels found nothing, as it must; without such a run only the whole band is kept."""
     value = metrics.get("permuted.auc")
     if value is None:
-        return ()
-    passed = rules.canary_low <= value <= rules.canary_high
-    text = f"permuted-label ROC AUC {value:.3f}, expected within [{rules.canary_low:.2f}, {rules.canary_high:.2f}]"
-    return (Check("canary", passed, value, rules.canary_high, text),)
+        passed = rules.canary_low <= 0 and rules.canary_high >= 1
+        shown = "was not measured"
+    else:
+        passed = rules.canary_low <= value <= rules.canary_high
+        shown = f"{value:.3f}"
+    text = f"permuted-label ROC AUC {shown}, expected within [{rules.canary_low:.2f}, {rules.canary_high:.2f}]"
+    return Check("canary", passed, value, rules.canary_high, text)
 
 
-def explain(checks: tuple[Check, ...], challenger: int, champion: int | None) -> str:
-    """One sentence that says what became of the challenger and which numbers decided it."""
+def check_calibration(metrics: dict[str, float], rules: GateRules) -> Check:
+    """Whether probabilities hold what they promise, by the error of shuffled folds; not measured, it only keeps 1."""
+    value, limit = metrics.get("shuffled.calibration_error"), rules.maximum_calibration_error
+    passed = limit >= 1 if value is None else value <= limit
+    shown = "was not measured" if value is None else f"{value:.3f}"
+    text = f"shuffled calibration error {shown}, at most {limit:.3f} is allowed"
+    return Check("calibration", passed, value, limit, text)
+
+
+def too_little(comparison: Comparison | None, champion: int, rules: GateRules) -> str | None:
+    """Why a comparison on the batches after the champion's training cannot decide; None where it can."""
+    faulty = 0 if comparison is None else comparison.faulty
+    if faulty < rules.min_later_faults:
+        return (
+            f"the batches after the training of version {champion} hold {faulty} faulty wafers with a forward score, "
+            f"asked for are {rules.min_later_faults}"
+        )
+    if comparison is None or comparison.auc_low is None:
+        return f"no batch after the training of version {champion} holds both faulty and good wafers"
+    return None
+
+
+def explain(
+    checks: tuple[Check, ...], challenger: int, champion: int | None, comparison: Comparison | None = None
+) -> str:
+    """What became of the challenger, which numbers decided it, and which scores were compared."""
     failed = [check.text for check in checks if not check.passed]
     rival = f"version {champion}" if champion is not None else "no version"
     if failed:
         stays = f"{rival} stays champion" if champion is not None else "there is still no champion"
-        return f"Version {challenger} was refused and {stays}: {'; '.join(failed)}."
-    if champion is None:
-        return f"Version {challenger} is the first champion: {checks[-1].text}."
-    compared = [check.text for check in checks if check.name.startswith("forward")]
-    return f"Version {challenger} replaces {rival} as champion: {'; '.join(compared)}."
+        said = f"Version {challenger} was refused and {stays}: {'; '.join(failed)}."
+    elif champion is None:
+        said = f"Version {challenger} is the first champion: {checks[-1].text}."
+    else:
+        compared = [check.text for check in checks if check.name.startswith("forward")]
+        said = f"Version {challenger} replaces {rival} as champion: {'; '.join(compared)}."
+    if comparison is None or not comparison.evidence_text:
+        return said
+    return f"{said} Compared on {comparison.wafers:,} wafers of {comparison.evidence_text}."

@@ -1,7 +1,6 @@
 """How a saved `WaferModel` travels through MLflow: packed with digests of every file, unpacked only when they agree."""
 
 import hashlib
-import json
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -9,7 +8,7 @@ from pathlib import Path
 
 import mlflow
 import pandas as pd
-from mlflow.models import ModelSignature, infer_signature
+from mlflow.models import Model, ModelSignature, infer_signature
 
 from wafer.errors import RegistryError, TamperedError
 from wafer.registry import provenance
@@ -50,40 +49,42 @@ def describe_frames(example: pd.DataFrame, scored: pd.DataFrame) -> ModelSignatu
     return infer_signature(example.astype("float64"), scored.astype("float64"))
 
 
-def log_model(model_folder: Path, example: pd.DataFrame, scored: pd.DataFrame) -> tuple[str, str, str]:
-    """Log the saved model in `model_folder` under the active run.
+def pack(
+    model_folder: Path, target: Path, example: pd.DataFrame, scored: pd.DataFrame, *, run_id: str, model_id: str
+) -> dict[str, str]:
+    """Write the saved model in `model_folder` as an MLflow model to the new folder `target`.
 
     Args:
         model_folder: a saved `WaferModel`.
+        target: must not exist yet.
         example: some wafers' readings, a column per sensor.
         scored: what the model says of them.
+        run_id: the run that it is logged with.
+        model_id: MLflow's id of the logged model.
 
     Returns:
-        The MLflow id of the logged model, its URI, and the list of digests of all its files as JSON.
+        SHA-256 of every file of the packed model, by its path.
     """
     with tempfile.TemporaryDirectory() as scratch:
         # always the same name inside the logged model, whatever the folder is called here
         staged = Path(scratch, "model")
         shutil.copytree(model_folder, staged)
-        logged = mlflow.pyfunc.log_model(
-            name="model",
+        mlflow.pyfunc.save_model(
+            target,
+            mlflow_model=Model(run_id=run_id, model_uuid=model_id, model_id=model_id),
             python_model=str(SCORER),
             artifacts={"model": str(staged)},
             signature=describe_frames(example, scored),
             input_example=example.astype("float64"),
             pip_requirements=provenance.requirements(),
         )
-        kept = Path(
-            mlflow.artifacts.download_artifacts(
-                artifact_uri=mlflow.get_logged_model(logged.model_id).artifact_location,
-                dst_path=str(Path(scratch, "kept")),
-            )
-        )
-        digests = digest_folder(kept)
-        for name, digest in digest_folder(model_folder).items():
-            if digests.get(f"{PARTS}/{name}") != digest:
-                raise TamperedError(f"{name} of {model_folder} changed while it was being registered")
-    return logged.model_id, logged.model_uri, json.dumps(digests, indent=2, sort_keys=True) + "\n"
+    for leftover in target.rglob("__pycache__"):
+        shutil.rmtree(leftover)
+    digests = digest_folder(target)
+    for name, digest in digest_folder(model_folder).items():
+        if digests.get(f"{PARTS}/{name}") != digest:
+            raise TamperedError(f"{name} of {model_folder} changed while it was being registered")
+    return digests
 
 
 def verify_files(folder: Path, digests: Mapping[str, str], label: str) -> None:

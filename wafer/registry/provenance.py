@@ -1,11 +1,16 @@
-"""Where a version comes from: commit, cleanliness of the tree, versions of the libraries that shape a model."""
+"""Where a version comes from: snapshot, commit, cleanliness of the tree, versions of the libraries."""
 
+import hashlib
 import platform
 import subprocess
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+from wafer.intake.snapshot import Snapshot
+
 LIBRARIES = ("wafer", "scikit-learn", "xgboost", "xgboost-cpu", "kneed", "numpy", "pandas", "scipy", "skops", "mlflow")
+LINEAGE = ("snapshot", "git", "library", "python")
 NOT_ON_AN_INDEX = ("wafer",)
 
 
@@ -20,6 +25,22 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
+def versions_now() -> dict[str, str]:
+    """Installed versions of Python and of the libraries that shape a model, by name."""
+    return {"python": platform.python_version(), **library_versions()}
+
+
+def recorded_versions(tags: Mapping[str, str]) -> dict[str, str]:
+    """The same of then, from the tags that `describe_source` gave."""
+    libraries = {name.removeprefix("library."): text for name, text in tags.items() if name.startswith("library.")}
+    return libraries | ({"python": tags["python"]} if "python" in tags else {})
+
+
+def lineage(tags: Mapping[str, str]) -> dict[str, str]:
+    """Those of a version's tags that say where it comes from, sorted by name."""
+    return {key: value for key, value in sorted(tags.items()) if key.startswith(LINEAGE)}
+
+
 def requirements() -> list[str]:
     """The pinned requirements of a logged model; `wafer` itself is installed from its repository, not from an index."""
     return [f"{name}=={number}" for name, number in library_versions().items() if name not in NOT_ON_AN_INDEX]
@@ -28,18 +49,39 @@ def requirements() -> list[str]:
 def describe_source(folder: Path, stamped: str | None = None) -> dict[str, str]:
     """Tags that say which code made a model: git.commit, git.dirty, python, and library.* versions.
 
+    The tree is dirty with changes that were not committed, or with code in `folder` that git does not know.
+
     Args:
-        folder: any folder of the checkout.
+        folder: of the package, in the checkout.
         stamped: the commit to name where there is no git, as in an image, which knows it from its build.
     """
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    unknown = _git(folder, "ls-files", "--others", "--exclude-standard", "--", "*.py")
     return {
         "git.commit": commit or stamped or "unknown",
-        "git.dirty": "unknown" if changes is None else str(bool(changes)).lower(),
+        "git.dirty": "unknown" if changes is None else str(bool(changes or unknown)).lower(),
         "python": platform.python_version(),
         **{f"library.{name}": number for name, number in library_versions().items()},
     }
+
+
+def describe_snapshot(snapshot: Snapshot, folder: Path) -> dict[str, str]:
+    """Tags that say which table a model was trained on, and by which names DVC would know its files.
+
+    Args:
+        snapshot: the table.
+        folder: where its files lie.
+
+    Returns:
+        snapshot.digest, snapshot.last_order (production order of its last wafer), and snapshot.md5.* of its files.
+    """
+    md5 = {
+        f"snapshot.md5.{file.name}": hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest()
+        for file in sorted(folder.iterdir())
+        if file.is_file()
+    }
+    return {"snapshot.digest": snapshot.digest, "snapshot.last_order": str(int(snapshot.order.max())), **md5}
 
 
 def _git(folder: Path, *arguments: str) -> str | None:

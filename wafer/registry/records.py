@@ -15,6 +15,7 @@ class Version:
         digest: SHA-256 of the model's `manifest.json`, which in turn holds the digest of each of its parts.
         stage: `production` (the champion), `staging` (the newest challenger) or `archived`.
         tags: everything that was recorded with it: snapshot digest, git commit, library versions.
+        created: when it was registered, ISO 8601, UTC.
     """
 
     version: int
@@ -23,6 +24,7 @@ class Version:
     digest: str
     stage: str = "staging"
     tags: dict[str, str] = field(default_factory=dict, hash=False)
+    created: str = ""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,9 @@ class GateRules:
         minimum_auc: the forward ROC AUC that the first champion must reach.
         canary_low: the permuted-label ROC AUC must lie at or above this,
         canary_high: and at or below this.
+        maximum_calibration_error: the calibration error of the shuffled folds must lie at or below this.
+        min_later_faults: faulty wafers that batches after the champion's training must hold, so that the champion is
+            compared by its own scores of them.
     """
 
     auc_margin: float = 0.05
@@ -54,6 +59,8 @@ class GateRules:
     minimum_auc: float = 0.0
     canary_low: float = 0.0
     canary_high: float = 1.0
+    maximum_calibration_error: float = 1.0
+    min_later_faults: int = 20
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,10 @@ class Comparison:
 
     Costs are per 1,000 wafers. The ROC AUC is the mean over batches, weighted by their faulty wafers; NaN-free: a
     comparison without any batch that holds both labels has `auc_challenger` None.
+
+    `evidence` says which scores were compared: "forward scores", those that were stored with both trainings, or "later
+    batches", which came after the champion's training and were scored by the champion itself; `evidence_text` says so
+    in words, and why it was not the other.
     """
 
     wafers: int
@@ -77,6 +88,8 @@ class Comparison:
     cost_difference: float
     cost_low: float
     cost_high: float
+    evidence: str = "forward scores"
+    evidence_text: str = ""
 
 
 @dataclass(frozen=True)

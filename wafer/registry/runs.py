@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param
 
 from wafer.registry.versions import TAG_LENGTH
+from wafer.storage import AnyPath, local_folder
 
 PARAM_LENGTH = 6000
 
@@ -56,6 +57,20 @@ def write_files(folder: Path, files: Mapping[str, Path | pd.DataFrame], figures:
             shutil.copyfile(content, target)
     for name, figure in figures.items():
         figure.savefig(folder / (name if Path(name).suffix else f"{name}.png"), bbox_inches="tight")
+
+
+def gather(files: Iterable[AnyPath], folder: Path) -> None:
+    """Copy files and folders, local or in S3, into `folder`; each keeps its name.
+
+    Raises:
+        FileNotFoundError: one is not there.
+    """
+    for file in files:
+        if file.is_dir():
+            with local_folder(file) as here:
+                shutil.copytree(here, folder / file.name)
+        else:
+            (folder / file.name).write_bytes(file.read_bytes())
 
 
 def as_tags(values: Mapping[str, Any]) -> dict[str, str]:

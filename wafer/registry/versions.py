@@ -3,6 +3,7 @@
 import json
 import shutil
 import tempfile
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -18,9 +19,12 @@ from wafer.registry import packaging
 from wafer.registry.connection import prepare_place, silence, translated, without_password
 from wafer.registry.records import Version
 from wafer.settings import Settings
+from wafer.storage import read_json
 
 SCORES = "scores.parquet"
 PROBE = "probe.parquet"
+PARAMS = "params.json"
+MANIFEST = "snapshot/manifest.json"
 TAG_LENGTH = 5000
 """What the narrowest of MLflow's databases keeps of a tag."""
 
@@ -84,6 +88,7 @@ class VersionStore:
             digest=str(found.tags.get("digest", "")),
             stage=str(found.tags.get("stage", "")),
             tags=dict(found.tags),
+            created=datetime.fromtimestamp(found.creation_timestamp / 1000, UTC).isoformat(timespec="milliseconds"),
         )
 
     def aliased(self, alias: str) -> Version | None:
@@ -134,6 +139,18 @@ class VersionStore:
         ):
             return pd.read_parquet(self._client.download_artifacts(version.run_id, name, scratch))
 
+    def stored_json(self, version: Version, name: str) -> Any | None:
+        """A JSON document that was kept with a version's run; None where there is none of that name."""
+        with (
+            translated(self.tracking_uri, f"read {name} of version {version.version}"),
+            tempfile.TemporaryDirectory() as scratch,
+        ):
+            folder = name.rpartition("/")[0]
+            kept = self._client.list_artifacts(version.run_id, folder or None)
+            if name not in {item.path for item in kept}:
+                return None
+            return read_json(Path(self._client.download_artifacts(version.run_id, name, scratch)))
+
     def fetch(self, which: int | str | Version, folder: Path) -> Path:
         """Put the parts of a version's model into `folder`, once every digest agrees with the registry.
 
@@ -150,12 +167,10 @@ class VersionStore:
             listing = Path(self._client.download_artifacts(version.run_id, packaging.DIGESTS, scratch))
             if packaging.digest_file(listing) != version.tags.get("digests"):
                 raise TamperedError(f"{label}: {packaging.DIGESTS} is not what was registered")
-            # `models:/m-…` would be looked up in MLflow's own default registry, whatever tracking_uri says
             source = self._client.get_model_version(self.name, str(version.version)).source
-            location = self._client.get_logged_model(str(source).removeprefix("models:/")).artifact_location
             kept = Path(
                 mlflow.artifacts.download_artifacts(
-                    artifact_uri=location, dst_path=str(Path(scratch, "kept")), tracking_uri=self.tracking_uri
+                    artifact_uri=source, dst_path=str(Path(scratch, "kept")), tracking_uri=self.tracking_uri
                 )
             )
             packaging.verify_files(kept, json.loads(listing.read_bytes()), label)

@@ -1,0 +1,215 @@
+"""What is logged: a training as an MLflow run with its model as a new version, a prediction as a run of its own.
+
+Only MLflow's client is used, never its fluent functions, which keep an address and a run for the whole process.
+"""
+
+import json
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from mlflow.entities import LoggedModelOutput
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+from wafer.errors import RegistryError
+from wafer.learning.model import WaferModel
+from wafer.registry import packaging
+from wafer.registry.connection import translated
+from wafer.registry.records import Version
+from wafer.registry.runs import as_metrics, as_params, as_tags, gather, write_files
+from wafer.registry.versions import PARAMS, PROBE, SCORES, VersionStore
+from wafer.storage import AnyPath
+
+SCORE_COLUMNS = frozenset({"protocol", "wafer", "label", "probability", "alarm"})
+AT_ONCE = 100  # params that MLflow takes in one call
+
+
+class RunLog(VersionStore):
+    """Writes trainings and predictions to MLflow; see `VersionStore` for its arguments."""
+
+    def log_training(
+        self,
+        *,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+        scores: pd.DataFrame,
+        model_folder: Path,
+        example: pd.DataFrame,
+        figures: Mapping[str, Figure] | None = None,
+        files: Mapping[str, Path | pd.DataFrame] | None = None,
+        tags: Mapping[str, Any] | None = None,
+    ) -> Version:
+        """Log one training as a run and register its model as the new `challenger`.
+
+        Args:
+            params: nested; logged with dotted names, and exactly as they are in the run's file `params.json`.
+            metrics: nested; its numbers are logged with dotted names, anything else is left out.
+            scores: the evaluation's out-of-fold scores with a column `wafer` (the id) besides those of
+                `wafer.learning.evaluation`; versions are compared on them later.
+            model_folder: the saved `WaferModel`.
+            example: some wafers' readings, a column per sensor: input example, signature and probe of reloading.
+            figures: by file name, `.png` is added where there is no ending.
+            files: files, or frames that are written as the name's ending says (.parquet or .csv).
+            tags: where it comes from: snapshot digest, git commit, library versions.
+
+        Raises:
+            RegistryError: the registry cannot be reached, or `scores` lacks a column.
+        """
+        missing = SCORE_COLUMNS - set(scores.columns)
+        if missing:
+            raise RegistryError(f"scores cannot be registered without the column {sorted(missing)[0]!r}")
+        digest = packaging.model_digest(model_folder)
+        scored = score_wafers(WaferModel.load(model_folder), example)
+        with (
+            translated(self.tracking_uri, "log the training"),
+            tempfile.TemporaryDirectory() as scratch,
+            self._run(f"training {now()[:19]}Z", "training", as_tags(tags or {})) as run_id,
+        ):
+            self._log_numbers(run_id, params, metrics)
+            model_id, digests = self._log_model(
+                run_id, model_folder, example, scored, {param.key: param.value for param in as_params(params)}
+            )
+            folder = Path(scratch)
+            folder.joinpath(packaging.DIGESTS).write_text(digests, encoding="utf-8")
+            folder.joinpath(PARAMS).write_text(json.dumps(params, indent=2) + "\n", encoding="utf-8")
+            probe = example.reset_index(drop=True).assign(probability=scored["probability"].to_numpy())
+            write_files(folder, {**(files or {}), SCORES: scores, PROBE: probe}, figures or {})
+            self._client.log_artifacts(run_id, str(folder))
+            sealed = packaging.digest_file(folder / packaging.DIGESTS)
+            registered = self._register(run_id, model_id, {"digest": digest, "digests": sealed, **as_tags(tags or {})})
+        self._announce(int(registered.version))
+        return self.version(int(registered.version))
+
+    def log_files(self, run_id: str, files: Iterable[AnyPath], place: str = "") -> None:
+        """Keep more files with a run, such as the executed notebook and page of its training.
+
+        Args:
+            run_id: of a training or a prediction.
+            files: files or folders, local or in S3; each keeps its name.
+            place: folder among the run's files; its root by default.
+
+        Raises:
+            RegistryError: the registry cannot be reached, there is no such run, or a file is not there.
+        """
+        with translated(self.tracking_uri, f"keep files with run {run_id}"), tempfile.TemporaryDirectory() as scratch:
+            gather(files, Path(scratch))
+            self._client.log_artifacts(run_id, scratch, place or None)
+
+    def log_prediction(
+        self,
+        name: str,
+        metrics: Mapping[str, Any],
+        files: Iterable[AnyPath] = (),
+        tags: Mapping[str, Any] | None = None,
+    ) -> str:
+        """Log one prediction as a run of the same experiment, with the tag `kind` = prediction; its run id.
+
+        Args:
+            name: of the run.
+            metrics: nested; its numbers are logged with dotted names: wafers, alarms.
+            files: files or folders to keep, local or in S3.
+            tags: which model version scored which batches.
+
+        Raises:
+            RegistryError: the registry cannot be reached, or a file is not there.
+        """
+        with (
+            translated(self.tracking_uri, "log the prediction"),
+            self._run(name, "prediction", as_tags(tags or {})) as run_id,
+        ):
+            self._log_numbers(run_id, {}, metrics)
+            self.log_files(run_id, files)
+        return run_id
+
+    @contextmanager
+    def _run(self, name: str, kind: str, tags: dict[str, str]) -> Iterator[str]:
+        """A run that ends with the block: as finished, or as failed after an error."""
+        run = self._client.create_run(self._experiment(), run_name=name, tags={**tags, "kind": kind})
+        run_id = str(run.info.run_id)
+        try:
+            yield run_id
+        except BaseException:
+            self._client.set_terminated(run_id, "FAILED")
+            raise
+        self._client.set_terminated(run_id, "FINISHED")
+
+    def _experiment(self) -> str:
+        found = self._client.get_experiment_by_name(self.name)
+        if found is None:
+            try:
+                return str(self._client.create_experiment(self.name, artifact_location=self.artifact_root))
+            except MlflowException:  # another training was faster
+                found = self._client.get_experiment_by_name(self.name)
+                if found is None:
+                    raise
+        return str(found.experiment_id)
+
+    def _log_numbers(self, run_id: str, params: Mapping[str, Any], metrics: Mapping[str, Any]) -> None:
+        texts = as_params(params)
+        for start in range(0, len(texts), AT_ONCE):
+            self._client.log_batch(run_id, params=texts[start : start + AT_ONCE])
+        self._client.log_batch(run_id, metrics=as_metrics(metrics)[:1000])
+
+    def _log_model(
+        self, run_id: str, model_folder: Path, example: pd.DataFrame, scored: pd.DataFrame, params: dict[str, str]
+    ) -> tuple[str, str]:
+        """The id of the model that is logged with `run_id`, and the digests of all its files as JSON."""
+        model = self._client.create_logged_model(
+            self._experiment(), name="model", source_run_id=run_id, params=params, model_type="WaferModel"
+        )
+        with tempfile.TemporaryDirectory() as scratch:
+            packed = Path(scratch, "packed")
+            digests = packaging.pack(model_folder, packed, example, scored, run_id=run_id, model_id=model.model_id)
+            self._client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+            self._client.log_model_artifacts(model.model_id, str(packed))
+        self._client.finalize_logged_model(model.model_id, "READY")
+        return str(model.model_id), json.dumps(digests, indent=2, sort_keys=True) + "\n"
+
+    def _register(self, run_id: str, model_id: str, tags: dict[str, str]) -> ModelVersion:
+        try:
+            self._client.create_registered_model(self.name, description="Finds faulty wafers from sensor readings.")
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        # `models:/m-…` would be looked up at MLflow's address for the whole process, whatever this client's is
+        source = self._client.get_logged_model(model_id).artifact_location
+        return self._client.create_model_version(
+            self.name, source, run_id=run_id, tags={**tags, "stage": "staging"}, model_id=model_id
+        )
+
+    def _announce(self, version: int) -> None:
+        """Let the alias `challenger` name the newest version; the one before it is archived."""
+        before = self.aliased("challenger")
+        newest = self.versions()[-1].version
+        with translated(self.tracking_uri, "name the challenger"):
+            self._client.set_registered_model_alias(self.name, "challenger", str(newest))
+            latest = self.versions()[-1].version
+            if latest != newest:  # another training was registered meanwhile
+                self._client.set_registered_model_alias(self.name, "challenger", str(latest))
+        if before is not None and before.version < newest and before.stage == "staging":
+            self.tag(before.version, "stage", "archived")
+        if version < newest:
+            self.tag(version, "stage", "archived")
+
+
+def score_wafers(model: WaferModel, readings: pd.DataFrame) -> pd.DataFrame:
+    """What `model` says of wafers: columns Prediction (-1, 1), probability (of a fault), cluster."""
+    return pd.DataFrame(
+        {
+            "Prediction": np.asarray(model.predict(readings)).astype(int),
+            "probability": np.asarray(model.predict_proba(readings))[:, 1],
+            "cluster": np.asarray(model.assign_clusters(readings)).astype(int),
+        }
+    )
+
+
+def now() -> str:
+    """This moment, ISO 8601, UTC, in microseconds."""
+    return datetime.now(UTC).isoformat(timespec="microseconds")
