@@ -11,10 +11,10 @@ export DVC_NO_ANALYTICS := 1
 RAW ?=
 FILES ?=
 
-.PHONY: help setup run test test-all lint format bench bench-model repro lock clean
+.PHONY: help setup run test test-all lint format bench bench-model notebooks repro remote lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv and install everything from the lock
 
@@ -54,8 +54,20 @@ bench: $(READY) ## speed of checking and storing, as ratios on this machine; FIL
 bench-model: $(READY) ## the model's worth on real batches, for docs/model-card.md; RAW=DIR or WAFER_REAL_DATA
 	$(BIN)/python -m bench.model $(if $(RAW),--raw "$(RAW)")
 
+notebooks: $(READY) ## run every notebook on the synthetic fab and, with RAW=DIR or WAFER_REAL_DATA, on real batches
+	$(BIN)/python -m wafer.steps --storage data/notebooks/simulated
+ifneq ($(or $(RAW),$(WAFER_REAL_DATA)),)
+	$(BIN)/python -m wafer.steps --storage data/notebooks/real --raw "$(or $(RAW),$(WAFER_REAL_DATA))"
+endif
+	@ls data/notebooks/*/reports/*/*.html
+
 repro: $(READY) ## rerun the study that dvc.yaml describes
 	$(BIN)/dvc repro
+
+remote: $(READY) ## let `dvc push` and `dvc pull` use WAFER_DVC_REMOTE (s3://bucket/prefix or a folder), on this clone alone
+	@test -n "$(WAFER_DVC_REMOTE)" || { echo "WAFER_DVC_REMOTE is not set: name a bucket (s3://bucket/prefix) or a folder, \
+	or compute everything anew with: make repro" >&2; exit 2; }
+	$(BIN)/dvc remote add --quiet --local --default --force wafer "$(WAFER_DVC_REMOTE)"
 
 lock: $(READY) ## resolve the dependencies anew into the two lock files
 	$(BIN)/python .ci/locks.py --write

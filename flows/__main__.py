@@ -19,9 +19,8 @@ def main_job(raw: str | None, params_file: str) -> None:
     if raw is None:
         raw = steps.deliver_where_empty(settings, read_params(params_file).deliver)
     ingest(str(Path(raw) / "training"), "training")
-    train(params_file)
-    predict(str(Path(raw) / "prediction"))
-    print(summarise_run(settings))  # noqa: T201 - what the person came for
+    reported = [train(params_file), predict(str(Path(raw) / "prediction"))]
+    print(summarise_run(settings, reported))  # noqa: T201 - what the person came for
 
 
 if __name__ == "__main__":

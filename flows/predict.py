@@ -15,9 +15,9 @@ from wafer.settings import Settings
 
 @task(cache_policy=NO_CACHE)
 def predict_batches(ingested: Ingested) -> Predicted:
-    """Score every accepted batch with the champion."""
+    """Score every accepted batch with the champion; what it says of them goes to a report folder of its own."""
     with heard_by(progress_artifact):
-        return steps.predict(Settings.read(), ingested.report)
+        return steps.predict(Settings.read(), ingested.report, run=steps.named_by_time("prediction"))
 
 
 @task(cache_policy=NO_CACHE)

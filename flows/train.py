@@ -40,15 +40,29 @@ def register_version(params: Params, frozen: Frozen, fitted: Fitted, evaluated: 
 
 
 @task(cache_policy=NO_CACHE)
-def decide_champion(params: GateParams, recipe: FitParams, registered: Registered) -> Decided:
+def decide_champion(params: GateParams, recipe: FitParams, frozen: Frozen, registered: Registered) -> Decided:
     """Let the new version become champion, or not."""
-    return steps.gate(Settings.read(), params, recipe, registered)
+    return steps.gate(Settings.read(), params, recipe, frozen, registered)
 
 
 @task(cache_policy=NO_CACHE)
-def report_training(frozen: Frozen, fitted: Fitted, evaluated: Evaluated, decided: Decided) -> Reported:
+def report_data_quality(frozen: Frozen, registered: Registered) -> None:
+    """Run the data quality notebook."""
+    link_page("data-quality-page", steps.report_data_quality(Settings.read(), frozen, registered).page)
+
+
+@task(cache_policy=NO_CACHE)
+def report_exploration(frozen: Frozen, fitted: Fitted, registered: Registered) -> None:
+    """Run the exploration notebook."""
+    link_page("exploration-page", steps.report_exploration(Settings.read(), frozen, fitted, registered).page)
+
+
+@task(cache_policy=NO_CACHE)
+def report_training(
+    frozen: Frozen, fitted: Fitted, evaluated: Evaluated, decided: Decided, registered: Registered
+) -> Reported:
     """Run the training notebook."""
-    report = steps.report_training(Settings.read(), frozen, fitted, evaluated, decided)
+    report = steps.report_training(Settings.read(), frozen, fitted, evaluated, decided, registered)
     link_page("training-page", report.page)
     return report
 
@@ -61,8 +75,10 @@ def train(params_file: str = "params.yaml") -> Reported:
     fitted = fit_model(params.fit, frozen)
     evaluated = evaluate_recipe(params.evaluate, params.fit, frozen, fitted)
     registered = register_version(params, frozen, fitted, evaluated)
-    decided = decide_champion(params.gate, params.fit, registered)
-    return report_training(frozen, fitted, evaluated, decided)
+    decided = decide_champion(params.gate, params.fit, frozen, registered)
+    report_data_quality(frozen, registered)
+    report_exploration(frozen, fitted, registered)
+    return report_training(frozen, fitted, evaluated, decided, registered)
 
 
 if __name__ == "__main__":

@@ -47,6 +47,24 @@ def test_a_value_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -
         Settings.read()
 
 
+def test_flows_tell_of_such_a_value_before_prefect_starts(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What prepares the environment ends with that sentence and exit status 2."""
+    monkeypatch.setenv("WAFER_JOBS", "many")
+    with pytest.raises(SystemExit, match="2"):
+        prepare_environment()
+    assert capsys.readouterr().err.startswith("wafer: WAFER_JOBS: ")
+
+
+def test_the_commit_of_an_image_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """WAFER_COMMIT names the code where there is no git; an empty one counts as unset."""
+    monkeypatch.setenv("WAFER_COMMIT", "abc123")
+    assert Settings.read().commit == "abc123"
+    monkeypatch.setenv("WAFER_COMMIT", "")
+    assert Settings.read().commit is None
+
+
 def test_state_cannot_lie_in_a_bucket() -> None:
     """With storage in S3 a local folder for embedded state must be named."""
     with pytest.raises(SettingsError, match="WAFER_STATE must name a local folder"):

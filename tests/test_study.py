@@ -19,6 +19,8 @@ ALL = (
     ("fit",),
     ("evaluate",),
     ("ingest-training", "ingest-prediction", "predict"),
+    ("report-data-quality", "report-exploration", "report-training"),
+    ("report-prediction",),
 )
 
 
@@ -29,6 +31,7 @@ def run(names: tuple[str, ...], storage: Path, params: Path, **environment: str)
     )
 
 
+@pytest.mark.slow
 def test_a_study_leaves_results_and_no_state(tmp_path: Path, small_params: Path) -> None:
     """The whole study, though the environment names a production database: outputs only."""
     for names in ALL:
@@ -39,11 +42,23 @@ def test_a_study_leaves_results_and_no_state(tmp_path: Path, small_params: Path)
     assert metrics["wafers"] == 240
     places = ["models", "predictions", "quarantine", "raw", "reports", "snapshot"]
     assert sorted(p.name for p in tmp_path.iterdir()) == places
+    details = pd.read_csv(tmp_path / "reports" / "prediction" / "wafers.csv")
     for file in sorted((tmp_path / "raw" / "prediction").iterdir()):
         scored = pd.read_csv(tmp_path / "predictions" / file.name)
         assert scored.columns.tolist() == ["Wafer", "Prediction", "probability", "cluster", "model_version"]
         assert scored["Wafer"].tolist() == pd.read_csv(file).iloc[:, 0].tolist()
         assert set(scored["Prediction"]) <= {-1, 1}
+        judged = details.loc[details["batch"] == file.stem]
+        assert judged["Wafer"].tolist() == scored["Wafer"].tolist()
+        assert not judged["label_known"].any()
+    drift = json.loads((tmp_path / "reports" / "prediction" / "drift.json").read_text())
+    assert sorted(batch["batch"] for batch in drift["batches"]) == sorted(set(details["batch"]))
+    assert all(isinstance(batch["drifted"], bool) for batch in drift["batches"])
+    alarms = sum(entry["alarms"] for entry in json.loads((tmp_path / "reports" / "predictions.json").read_text()))
+    explained = pd.read_csv(tmp_path / "reports" / "prediction" / "reasons.csv")["Wafer"].nunique()
+    assert explained <= alarms if drift["reasons"]["shown"] else explained == 0
+    page = (tmp_path / "reports" / "prediction" / "prediction.html").read_text()
+    assert "Has the process moved?" in page
 
 
 @pytest.mark.parametrize(

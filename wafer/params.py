@@ -75,6 +75,10 @@ class GateParams(_Section):
     minimum_auc: float = Field(ge=0, le=1, description="forward AUC that a first champion must reach")
     canary_low: float = Field(ge=0, le=1, description="least AUC of the permuted-label canary")
     canary_high: float = Field(ge=0, le=1, description="largest AUC of the permuted-label canary")
+    maximum_calibration_error: float = Field(ge=0, le=1, description="largest calibration error of the shuffled folds")
+    min_later_faults: int = Field(
+        ge=1, description="faulty wafers after the champion's training from which its own scores of them are compared"
+    )
 
 
 class Params(_Section):

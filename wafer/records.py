@@ -68,12 +68,13 @@ class Decided:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What scoring came to: one CSV a batch in `folder`, named by `files`."""
+    """What scoring came to: one CSV a batch in `folder`, named by `files`; doubts, reasons and drift in `details`."""
 
     folder: str
     files: tuple[str, ...]
     wafers: int
     alarms: int
+    details: str
     model_folder: str
     model_version: int
 

@@ -12,8 +12,9 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
@@ -39,6 +40,11 @@ def _timed(settings: Settings, step: str) -> Iterator[None]:
     file = settings.area("reports") / "timing.json"
     seconds = read_json(file) if file.exists() else {}
     write_json(file, {**seconds, step: round(time.perf_counter() - start, 3)})
+
+
+def named_by_time(kind: str) -> str:
+    """A name for a run that is made now, such as `prediction-20260131-083000-250` (UTC)."""
+    return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:-3]
 
 
 def deliver(settings: Settings, params: DeliverParams) -> Delivered:
@@ -109,7 +115,7 @@ def ingest(settings: Settings, kind: Kind, raw: str | None = None, *, replace: b
         place.mkdir(parents=True, exist_ok=True)
         remove_leftovers(place, older_than=0)
         remove_leftovers(reports)
-        statistics = DeliveryStatistics(contract.sensors, contract.order)
+        statistics = DeliveryStatistics(contract.sensors, contract.order, contract.form.wafer_id)
         report = take_in(
             [folder],
             contract,
@@ -146,24 +152,29 @@ def snapshot(settings: Settings) -> Frozen:
 
 
 def fit(settings: Settings, params: FitParams, snapshot_folder: str) -> Fitted:
-    """Fit a `WaferModel` on a snapshot that the guard lets pass, and save it in a folder named by its digest."""
+    """Fit a `WaferModel` with reasons and drift on a snapshot that the guard lets pass; its digest names its folder."""
     from wafer.intake.guard import check_snapshot
     from wafer.intake.snapshot import read_snapshot
     from wafer.learning.model import WaferModel
     from wafer.registry.packaging import model_digest
 
     with _timed(settings, "fit"), shown("fit") as progress, tempfile.TemporaryDirectory() as scratch:
-        progress(0, 1)
+        progress(0, 3)
         frozen = read_snapshot(UPath(snapshot_folder))
         check_snapshot(frozen, EXPECTATIONS)
         model = WaferModel(**params.model_dump(), n_jobs=settings.jobs)
         model.fit(frozen.readings, frozen.labels, order=frozen.order)
+        progress(1, 3)
+        if model.tells_reasons:
+            model.learn_reasons(frozen.readings, frozen.labels, order=frozen.order)
+        progress(2, 3)
+        model.learn_drift(frozen.readings, frozen.order, frozen.batches)
         model.save(Path(scratch))
         digest = model_digest(Path(scratch))
         target = settings.area("models") / digest[:12]
         with written_folder(target) as aside:
             shutil.copytree(scratch, aside, dirs_exist_ok=True)
-        progress(1, 1)
+        progress(3, 3)
     return Fitted(str(target), digest)
 
 
@@ -203,7 +214,7 @@ def register(settings: Settings, params: Params, frozen: Frozen, fitted: Fitted,
     """Log params, metrics, plots, scores, lineage and the model to MLflow, and register the model as a new version."""
     from wafer.intake.snapshot import read_snapshot
     from wafer.learning.model import WaferModel
-    from wafer.registry import Registry, describe_source
+    from wafer.registry import Registry, describe_snapshot, describe_source
     from wafer.reporting.plots import training_figures
     from wafer.reporting.sources import read_scores
 
@@ -214,40 +225,46 @@ def register(settings: Settings, params: Params, frozen: Frozen, fitted: Fitted,
         local_folder(UPath(frozen.folder)) as table,
     ):
         progress(0, 1)
-        model = WaferModel.load(folder)
+        model, frozen_table = WaferModel.load(folder), read_snapshot(table)
         scores, metrics = read_scores(evaluated.scores), read_json(UPath(evaluated.metrics))
         version = Registry.open(settings).log_training(
             params=params.model_dump(),
             metrics=metrics,
             scores=scores,
             model_folder=folder,
-            example=read_snapshot(table).readings.head(5),
+            example=frozen_table.readings.head(5),
             figures=training_figures(model, scores, metrics),
             files={"snapshot/manifest.json": table / "manifest.json"},
-            tags={"snapshot.digest": frozen.digest, **describe_source(Path(__file__).parent)},
+            tags={
+                **describe_snapshot(frozen_table, table),
+                **describe_source(Path(__file__).parent, settings.commit),
+            },
         )
         progress(1, 1)
     return Registered(version.version, version.run_id)
 
 
-def gate(settings: Settings, params: GateParams, recipe: FitParams, registered: Registered) -> Decided:
-    """Let the new version become champion if it stands up to the present one."""
-    from wafer.registry import GateRules, Registry
+def gate(settings: Settings, params: GateParams, recipe: FitParams, frozen: Frozen, registered: Registered) -> Decided:
+    """Let the new version, trained on `frozen`, become champion if it stands up to the present one."""
+    from wafer.intake.snapshot import read_snapshot
+    from wafer.registry import Registry, gate_rules
 
-    rules = GateRules(
-        **params.model_dump(), cost_missed_fault=recipe.cost_missed_fault, cost_false_alarm=recipe.cost_false_alarm
-    )
     with _timed(settings, "gate"):
-        decision = Registry.open(settings).decide(registered.version, rules)
+        snapshot, registry = read_snapshot(UPath(frozen.folder)), Registry.open(settings)
+        decision = registry.decide(registered.version, gate_rules(params, recipe), snapshot)
+        changes = [] if decision.champion is None else registry.changes(decision.champion, registered.version)
         file = settings.area("reports") / "decision.json"
-        write_json(file, decision.as_dict())
+        write_json(file, {**decision.as_dict(), "changes": changes})
     return Decided(str(file), decision.promoted, decision.reason)
 
 
-def predict(settings: Settings, ingest_report: str, model_folder: str | None = None) -> Predicted:
+def predict(
+    settings: Settings, ingest_report: str, model_folder: str | None = None, *, run: str = "prediction"
+) -> Predicted:
     """Score every accepted batch of a prediction delivery, one CSV a batch, and store the same rows.
 
     The model is the champion of the registry, verified, or the one in `model_folder`, which is no registered version.
+    Doubts, reasons and drift go to `reports/<run>/`, see `wafer.details.Details`.
     """
     from wafer.intake.contract import Contract
     from wafer.intake.store import open_store
@@ -261,15 +278,16 @@ def predict(settings: Settings, ingest_report: str, model_folder: str | None = N
         with local_folder(UPath(model_folder)) as folder:
             model = WaferModel.load(folder)
         digests = [b["digest"] for b in read_json(UPath(ingest_report))["batches"] if b["verdict"] == "accepted"]
-        target = settings.area("predictions")
+        target, details = settings.area("predictions"), settings.area("reports") / run
         sensors = Contract.load_form("prediction", EXPECTATIONS).sensors
-        index = score_batches(model, version, store, sensors, digests, target, progress)
+        index = score_batches(model, version, store, sensors, digests, target, details, progress)
         write_json(settings.area("reports") / "predictions.json", index)
     return Predicted(
         folder=str(target),
         files=tuple(entry["predictions"] for entry in index),
         wafers=sum(entry["wafers"] for entry in index),
         alarms=sum(entry["alarms"] for entry in index),
+        details=str(details),
         model_folder=model_folder,
         model_version=version,
     )
@@ -289,42 +307,88 @@ def _fetch_champion(settings: Settings) -> tuple[int, str]:
     return champion.version, str(target)
 
 
-def report_training(
-    settings: Settings, frozen: Frozen, fitted: Fitted, evaluated: Evaluated, decided: Decided | None = None
+def report_data_quality(settings: Settings, frozen: Frozen, registered: Registered | None = None) -> Reported:
+    """Run the data quality notebook on a snapshot and the last ingest of labelled batches; kept as its training is."""
+    report = settings.area("reports") / "ingest-training.json"
+    delivery = str(report) if report.exists() else ""
+    given = {"snapshot": frozen.folder, "ingest_report": delivery}
+    return _report_of_training(settings, "data_quality", given, registered)
+
+
+def report_exploration(
+    settings: Settings, frozen: Frozen, fitted: Fitted, registered: Registered | None = None
 ) -> Reported:
-    """Run the training notebook and keep it, executed, with its page."""
-    return _report(
-        settings,
-        "training",
-        {
-            "snapshot": frozen.folder,
-            "model": fitted.folder,
-            "metrics": evaluated.metrics,
-            "scores": evaluated.scores,
-            "decision": decided.decision if decided else "",
-        },
-    )
+    """Run the exploration notebook on a snapshot and the model that was trained on it; kept as its training is."""
+    given = {"snapshot": frozen.folder, "model": fitted.folder}
+    return _report_of_training(settings, "exploration", given, registered)
+
+
+def report_training(
+    settings: Settings,
+    frozen: Frozen,
+    fitted: Fitted,
+    evaluated: Evaluated,
+    decided: Decided | None = None,
+    registered: Registered | None = None,
+) -> Reported:
+    """Run the training notebook and keep it, executed, with its page, in the folder of its version.
+
+    Without a version, as in a study, that folder is `reports/training`.
+    """
+    given = {
+        "snapshot": frozen.folder,
+        "model": fitted.folder,
+        "metrics": evaluated.metrics,
+        "scores": evaluated.scores,
+        "decision": decided.decision if decided else "",
+    }
+    return _report_of_training(settings, "training", given, registered)
+
+
+def _report_of_training(
+    settings: Settings, name: str, parameters: Mapping[str, str | list[str]], registered: Registered | None
+) -> Reported:
+    if registered is None:
+        return _report(settings, name, parameters, "training")
+    from wafer.registry import Registry
+
+    report = _report(settings, name, parameters, f"training-v{registered.version}")
+    files = (UPath(report.notebook), UPath(report.page))
+    Registry.open(settings).log_files(registered.run_id, files, "reports")
+    return report
 
 
 def report_prediction(settings: Settings, ingested: Ingested, predicted: Predicted) -> Reported:
-    """Run the prediction notebook and keep it, executed, with its page."""
-    return _report(
-        settings,
-        "prediction",
-        {
-            "predictions": predicted.folder,
-            "batches": list(predicted.files),
-            "ingest_report": ingested.report,
-            "model": predicted.model_folder,
-        },
-    )
+    """Run the prediction notebook and keep it, executed, with its page, in the folder of the run's details.
+
+    A prediction of a registered version is logged to MLflow with all that lies there.
+    """
+    given: dict[str, str | list[str]] = {
+        "predictions": predicted.folder,
+        "batches": list(predicted.files),
+        "details": predicted.details,
+        "ingest_report": ingested.report,
+        "model": predicted.model_folder,
+    }
+    folder = UPath(predicted.details)
+    report = _report(settings, "prediction", given, folder.name)
+    if predicted.model_version != UNREGISTERED:
+        from wafer.registry import Registry
+
+        registry = Registry.open(settings)
+        counts = {"batches": len(predicted.files), "wafers": predicted.wafers, "alarms": predicted.alarms}
+        run_id = registry.log_prediction(folder.name, counts, tags={"model.version": predicted.model_version})
+        registry.log_files(run_id, sorted(folder.iterdir(), key=str), "reports")
+    return report
 
 
-def _report(settings: Settings, name: str, parameters: dict[str, str | list[str]]) -> Reported:
+def _report(settings: Settings, name: str, parameters: Mapping[str, str | list[str]], run: str) -> Reported:
+    """Run the notebook `name` and keep it, executed, with its page in `reports/<run>/`."""
     from wafer.reporting.notebooks import run_notebook
 
+    folder = settings.area("reports") / run
     with _timed(settings, f"report-{name}"), shown(f"report {name}") as progress:
-        report = run_notebook(name, parameters, settings.area("reports"), progress=progress)
+        report = run_notebook(name, parameters, folder, progress=progress)
     return Reported(str(report.notebook), str(report.page))
 
 

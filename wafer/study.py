@@ -1,4 +1,4 @@
-"""Steps apart from production, for `dvc repro`: `python -m wafer.steps NAME [NAME ...]`.
+"""Steps apart from production, for `dvc repro` and `make notebooks`: `python -m wafer.steps [NAME ...]`.
 
 Everything lies below one folder. The database is an embedded one that starts empty and is thrown away when the command
 ends, whatever MONGODB_URL says, so that a step's outputs depend on its declared inputs alone; the registry is not
@@ -32,6 +32,8 @@ NAMES = (
     "fit",
     "evaluate",
     "predict",
+    "report-data-quality",
+    "report-exploration",
     "report-training",
     "report-prediction",
 )
@@ -52,6 +54,8 @@ class Study:
                 settings, params.evaluate, params.fit, self._frozen().folder, self._fitted().folder
             ),
             "predict": lambda: steps.predict(settings, self._ingested().report, self._fitted().folder),
+            "report-data-quality": lambda: steps.report_data_quality(settings, self._frozen()),
+            "report-exploration": lambda: steps.report_exploration(settings, self._frozen(), self._fitted()),
             "report-training": lambda: steps.report_training(
                 settings, self._frozen(), self._fitted(), self._evaluated()
             ),
@@ -91,6 +95,7 @@ class Study:
             files=tuple(entry["predictions"] for entry in index),
             wafers=sum(entry["wafers"] for entry in index),
             alarms=sum(entry["alarms"] for entry in index),
+            details=str(self._report("prediction")),
             model_folder=self._fitted().folder,
             model_version=steps.UNREGISTERED,
         )
@@ -124,16 +129,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the named steps in the order given; the exit status is 0, or 2 after an error that was told."""
     show_log_lines()
     parser = argparse.ArgumentParser(prog="python -m wafer.steps", description=__doc__)
-    parser.add_argument("name", nargs="+", choices=NAMES, help="steps, in the order to run them")
+    parser.add_argument(
+        "name", nargs="*", metavar="NAME", help=f"steps, in the order to run them: {', '.join(NAMES)} (all)"
+    )
     parser.add_argument("--storage", type=Path, default=DEFAULT_STORAGE, help="folder of everything (%(default)s)")
     parser.add_argument("--params", type=Path, default=DEFAULT_FILE, help="parameter file (%(default)s)")
+    parser.add_argument("--raw", help="folder with training/ and prediction/, instead of the parameter deliver.folder")
     options = parser.parse_args(arguments)
+    names = options.name or NAMES
+    if unknown := [name for name in names if name not in NAMES]:
+        parser.error(f"there is no step {unknown[0]!r}, only: {', '.join(NAMES)}")
     try:
         params = read_params(options.params)
-        needs_database = bool(NEED_DATABASE.intersection(options.name))
+        if options.raw is not None:
+            params = params.model_copy(update={"deliver": params.deliver.model_copy(update={"folder": options.raw})})
+        needs_database = bool(NEED_DATABASE.intersection(names))
         with _throwaway_database(options.storage) if needs_database else nullcontext(options.storage) as state:
             study = Study(Settings.study(options.storage, state), params)
-            for name in options.name:
+            for name in names:
                 study.steps[name]()
     except WaferError as error:
         print(f"wafer: {error}", file=sys.stderr)  # noqa: T201 - the one line that a person gets to read

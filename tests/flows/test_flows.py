@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from mlflow.tracking import MlflowClient
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
@@ -47,18 +48,36 @@ def storage(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return Settings.read()
 
 
+def runs_of(storage: Settings, kind: str) -> list[str]:
+    """The ids of MLflow's runs of a kind."""
+    client = MlflowClient(storage.tracking_uri)
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    return [run.info.run_id for run in client.search_runs(experiments, f"tags.kind = '{kind}'")]
+
+
+def kept_files(storage: Settings, run_id: str) -> list[str]:
+    """The names of the reports that MLflow keeps with a run."""
+    return sorted(Path(file.path).name for file in MlflowClient(storage.tracking_uri).list_artifacts(run_id, "reports"))
+
+
 @pytest.mark.usefixtures("prefect_server")
 def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path) -> None:
     """Ingest, train and predict: reports, a champion, and each accepted wafer scored once in its batch's order."""
     raw = Path(steps.deliver(storage, read_params(small_params).deliver).training).parent
     assert ingest(str(raw / "training"), "training").accepted == 6
     report = train(str(small_params))
-    page = Path(report.page).read_text()
-    assert "<html" in page
-    champion = Registry(storage.tracking_uri, storage.artifact_root).champion()
+    assert "<html" in Path(report.page).read_text()
+    champion = Registry.open(storage).champion()
     assert champion is not None
     assert champion.version == 1
-    predict(str(raw / "prediction"))
+    notebooks = ("data_quality", "exploration", "training")
+    files = [f"{name}.{ending}" for name in notebooks for ending in ("html", "ipynb")]
+    assert sorted(p.name for p in (storage.area("reports") / "training-v1").iterdir()) == files
+    assert kept_files(storage, champion.run_id) == files
+    page = Path(predict(str(raw / "prediction")).page)
+    assert page.parent.name.startswith("prediction-")
+    (prediction,) = runs_of(storage, "prediction")
+    assert kept_files(storage, prediction) == sorted(p.name for p in page.parent.iterdir())
     index = read_json(storage.area("reports") / "predictions.json")
     assert len(index) == 2
     for file in sorted((raw / "prediction").iterdir()):

@@ -1,0 +1,99 @@
+"""Every page as a reader opens it: in a real browser, without a network."""
+
+import json
+import re
+import shutil
+import subprocess
+from html import unescape
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+from tests.conftest import REPOSITORY
+from wafer import study
+
+pytestmark = pytest.mark.slow
+
+PAGES = (
+    "ingest-training.html",
+    "ingest-prediction.html",
+    "prediction/prediction.html",
+    "training/data_quality.html",
+    "training/exploration.html",
+    "training/training.html",
+)
+PROBE = """<script>
+window.troubles = [];
+addEventListener('error', event => troubles.push(event.message || event.target.outerHTML.slice(0, 200)), true);
+addEventListener('load', () => {
+  const widths = Array.from(document.images, image => image.naturalWidth);
+  const found = {troubles, widths, graphics: document.querySelectorAll('svg').length};
+  document.body.setAttribute('data-found', JSON.stringify(found));
+});
+</script>"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> str:
+    """The installed Chromium."""
+    found = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if found is None:
+        pytest.skip("no Chromium on the path (Debian's package: chromium)")
+    return found
+
+
+@pytest.fixture(scope="module")
+def reports(tmp_path_factory: pytest.TempPathFactory, small_params: Path) -> Path:
+    """The reports of a whole small study, made as `make notebooks` makes them."""
+    storage = tmp_path_factory.mktemp("study")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(REPOSITORY)
+        assert study.main(["--storage", str(storage), "--params", str(small_params)]) == 0
+    return storage / "reports"
+
+
+def visit(browser: str, page: Path, profile: Path, *options: str) -> str:
+    """Open `page` with no host but this file reachable; what the browser prints."""
+    command = [
+        browser,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        f"--user-data-dir={profile}",
+        "--hide-scrollbars",
+    ]
+    command += ["--host-resolver-rules=MAP * ~NOTFOUND", "--virtual-time-budget=5000", *options, page.as_uri()]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    return done.stdout
+
+
+def test_every_page_is_looked_at(reports: Path) -> None:
+    """No page of a study escapes these tests."""
+    assert sorted(str(p.relative_to(reports)) for p in reports.rglob("*.html")) == sorted(PAGES)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_shows_its_plots_offline(name: str, browser: str, reports: Path, tmp_path: Path) -> None:
+    """Every picture is drawn, no script fails, nothing is asked of a network, and the page stays below 6 MB."""
+    text = (reports / name).read_text()
+    assert len(text.encode()) < 6e6
+    probed = tmp_path / "page.html"
+    probed.write_text(text.replace("<head>", f"<head>{PROBE}", 1))
+    shown = visit(browser, probed, tmp_path / "profile", "--dump-dom")
+    found = json.loads(unescape(re.search(r'data-found="([^"]*)"', shown).group(1)))  # type: ignore[union-attr]
+    assert found["troubles"] == []
+    assert len(found["widths"]) + found["graphics"] > 0
+    assert min(found["widths"], default=1) > 0
+    assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_not_blank(name: str, browser: str, reports: Path, tmp_path: Path) -> None:
+    """A screenshot of the first screens has ink from top to bottom: in most bands not all points are alike."""
+    picture = tmp_path / "page.png"
+    visit(browser, reports / name, tmp_path / "profile", f"--screenshot={picture}", "--window-size=1100,2400")
+    points = matplotlib.image.imread(picture)[..., :3]
+    bands = np.array_split(points, 12)
+    assert sum(float(band.std()) > 0.01 for band in bands) >= 8
