@@ -103,6 +103,8 @@ def measure_model(table: Table, jobs: int, repeats: int) -> tuple[dict[str, floa
     """The figures of `bench/model.json` about the default model, its metrics and its scores."""
     model = WaferModel(n_jobs=jobs)
     _, train_seconds = _timed(lambda: model.fit(table.X, table.y, table.order))
+    _, reasons_seconds = _timed(lambda: model.learn_reasons(table.X, table.y, table.order))
+    _, drift_seconds = _timed(lambda: model.learn_drift(table.X, table.order, table.batch))
     with shown("evaluate") as progress:
         (metrics, scores), spent = _timed(
             lambda: evaluate(WaferModel(), *table, repeats=repeats, permutations=3, n_jobs=jobs, progress=progress)
@@ -118,8 +120,13 @@ def measure_model(table: Table, jobs: int, repeats: int) -> tuple[dict[str, floa
         "recall_at_alarm_rate_10_shuffled": shuffled["recall_at_alarm_rate_10"],
         "recall_at_alarm_rate_10_forward": forward["recall_at_alarm_rate_10"],
         "train_seconds": train_seconds,
+        "reasons_seconds": reasons_seconds,
+        "drift_seconds": drift_seconds,
         "evaluate_seconds": spent,
-        "unknown_share": float(np.mean(model.conformity(table.X, table.order) <= 0.01)),
+        "reasons_strength": model.reasons_.strength,
+        "reasons_floor": model.reasons_.floor,
+        "usual_unknown_share": model.drift_reference_.unknown,
+        "usual_drift": model.drift_reference_.threshold,
     }
     return figures, metrics, scores
 
