@@ -1,6 +1,7 @@
 """`wafer models …`, as a person uses it."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -10,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from click.testing import CliRunner
 
 from tests.conftest import REPOSITORY
 from wafer.cli import main
+from wafer.cli_models import models
 from wafer.learning.model import WaferModel
 from wafer.registry import Registry
 from wafer.settings import Settings
@@ -190,9 +193,13 @@ def test_champions_change_by_hand(wafer: Wafer, model_folder: Path, tmp_path: Pa
     )
     status, out, _ = wafer(settings, "rollback", "--why", "it was none", "--json")
     assert (status, json.loads(out)["challenger"]) == (0, 1)
+    assert wafer(settings, "rollback", "--why", "it was one")[1] == "version 2 is champion, version 1 was before\n"
+    assert wafer(settings, "rollback", "--why", "it was none")[1] == "version 1 is champion, version 2 was before\n"
     told = json.loads(wafer(settings, "log", "--json")[1])
     assert [(line["kind"], line["reason"]) for line in told[2:]] == [
         ("promote", "a new kind of fault"),
+        ("rollback", "it was none"),
+        ("rollback", "it was one"),
         ("rollback", "it was none"),
     ]
     assert wafer(settings, "verify")[0] == 0
@@ -212,6 +219,18 @@ def test_champions_change_by_hand(wafer: Wafer, model_folder: Path, tmp_path: Pa
     assert err.startswith(
         "wafer: version 2 cannot become champion: version 2 of 'wafer': artifacts/model/manifest.json"
     )
+
+
+def test_what_cannot_be_fetched_does_not_hide_the_others(wafer: Wafer, model_folder: Path, tmp_path: Path) -> None:
+    """One version's files are gone: it fails its check, the other is checked as ever, and the exit status is 1."""
+    settings = make(tmp_path, model_folder)
+    shutil.rmtree(Path(str(settings.artifact_root)) / Registry.open(settings).version(1).run_id)
+    status, out, err = wafer(settings, "verify")
+    assert (status, err) == (1, "")
+    lines = [line.strip() for line in out.splitlines()]
+    assert (lines[0], lines[2]) == ("version 1", "version 2")
+    assert lines[1].startswith("failed  loads verified: the model registry at sqlite:")
+    assert [line.split(":")[0] for line in lines[3:]] == ["passed  loads verified", "passed  probe"]
 
 
 @pytest.mark.parametrize(
@@ -256,3 +275,11 @@ def test_help_teaches_at_once(command: str) -> None:
     assert done.stdout.splitlines()[-1] == "[]"
     assert "Usage: wafer models" in done.stdout
     assert ("wafer models " in done.stdout.partition("\n\n")[2]) == (command != "list")
+
+
+def test_help_says_what_a_second_rollback_does() -> None:
+    """It takes back the first, so nobody expects to go further back by it; help and manual say so."""
+    told = " ".join(CliRunner().invoke(models, ["rollback", "--help"]).output.split())
+    manual = " ".join((REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8").split())
+    assert "A second rollback takes back the first" in told
+    assert "A second `rollback` takes back the first" in manual

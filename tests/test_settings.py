@@ -58,7 +58,7 @@ def test_flows_tell_of_such_a_value_before_prefect_starts(
 
 
 def test_the_commit_of_an_image_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    """WAFER_COMMIT names the code where there is no git; an empty one counts as unset."""
+    """WAFER_COMMIT names the code, whatever git says; an empty one counts as unset."""
     monkeypatch.setenv("WAFER_COMMIT", "abc123")
     assert Settings.read().commit == "abc123"
     monkeypatch.setenv("WAFER_COMMIT", "")

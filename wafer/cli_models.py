@@ -159,6 +159,9 @@ def promote(version: str, why: str, as_json: bool) -> None:
 def rollback(why: str, as_json: bool) -> None:
     """Put the champion before this one into use again.
 
+    A second rollback takes back the first: the version that was rolled back from is in use again. To go further back,
+    promote a version by its number.
+
     \b
     Example:
       wafer models rollback --why "too many false alarms since yesterday"
@@ -195,7 +198,8 @@ def log(as_json: bool) -> None:
 def verify(version: str | None, as_json: bool) -> None:
     """Check that a VERSION is what was registered.
 
-    Every file's digest is compared, and the probe wafers must score as they did. Without a VERSION all are checked.
+    Every file's digest is compared, and the probe wafers must score as they did. Without a VERSION all are checked; one
+    that cannot be fetched has failed.
     Exit status: 0 all is as registered, 1 something is not.
 
     \b
@@ -223,7 +227,8 @@ def rebuild(version: str, as_json: bool) -> None:
 
     It is trained from its recorded snapshot, commit and params. The snapshot is taken from the storage, else from DVC's
     cache or remote, else exported from the database again. The code is checked out beside your own tree, which stays as
-    it is. It takes as long as the training took. Exit status: 0 the same model, 1 another one.
+    it is. Every installed library whose version is another than then is named. It takes as long as the training took.
+    Exit status: 0 the same model, 1 another one.
 
     \b
     Examples:

@@ -9,14 +9,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
+from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from wafer.errors import ModelError, RegistryError, SnapshotError, StoreError
 from wafer.intake.snapshot import DIGITS, Snapshot, read_snapshot, write_snapshot
@@ -26,14 +27,15 @@ from wafer.learning.model import WaferModel
 from wafer.progress import shown
 from wafer.registry import Registry, Version
 from wafer.registry.packaging import digest_folder
-from wafer.registry.provenance import recorded_versions, versions_now
-from wafer.registry.versions import MANIFEST, PARAMS
+from wafer.registry.provenance import library_versions, recorded_versions, versions_now
+from wafer.registry.versions import LIBRARIES, MANIFEST, PARAMS
 from wafer.settings import Settings
 from wafer.storage import write_bytes, write_json
 
 CODE = Path(__file__).parents[1]
 """The folder that holds the package: a checkout, where it is one."""
-UNREADABLE = (SnapshotError, OSError, ValueError)  # the last from files that are no JSON or no Parquet
+# the last from files that are no JSON or no Parquet
+UNREADABLE = (SnapshotError, StoreError, BotoCoreError, OSError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,13 @@ class Rebuilt:
         snapshot: digest of the table that both were trained on.
         source: where the table was found: the storage, DVC's cache, DVC's remote or the database.
         code: which code trained it again, in words.
-        libraries: those that differ, with the version of then and the installed one; None for an absent one.
+        libraries: Python and the distributions that differ, with the version of then and the installed one; None for
+            an absent one.
         notes: what else may be the reason of a difference.
         parts: files of the model that differ, are missing or were added; empty where all digests agree.
-        wafers: of the snapshot; each was scored by both models.
-        deviation: largest difference between both models' probabilities; None where a model could not be loaded.
+        wafers: of the snapshot.
+        deviation: largest difference between both models' probabilities, over all these wafers; None where none was
+            scored, because a model could not be loaded.
     """
 
     version: int
@@ -111,7 +115,7 @@ def rebuild(settings: Settings, version: int | str, checkout: Path = CODE) -> Re
         snapshot=frozen.digest,
         source=source,
         code=code,
-        libraries=_differing_libraries(found),
+        libraries=differing_libraries(registry, found),
         notes=(*_dirty_note(found), *notes),
         parts=parts,
         wafers=len(frozen.table),
@@ -140,44 +144,69 @@ def find_snapshot(
     Raises:
         SnapshotError: it is neither in the storage, nor known to DVC, nor can the database give it back.
     """
-    digest = manifest["digest"]
+    digest, md5 = manifest["digest"], tags.get("snapshot.md5.wafers.parquet")
+    places: tuple[tuple[str, Callable[[], Snapshot]], ...] = (
+        ("the storage", lambda: read_snapshot(settings.area("snapshot") / digest[:DIGITS])),
+        ("DVC's cache", lambda: _from_dvc(checkout, manifest, md5, remote=False)),
+        ("DVC's remote", lambda: _from_dvc(checkout, manifest, md5, remote=True)),
+        ("the database", lambda: _from_database(settings, manifest)),
+    )
     failed = []
-    try:
-        kept = read_snapshot(settings.area("snapshot") / digest[:DIGITS])
-        if kept.digest == digest:
-            return kept, "the storage"
-    except UNREADABLE as error:
-        failed.append(f"storage: {error}")
-    for source, data in _known_to_dvc(checkout, tags.get("snapshot.md5.wafers.parquet")):
-        with tempfile.TemporaryDirectory() as scratch:
-            write_bytes(Path(scratch, "wafers.parquet"), data)
-            write_json(Path(scratch, "manifest.json"), manifest)
-            try:
-                return read_snapshot(Path(scratch)), source
-            except UNREADABLE as error:
-                failed.append(f"{source}: {error}")
-    try:
-        with open_store(settings) as store:
-            return export_again(store, manifest), "the database"
-    except (SnapshotError, StoreError) as error:
-        failed.append(f"database: {error}")
+    for source, read in places:
+        try:
+            found = read()
+        except UNREADABLE as error:
+            failed.append(f"{source}: {_first_line(error)}")
+            continue
+        if found.digest == digest:
+            return found, source
+        failed.append(f"{source}: it has snapshot {found.digest[:DIGITS]} in its place")
     raise SnapshotError(f"snapshot {digest[:DIGITS]} is found nowhere; {'; '.join(failed)}")
 
 
-def _known_to_dvc(checkout: Path, md5: str | None) -> Iterator[tuple[str, bytes]]:
-    """The bytes of the file with this MD5, from DVC's cache and from its default remote, where they have it."""
-    if md5 is None or not (checkout / ".dvc").is_dir():
-        return
-    from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
+def _from_dvc(checkout: Path, manifest: dict[str, Any], md5: str | None, *, remote: bool) -> Snapshot:
+    """The snapshot whose table has this MD5, from DVC's cache or from its default remote.
+
+    Raises:
+        SnapshotError: why it is not to be had.
+    """
+    if md5 is None:
+        raise SnapshotError("not asked, because the MD5 of the snapshot's table was not recorded")
+    if not (checkout / ".dvc").is_dir():
+        raise SnapshotError(f"not asked, because {checkout} is not under DVC")
+    data = _bytes_known_to_dvc(checkout, md5, remote=remote)
+    with tempfile.TemporaryDirectory() as scratch:
+        write_bytes(Path(scratch, "wafers.parquet"), data)
+        write_json(Path(scratch, "manifest.json"), manifest)
+        return read_snapshot(Path(scratch))
+
+
+def _bytes_known_to_dvc(checkout: Path, md5: str, *, remote: bool) -> bytes:
+    from dvc.config import NoRemoteError  # type: ignore[import-untyped]
     from dvc.exceptions import DvcException  # type: ignore[import-untyped]
     from dvc.repo import Repo  # type: ignore[import-untyped]
 
-    with suppress(DvcException), Repo(str(checkout)) as repo:
-        for source, find in (("DVC's cache", lambda: repo.cache.local), ("DVC's remote", repo.cloud.get_remote_odb)):
-            with suppress(DvcException, BotoCoreError, OSError):
-                place = find()
-                if place.exists(md5):
-                    yield source, place.fs.cat_file(place.oid_to_path(md5))
+    try:
+        with Repo(str(checkout)) as repo:
+            place = repo.cloud.get_remote_odb() if remote else repo.cache.local
+            # asked whether it exists, a bucket that refuses the keys would say no
+            return bytes(place.fs.cat_file(place.oid_to_path(md5)))
+    except NoRemoteError as error:
+        raise SnapshotError("no default remote is configured") from error
+    except FileNotFoundError as error:
+        raise SnapshotError(f"has no such file ({error.filename or _first_line(error)})") from error
+    # the third from a kind of remote whose package is not installed
+    except (DvcException, BotoCoreError, ImportError, OSError) as error:
+        raise SnapshotError(f"could not be read: {_first_line(error)}") from error
+
+
+def _from_database(settings: Settings, manifest: dict[str, Any]) -> Snapshot:
+    with open_store(settings) as store:
+        return export_again(store, manifest)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0]
 
 
 @contextmanager
@@ -195,30 +224,40 @@ def checked_out(checkout: Path, commit: str, tree: Path) -> Iterator[tuple[Path 
     if commit == "unknown":
         yield None, "the installed code, because no commit was recorded"
         return
-    if _git(checkout, "rev-parse", "--git-dir") is None:
-        yield None, f"the installed code, because there is no git repository to take commit {commit[:10]} from"
+    short = commit[:10]
+    if trouble := _git(checkout, "rev-parse", "--git-dir"):
+        yield None, f"the installed code, because there is no git repository to take commit {short} from ({trouble})"
         return
-    if _git(checkout, "cat-file", "-e", f"{commit}^{{commit}}") is None:
-        yield None, f"the installed code, because the repository does not hold commit {commit[:10]}"
+    if trouble := _git(checkout, "cat-file", "-e", f"{commit}^{{commit}}"):
+        yield None, f"the installed code, because the repository does not hold commit {short} ({trouble})"
         return
     try:
         # no hook of the user's runs
-        if _git(checkout, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", str(tree), commit) is None:
-            yield None, f"the installed code, because git could not check out commit {commit[:10]}"
+        trouble = _git(checkout, "-c", "core.hooksPath=/dev/null", "worktree", "add", "--detach", str(tree), commit)
+        if trouble:
+            yield None, f"the installed code, because git could not check out commit {short} ({trouble})"
         else:
-            yield tree, f"commit {commit[:10]}"
+            yield tree, f"commit {short}"
     finally:
-        _git(checkout, "worktree", "remove", "--force", str(tree))
         shutil.rmtree(tree, ignore_errors=True)
-        _git(checkout, "worktree", "prune")
+        # this one only: git's prune would forget each of the user's worktrees whose disk is not mounted now;
+        # twice --force, since an interrupted one is still locked
+        _git(checkout, "worktree", "remove", "--force", "--force", str(tree))
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
+    """Run git; None where that went well, else the first line of what git says is wrong."""
+    command = ["git", "-C", str(folder), *arguments]
     try:
-        done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
+        done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "LC_ALL": "C"})
+    except OSError as error:
+        return f"git cannot be run: {error}"
+    if done.returncode == 0:
         return None
-    return done.stdout.strip()
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    # progress goes to the same stream, before the errors
+    errors = [line for line in lines if line.startswith(("fatal:", "error:"))] or lines
+    return f"git: {errors[0]}" if errors else f"git ended with exit status {done.returncode}"
 
 
 def _fit(tree: Path | None, storage: Path, params: Path, jobs: int) -> int:
@@ -246,8 +285,13 @@ def _compare(registered: Path, again: Path, frozen: Snapshot) -> tuple[tuple[str
     return parts, float(np.max(np.abs(scores[0] - scores[1]))), ()
 
 
-def _differing_libraries(version: Version) -> dict[str, tuple[str | None, str | None]]:
-    then, present = recorded_versions(version.tags), versions_now()
+def differing_libraries(registry: Registry, version: Version) -> dict[str, tuple[str | None, str | None]]:
+    """All that differ; of a version without a list of all, those that its tags name or that shape a model."""
+    then, present = registry.stored_json(version, LIBRARIES), versions_now()
+    if then is None:
+        then = recorded_versions(version.tags)
+        named = then | library_versions()
+        present = {name: number for name, number in present.items() if name in named}
     names = sorted(then.keys() | present.keys())
     return {name: (then.get(name), present.get(name)) for name in names if then.get(name) != present.get(name)}
 

@@ -38,7 +38,9 @@ class Settings(BaseSettings):
     prefect_url: str | None = Field(None, alias="PREFECT_API_URL", description="unset: Prefect's own local server")
     s3_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL", description="another S3 than Amazon's")
     commit: str | None = Field(
-        None, alias="WAFER_COMMIT", description="commit of the code where there is no git; stamped into an image"
+        None,
+        alias="WAFER_COMMIT",
+        description="commit of the code instead of the one that git names; stamped into an image",
     )
 
     jobs: int = Field(

@@ -56,7 +56,7 @@ def test_a_password_is_never_shown():
 
 
 def test_the_source_is_described_with_git_and_without(tmp_path):
-    """Lineage names commit and cleanliness of a checkout; where there is none, the commit that was stamped."""
+    """Lineage names commit and cleanliness of a checkout; a commit that was stamped counts whatever git says."""
     found = describe_source(tmp_path, stamped="abc123")
     assert (found["git.commit"], found["git.dirty"]) == ("abc123", "unknown")
     assert describe_source(tmp_path)["git.commit"] == "unknown"
@@ -74,3 +74,23 @@ def test_the_source_is_described_with_git_and_without(tmp_path):
     Path(tmp_path, "new.py").touch()
     assert describe_source(tmp_path)["git.dirty"] == "true"
     assert "library.scikit-learn" in clean
+    assert not any("skops" in name for name in clean)
+    stamped = describe_source(tmp_path, stamped="f" * 40)
+    assert (stamped["git.commit"], stamped["git.dirty"]) == ("f" * 40, "unknown")
+    stamped = describe_source(tmp_path, stamped=clean["git.commit"])
+    assert (stamped["git.commit"], stamped["git.dirty"]) == (clean["git.commit"], "true")
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_package_within_another_repository_has_no_commit(tmp_path: Path, ignored: bool) -> None:
+    """Installed in a `.venv` of somebody's repository, the code does not come from that repository's commit."""
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=t", "-c", "user.email=t@localhost"]
+    (tmp_path / ".gitignore").write_text(".venv\n" if ignored else "")
+    for command in (["init", "-q"], ["add", ".gitignore"], ["commit", "-q", "-m", "theirs"]):
+        subprocess.run([*git, *command], check=True, timeout=30)
+    package = tmp_path / ".venv" / "lib" / "wafer"
+    package.mkdir(parents=True)
+    (package / "steps.py").touch()
+    found = describe_source(package)
+    assert (found["git.commit"], found["git.dirty"]) == ("unknown", "unknown")
+    assert describe_source(package, stamped="abc123")["git.commit"] == "abc123"

@@ -4,6 +4,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from tests.conftest import REPOSITORY
 from wafer.errors import RegistryError
 from wafer.learning.model import WaferModel
 from wafer.registry import Registry
-from wafer.registry.records import Decision
+from wafer.registry.records import Check, Comparison, Decision, GateRules
 
 
 def check_chain(registry: Registry) -> None:
@@ -105,6 +106,42 @@ def test_a_long_reason_is_refused(registry, log_training):
     with pytest.raises(RegistryError, match="the reason may have 1000 characters, got 1001"):
         registry.promote(2, "x" * 1001)
     assert registry.promote(2, "ä" * 1000) == registry.ledger()[-1]
+
+
+def long_line(text: str, checks: int = 7) -> Decision:
+    """A refusal whose checks, evidence and reason hold `text`."""
+    found = tuple(Check(f"check {n}", n % 2 == 0, n + 0.123456789, 1e-9, f"{n}: {text}") for n in range(checks))
+    comparison = Comparison(100, 10, 2, 0.61, 0.62, -0.01, -0.05, 0.01, 101.5, 100.5, 1.0, -5.0, 5.0, "later", text)
+    return Decision("gate", 1, None, False, f"Refused: {text}", "2026-01-01T00:00:00", found, comparison, GateRules())
+
+
+@pytest.mark.parametrize("length", [400, 900, 5000])
+def test_a_long_line_loses_texts_and_no_number(registry, log_training, length):
+    """A line keeps each check with its numbers, the comparison and the rules; a text that was cut says so."""
+    log_training()
+    line = long_line("ä" * length)
+    assert registry._append(line, 1)
+    (kept,) = registry.ledger()
+    assert [replace(check, text="") for check in kept.checks] == [replace(check, text="") for check in line.checks]
+    assert (replace(kept.comparison, evidence_text=""), kept.rules) == (
+        replace(line.comparison, evidence_text=""),
+        line.rules,
+    )
+    pairs = [(one.text, other.text) for one, other in zip(kept.checks, line.checks, strict=True)]
+    pairs += [(kept.comparison.evidence_text, line.comparison.evidence_text), (kept.reason, line.reason)]
+    for shorter, whole in pairs:
+        assert shorter == whole or (shorter[-1] == "…" and whole.startswith(shorter[:-1]) and len(shorter) >= 60)
+    assert (kept.reason == line.reason) == (length < 5000)
+
+
+def test_a_line_that_cannot_be_kept_is_refused(registry, log_training):
+    """More numbers than a line may hold are one sentence, and nothing is written."""
+    log_training()
+    with pytest.raises(
+        RegistryError, match="the decision on version 1 does not fit into the ledger: a line may have 6,"
+    ):
+        registry._append(long_line("x" * 100, checks=100), 1)
+    assert registry.ledger() == []
 
 
 def struck(registry: Registry, action: str, version: str | Path, strike: str | int) -> subprocess.CompletedProcess[str]:

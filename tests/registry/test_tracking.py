@@ -53,6 +53,7 @@ def test_a_training_is_logged_whole(registry, model_folder, readings, make_score
     assert sorted(item.path for item in registry._client.list_artifacts(version.run_id)) == [
         "curve.csv",
         "elbow.png",
+        "libraries.json",
         "model-digests.json",
         "params.json",
         "probe.parquet",
@@ -314,3 +315,79 @@ def test_vanished_artefacts_are_one_clear_sentence(registry, log_training):
     shutil.rmtree(str(registry.artifact_root))
     with pytest.raises(RegistryError, match=r"the model registry at sqlite:.* could not fetch the model of version 1"):
         registry.load(1)
+
+
+def test_a_version_that_cannot_be_fetched_is_a_failed_check(registry, log_training):
+    """Its files are gone: the check fails with the sentence, and by hand it cannot become champion."""
+    version = log_training()
+    shutil.rmtree(str(registry.artifact_root))
+    (check,) = registry.verify(version)
+    assert (check.name, check.passed) == ("loads verified", False)
+    assert "could not fetch the model of version 1" in check.text
+    with pytest.raises(RegistryError, match=r"version 1 cannot become champion: .* could not fetch the model"):
+        registry.promote(1, "a test")
+
+
+@pytest.mark.parametrize("harm", ["gone", "no table"])
+def test_probe_wafers_that_cannot_be_read_are_a_failed_check(registry, log_training, harm):
+    """The model loads, the wafers to score with it do not: one check passes, the other fails."""
+    version = log_training()
+    probe = Path(str(registry.artifact_root)) / version.run_id / "artifacts" / "probe.parquet"
+    if harm == "gone":
+        probe.unlink()
+    else:
+        probe.write_text("no table")
+    loads, scores_alike = registry.verify(version)
+    assert (loads.passed, scores_alike.name, scores_alike.passed) == (True, "probe", False)
+    assert "probe.parquet" in scores_alike.text
+
+
+def test_a_version_in_a_bucket_that_is_gone_is_a_failed_check(
+    registry, s3_address, monkeypatch, model_folder, readings
+):
+    """Files in S3 that cannot be fetched are one sentence, as those on a disk are."""
+    import boto3
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_address)
+    bucket = boto3.resource("s3").Bucket("vanishing-artifacts")
+    bucket.create()
+    away = Registry(registry.tracking_uri, "s3://vanishing-artifacts/mlflow")
+    scores = pd.DataFrame({name: [] for name in ("protocol", "wafer", "label", "probability", "alarm")})
+    away.log_training(params={}, metrics={}, scores=scores, model_folder=model_folder, example=readings.head(2))
+    assert [check.passed for check in away.verify(1)] == [True, True]
+    bucket.objects.delete()
+    bucket.delete()
+    (check,) = away.verify(1)
+    assert (check.passed, "could not fetch the model of version 1" in check.text) == (False, True)
+    with pytest.raises(RegistryError, match=r"could not read params\.json of version 1: .*bucket"):
+        away.stored_json(away.version(1), "params.json")
+
+
+def test_the_gate_refuses_a_version_that_cannot_be_fetched(registry, log_training):
+    """The decision is written to the ledger, says what is missing, and leaves the champion in use."""
+    registry.decide(log_training(2.0))
+    version = log_training(2.0)
+    root = Path(str(registry.artifact_root))
+    shutil.rmtree(root / version.run_id)
+    decision = registry.decide(version)
+    assert (decision.promoted, registry.champion().version, registry.ledger()[-1]) == (False, 1, decision)
+    assert "could not fetch the model of version 2" in decision.reason
+    assert "version 2 cannot be compared with version 1: " in decision.reason
+
+
+def test_the_gate_refuses_what_it_cannot_compare(registry, log_training):
+    """The champion's files are gone: a whole challenger is refused, with the reason, and can be promoted by hand."""
+    champion = log_training(2.0)
+    registry.decide(champion)
+    shutil.rmtree(Path(str(registry.artifact_root)) / champion.run_id)
+    decision = registry.decide(log_training(2.0))
+    assert [(check.name, check.passed) for check in decision.checks] == [
+        ("loads verified", True),
+        ("probe", True),
+        ("canary", True),
+        ("calibration", True),
+        ("comparison", False),
+    ]
+    assert "could not read scores.parquet of version 1" in decision.reason
+    assert registry.ledger()[-1] == decision
+    assert registry.promote(2, "the files of version 1 are lost").promoted

@@ -1,7 +1,10 @@
 """What is kept beside a model: params, more files of a training, predictions; nothing is left in the process."""
 
+import json
 import os
+import platform
 from datetime import UTC, datetime, timedelta
+from importlib.metadata import distributions, version
 from pathlib import Path
 
 import mlflow
@@ -9,7 +12,7 @@ import pytest
 
 from wafer.errors import RegistryError
 from wafer.registry import Registry, Version
-from wafer.registry.versions import PARAMS
+from wafer.registry.versions import LIBRARIES, PARAMS
 
 
 def test_params_are_kept_exactly(registry: Registry, model_folder, readings, make_scores) -> None:
@@ -20,6 +23,22 @@ def test_params_are_kept_exactly(registry: Registry, model_folder, readings, mak
     )
     assert registry.stored_json(version, PARAMS) == params
     assert registry.stored_json(version, "snapshot/manifest.json") is None
+
+
+def test_every_library_is_kept(registry: Registry, log_training) -> None:
+    """Python's version and that of each installed distribution, by normalised name, sorted."""
+    logged: Version = log_training()
+    kept = registry.stored_json(logged, LIBRARIES)
+    assert isinstance(kept, dict)
+    assert list(kept) == sorted(kept)
+    assert (kept["python"], kept["numpy"]) == (platform.python_version(), version("numpy"))
+    assert kept["scikit-learn"] == version("scikit-learn")
+    assert kept["typing-extensions"] == version("typing_extensions")
+    assert len(kept) == 1 + len(
+        {d.metadata["Name"].lower().replace("_", "-").replace(".", "-") for d in distributions()}
+    )
+    file = Path(str(registry.artifact_root)) / logged.run_id / "artifacts" / LIBRARIES
+    assert json.loads(file.read_text()) == kept
 
 
 def test_files_can_be_added_to_a_training(registry: Registry, log_training, tmp_path: Path) -> None:
@@ -48,15 +67,17 @@ def test_a_prediction_is_a_run_of_its_own(registry: Registry, log_training, tmp_
     assert run.info.experiment_id == registry._client.get_run(registry.version(1).run_id).info.experiment_id
     assert run.data.metrics == {"wafers": 80.0, "alarms.count": 3.0}
     assert (run.data.tags["kind"], run.data.tags["model.version"]) == ("prediction", "1")
-    assert [item.path for item in registry._client.list_artifacts(run_id)] == ["page.html"]
+    assert [item.path for item in registry._client.list_artifacts(run_id, "reports")] == ["reports/page.html"]
+    assert [item.path for item in registry._client.list_artifacts(run_id)] == ["reports"]
     assert [version.version for version in registry.versions()] == [1]
 
 
 def test_a_prediction_that_cannot_be_kept_is_marked_as_failed(registry: Registry, log_training, tmp_path: Path) -> None:
-    """A missing file is one sentence, and the run does not look as if it had gone well."""
+    """A missing file is one sentence, and the run does not look as if it had gone well, whatever was kept before."""
     log_training()
+    (tmp_path / "page.html").write_text("page")
     with pytest.raises(RegistryError, match=r"nothing\.html"):
-        registry.log_prediction("prediction", {}, [tmp_path / "nothing.html"])
+        registry.log_prediction("prediction", {}, (tmp_path / name for name in ("page.html", "nothing.html")))
     experiment = registry._client.get_experiment_by_name("wafer").experiment_id
     failed = registry._client.search_runs([experiment], "tags.kind = 'prediction'")
     assert [run.info.status for run in failed] == ["FAILED"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
+from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
@@ -64,10 +65,10 @@ def _knock(uri: str, host: str | None, port: int) -> None:
 
 @contextmanager
 def translated(uri: str, doing: str) -> Iterator[None]:
-    """Turn what MLflow, its database or the network raise into a `RegistryError` of one sentence."""
+    """Turn what MLflow, its database, its bucket or the network raise into a `RegistryError` of one sentence."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, requests.RequestException, OSError) as error:
+    except (MlflowException, SQLAlchemyError, requests.RequestException, BotoCoreError, ClientError, OSError) as error:
         first_line = str(error).strip().partition("\n")[0].rstrip(".")
         raise RegistryError(f"the model registry at {without_password(uri)} could not {doing}: {first_line}") from error
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from mlflow.exceptions import MlflowException
 
+from wafer.errors import RegistryError
 from wafer.registry.connection import translated
 from wafer.registry.records import Decision
 from wafer.registry.runs import PARAM_LENGTH
@@ -18,6 +19,8 @@ from wafer.registry.trainings import RunLog
 
 LEDGER = "ledger"
 """Kind and name of the run that holds the lines; the tag and the param that name it."""
+TEXT_LENGTHS = (500, 200, 60)
+"""What texts are cut to, one after the other, where a line would be too long; its numbers are kept in any case."""
 REASON_LENGTH = 2000
 
 
@@ -86,9 +89,31 @@ class LedgerStore(RunLog):
 
 
 def _as_text(line: Decision) -> str:
-    """The line as JSON that MLflow keeps whole."""
-    for shorter in (line, replace(line, checks=()), replace(line, checks=(), reason=line.reason[:REASON_LENGTH])):
-        text = json.dumps(shorter.as_dict(), ensure_ascii=False)
+    """The line as JSON that MLflow keeps whole, with all its numbers; texts that are too long end with `…`.
+
+    Raises:
+        RegistryError: even without the texts it is too long.
+    """
+    shorter = [_with_short_texts(line, length) for length in TEXT_LENGTHS]
+    last = replace(shorter[-1], reason=_cut(line.reason, REASON_LENGTH))
+    for each in (line, *shorter, last):
+        text = json.dumps(each.as_dict(), ensure_ascii=False)
         if len(text) <= PARAM_LENGTH:
-            break
-    return text
+            return text
+    raise RegistryError(
+        f"the decision on version {line.challenger} does not fit into the ledger: "
+        f"a line may have {PARAM_LENGTH:,} characters, got {len(text):,}"
+    )
+
+
+def _with_short_texts(line: Decision, length: int) -> Decision:
+    """The line with the texts of its checks and of its evidence cut; the reason, which repeats them, stays."""
+    comparison = line.comparison
+    if comparison is not None:
+        comparison = replace(comparison, evidence_text=_cut(comparison.evidence_text, length))
+    checks = tuple(replace(check, text=_cut(check.text, length)) for check in line.checks)
+    return replace(line, checks=checks, comparison=comparison)
+
+
+def _cut(text: str, length: int) -> str:
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -2,14 +2,16 @@
 
 import hashlib
 import platform
+import re
 import subprocess
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
 from wafer.intake.snapshot import Snapshot
 
-LIBRARIES = ("wafer", "scikit-learn", "xgboost", "xgboost-cpu", "kneed", "numpy", "pandas", "scipy", "skops", "mlflow")
+LIBRARIES = ("wafer", "scikit-learn", "xgboost", "xgboost-cpu", "kneed", "numpy", "pandas", "scipy", "mlflow")
+"""Those that shape a model: noted as tags of each version and required by each logged model."""
 LINEAGE = ("snapshot", "git", "library", "python")
 NOT_ON_AN_INDEX = ("wafer",)
 
@@ -26,12 +28,18 @@ def library_versions() -> dict[str, str]:
 
 
 def versions_now() -> dict[str, str]:
-    """Installed versions of Python and of the libraries that shape a model, by name."""
-    return {"python": platform.python_version(), **library_versions()}
+    """Installed versions of Python and of every distribution, by normalised name (PEP 503), sorted."""
+    found = {"python": platform.python_version()}
+    for each in distributions():
+        name = each.metadata["Name"]
+        if name:  # the leftovers of a broken installation have none
+            # of two by one name the first is imported
+            found.setdefault(re.sub(r"[-_.]+", "-", name).lower(), each.version)
+    return dict(sorted(found.items()))
 
 
 def recorded_versions(tags: Mapping[str, str]) -> dict[str, str]:
-    """The same of then, from the tags that `describe_source` gave."""
+    """Versions of Python and of the libraries that shape a model, from the tags that `describe_source` gave."""
     libraries = {name.removeprefix("library."): text for name, text in tags.items() if name.startswith("library.")}
     return libraries | ({"python": tags["python"]} if "python" in tags else {})
 
@@ -52,18 +60,25 @@ def describe_source(folder: Path, stamped: str | None = None) -> dict[str, str]:
     The tree is dirty with changes that were not committed, or with code in `folder` that git does not know.
 
     Args:
-        folder: of the package, in the checkout.
-        stamped: the commit to name where there is no git, as in an image, which knows it from its build.
+        folder: of the package. Git is asked only where it tracks the files in there: a package that is installed
+            somewhere below another project's repository does not come from that project's commit.
+        stamped: the commit to name whatever git says, as in an image, which knows it from its build.
     """
-    commit = _git(folder, "rev-parse", "HEAD")
-    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
-    unknown = _git(folder, "ls-files", "--others", "--exclude-standard", "--", "*.py")
+    tracked = _git(folder, "ls-files", "--error-unmatch", "--", ".") is not None
+    head = _git(folder, "rev-parse", "HEAD") if tracked else None
+    commit = stamped or head
     return {
-        "git.commit": commit or stamped or "unknown",
-        "git.dirty": "unknown" if changes is None else str(bool(changes or unknown)).lower(),
+        "git.commit": commit or "unknown",
+        # changes to another commit than the one that is named would say nothing
+        "git.dirty": "unknown" if head is None or head != commit else str(_is_dirty(folder)).lower(),
         "python": platform.python_version(),
         **{f"library.{name}": number for name, number in library_versions().items()},
     }
+
+
+def _is_dirty(folder: Path) -> bool:
+    changes = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return bool(changes or _git(folder, "ls-files", "--others", "--exclude-standard", "--", "*.py"))
 
 
 def describe_snapshot(snapshot: Snapshot, folder: Path) -> dict[str, str]:

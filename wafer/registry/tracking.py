@@ -69,8 +69,12 @@ class Registry(LedgerStore):
         if champion is None:
             checks += (gate.check_minimum(metrics, rules),)
         else:
-            comparison = self.compare_for_gate(version, self.version(champion), rules, snapshot)
-            checks += gate.check_comparison(comparison, rules)
+            try:
+                comparison = self.compare_for_gate(version, self.version(champion), rules, snapshot)
+                checks += gate.check_comparison(comparison, rules)
+            except RegistryError as error:
+                text = f"version {version.version} cannot be compared with version {champion}: {error}"
+                checks += (Check("comparison", False, None, None, text),)
         return Decision(
             kind="gate",
             challenger=version.version,
@@ -140,7 +144,7 @@ class Registry(LedgerStore):
             return None, f"no labelled batch came entirely after the training of version {champion.version}"
         try:
             own = later.score_as_champion(self.load(champion), snapshot, rows)
-        except ModelError as error:
+        except (ModelError, RegistryError) as error:
             return None, f"version {champion.version} cannot score the batches after its training ({error})"
         comparison = gate.compare_scores(self.scores(challenger), own, rules)
         return comparison, gate.too_little(comparison, champion.version, rules)
@@ -200,14 +204,23 @@ class Registry(LedgerStore):
         raise RegistryError(f"the {kind} could not be carried out: other decisions came again and again")
 
     def verify(self, which: int | str | Version) -> tuple[Check, ...]:
-        """Whether a version's files are those that were registered, and score its probe wafers as they did then."""
+        """Whether a version's files are those that were registered, and score its probe wafers as they did then.
+
+        What cannot be fetched is a check that failed.
+
+        Raises:
+            RegistryError: there is no such version.
+        """
         version = self.version(which)
         try:
             model = self.load(version)
-        except ModelError as error:
+        except (ModelError, RegistryError) as error:
             return (Check("loads verified", False, None, None, str(error)),)
         loaded = Check("loads verified", True, None, None, "every file is what was registered")
-        probe = self.stored_frame(version, PROBE)
+        try:
+            probe = self.stored_frame(version, PROBE)
+        except RegistryError as error:
+            return loaded, Check("probe", False, None, 1e-9, str(error))
         expected = probe.pop("probability").to_numpy()
         deviation = float(np.max(np.abs(score_wafers(model, probe)["probability"].to_numpy() - expected), initial=0.0))
         text = f"{len(probe)} probe wafers score as before reloading (largest deviation {deviation:.1g})"

@@ -20,11 +20,11 @@ from mlflow.exceptions import MlflowException
 
 from wafer.errors import RegistryError
 from wafer.learning.model import WaferModel
-from wafer.registry import packaging
+from wafer.registry import packaging, provenance
 from wafer.registry.connection import translated
 from wafer.registry.records import Version
 from wafer.registry.runs import as_metrics, as_params, as_tags, gather, write_files
-from wafer.registry.versions import PARAMS, PROBE, SCORES, VersionStore
+from wafer.registry.versions import LIBRARIES, PARAMS, PROBE, SCORES, VersionStore
 from wafer.storage import AnyPath
 
 SCORE_COLUMNS = frozenset({"protocol", "wafer", "label", "probability", "alarm"})
@@ -47,6 +47,8 @@ class RunLog(VersionStore):
         tags: Mapping[str, Any] | None = None,
     ) -> Version:
         """Log one training as a run and register its model as the new `challenger`.
+
+        The run's file `libraries.json` holds the version of every installed distribution.
 
         Args:
             params: nested; logged with dotted names, and exactly as they are in the run's file `params.json`.
@@ -79,6 +81,8 @@ class RunLog(VersionStore):
             folder = Path(scratch)
             folder.joinpath(packaging.DIGESTS).write_text(digests, encoding="utf-8")
             folder.joinpath(PARAMS).write_text(json.dumps(params, indent=2) + "\n", encoding="utf-8")
+            libraries = json.dumps(provenance.versions_now(), indent=2) + "\n"
+            folder.joinpath(LIBRARIES).write_text(libraries, encoding="utf-8")
             probe = example.reset_index(drop=True).assign(probability=scored["probability"].to_numpy())
             write_files(folder, {**(files or {}), SCORES: scores, PROBE: probe}, figures or {})
             self._client.log_artifacts(run_id, str(folder))
@@ -114,7 +118,8 @@ class RunLog(VersionStore):
         Args:
             name: of the run.
             metrics: nested; its numbers are logged with dotted names: wafers, alarms.
-            files: files or folders to keep, local or in S3.
+            files: files or folders to keep below `reports/`, local or in S3; where one cannot be kept, the run is
+                marked as failed.
             tags: which model version scored which batches.
 
         Raises:
@@ -125,7 +130,7 @@ class RunLog(VersionStore):
             self._run(name, "prediction", as_tags(tags or {})) as run_id,
         ):
             self._log_numbers(run_id, {}, metrics)
-            self.log_files(run_id, files)
+            self.log_files(run_id, files, "reports")
         return run_id
 
     @contextmanager

@@ -24,6 +24,7 @@ from wafer.storage import read_json
 SCORES = "scores.parquet"
 PROBE = "probe.parquet"
 PARAMS = "params.json"
+LIBRARIES = "libraries.json"
 MANIFEST = "snapshot/manifest.json"
 TAG_LENGTH = 5000
 """What the narrowest of MLflow's databases keeps of a tag."""
@@ -132,12 +133,20 @@ class VersionStore:
         return self.stored_frame(self.version(which), SCORES)
 
     def stored_frame(self, version: Version, name: str) -> pd.DataFrame:
-        """A table that was kept with a version's run."""
+        """A table that was kept with a version's run.
+
+        Raises:
+            RegistryError: it is not there, is no table, or the registry cannot be reached.
+        """
         with (
             translated(self.tracking_uri, f"read {name} of version {version.version}"),
             tempfile.TemporaryDirectory() as scratch,
         ):
-            return pd.read_parquet(self._client.download_artifacts(version.run_id, name, scratch))
+            file = self._client.download_artifacts(version.run_id, name, scratch)
+            try:
+                return pd.read_parquet(file)
+            except ValueError as error:
+                raise RegistryError(f"{name} of version {version.version} is no Parquet table: {error}") from error
 
     def stored_json(self, version: Version, name: str) -> Any | None:
         """A JSON document that was kept with a version's run; None where there is none of that name."""
