@@ -43,6 +43,18 @@ def test_check_prints_nothing_but_json(delivery: Path) -> None:
     assert "Good/Bad" in reason["message"]
 
 
+def test_check_goes_on_behind_a_file_that_cannot_be_read(delivery: Path, tmp_path: Path) -> None:
+    """A link to nowhere is told as unread with the reason, the others are judged, and the exit status is 1."""
+    (first, second) = sorted(delivery.iterdir())
+    (tmp_path / first.name).symlink_to(tmp_path / "gone")
+    (tmp_path / second.name).symlink_to(second)
+    done = wafer("check", tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines()[0].split() == ["unread", first.name]
+    assert "No such file or directory" in done.stdout
+    assert done.stdout.splitlines()[-1] == "2 files: 1 accepted, 0 quarantined, 1 unread"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

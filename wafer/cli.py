@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections import Counter
 from pathlib import Path
 
 import click
@@ -83,7 +84,7 @@ def check(paths: tuple[Path, ...], kind: str, expectations: Path, as_json: bool)
     """Check batch files against the data sharing agreement, without storing anything.
 
     PATHS are files or folders; a folder means every file in it. Exit status: 0 all accepted, 1 some would be
-    quarantined, 2 wrong use.
+    quarantined or cannot be read, 2 wrong use.
 
     \b
     Examples:
@@ -102,13 +103,14 @@ def check(paths: tuple[Path, ...], kind: str, expectations: Path, as_json: bool)
     else:
         for verdict in verdicts:
             colour = "green" if verdict.accepted else "red"
-            click.echo(f"{click.style(verdict.as_dict()['verdict'], fg=colour):<12} {verdict.file}")
+            click.echo(f"{click.style(verdict.word, fg=colour):<12} {verdict.file}")
             for reason in verdict.reasons:
                 click.echo(f"    {reason.rule}: {reason.message}")
             for warning in verdict.warnings:
                 click.secho(f"    {warning.rule} (warning): {warning.message}", dim=True)
-        turned_away = sum(not v.accepted for v in verdicts)
-        click.echo(f"{len(verdicts)} files: {len(verdicts) - turned_away} accepted, {turned_away} quarantined")
+        words = Counter(verdict.word for verdict in verdicts)
+        unread = f", {words['unread']} unread" if words["unread"] else ""
+        click.echo(f"{len(verdicts)} files: {words['accepted']} accepted, {words['quarantined']} quarantined{unread}")
     sys.exit(0 if all(v.accepted for v in verdicts) else EXIT_QUARANTINED)
 
 

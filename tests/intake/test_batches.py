@@ -130,6 +130,8 @@ def test_line_ends_quotes_and_blanks_around_numbers_do_not_change_values(read, c
         (GOOD.encode("utf-8-sig"), "utf-8 with a byte order mark"),
         (GOOD.encode("utf-16"), "utf-16"),
         (GOOD.encode("utf-16-le"), "utf-16"),
+        (GOOD.encode("utf-32"), "utf-32"),
+        (GOOD.encode("utf-32-be"), "utf-32"),
         (GOOD.encode().replace(b"1.5", b"1.\0"), "binary (NUL bytes)"),
         (GOOD.encode().replace(b"2.5", b"2\xe9"), "not utf-8 (byte 0xe9 in line 3)"),
     ],
@@ -374,6 +376,47 @@ def test_a_folder_means_its_files_and_a_missing_path_is_an_error(tmp_path):
     assert list_files([tmp_path / "b.txt", tmp_path / "inner"]) == [tmp_path / "b.txt", tmp_path / "inner" / "d.csv"]
     with pytest.raises(DeliveryError, match=re.escape(f"{tmp_path / 'none'}: no such file or folder")):
         list_files([tmp_path / "none"])
+
+
+def test_a_file_that_cannot_be_read_is_no_error(tmp_path, form):
+    """A link that leads nowhere, or around, belongs to its folder's files; reading it says why it cannot be had."""
+    (tmp_path / "lot").mkdir()
+    (tmp_path / "lot" / "a.csv").symlink_to(tmp_path / "gone.csv")
+    (tmp_path / "lot" / "b.csv").symlink_to(tmp_path / "lot" / "b.csv")
+    deliveries = [read_delivery(path, form) for path in list_files([tmp_path / "lot"])]
+    assert [(d.file, d.digest, d.table, d.unread) for d in deliveries] == [
+        ("a.csv", "", None, "No such file or directory"),
+        ("b.csv", "", None, "Too many levels of symbolic links"),
+    ]
+    assert deliveries[0].facts == {**dict.fromkeys(FACTS), "name": "a.csv"}
+
+
+def test_a_file_may_lie_under_another_name_than_its_own(tmp_path, form):
+    """Facts are about the name that a file was delivered under, where that one is given."""
+    (tmp_path / "lot.csv").write_text(GOOD)
+    delivery = read_delivery(tmp_path / "lot.csv", form, NAME)
+    assert (delivery.file, delivery.facts["name"], delivery.facts["date_stamp"]) == (NAME, NAME, "31012020")
+
+
+@pytest.mark.parametrize("text", ["1" * 1_000_000 + "x", "." + "1" * 1_000_000 + "x", "1e" + "1" * 1_000_000 + "x"])
+def test_a_long_text_is_refused_in_one_pass(tmp_path, form, text):
+    """A million digits that end in a letter are one bad cell, found without trying all ways of reading them."""
+    path = tmp_path / NAME
+    path.write_text(f"{HEADER}\nWafer-1,{text},1,2,-1\n")
+    delivery = read_delivery(path, dataclasses.replace(form, max_bytes=2_000_000))
+    assert delivery.facts["bad_cells"] == 1
+
+
+def test_an_id_with_too_large_a_number_is_told_so(tmp_path):
+    """An id that fits the agreed pattern but has more than 18 digits is malformed, and the reason names the bound."""
+    path = init_agreement(tmp_path / "agreement.json", "training", sensors=3)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "WaferId": "Wafer-(?P<number>[0-9]+)"}))
+    form = Form.of(make_suite(read_agreement(path))["meta"]["form"], max_bytes=10_000, listed=4)
+    (tmp_path / NAME).write_text(f"{HEADER}\nWafer-{'9' * 18},1,1,2,-1\nWafer-{'9' * 19},1,1,2,-1\nLot-1,1,1,2,-1\n")
+    assert [(f.line, f.expected) for f in read_delivery(tmp_path / NAME, form).findings["ids_malformed"]] == [
+        (3, "Wafer-(?P<number>[0-9]+), its number having 1 to 18 digits from 0 to 9"),
+        (4, "Wafer-(?P<number>[0-9]+)"),
+    ]
 
 
 @pytest.mark.parametrize(

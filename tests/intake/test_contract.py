@@ -276,13 +276,14 @@ def test_lines_of_carriage_returns_are_dropped_like_others(dropping, tmp_path):
     ]
 
 
-def test_a_file_that_changes_under_the_judgement_is_an_error(dropping, tmp_path):
-    """Original lines are kept only from the bytes that were judged."""
+def test_a_file_that_changes_under_the_judgement_is_unread(dropping, tmp_path):
+    """Original lines are kept only from the bytes that were judged, so the file is not taken in, and that is said."""
     path = deliver(tmp_path, [*wafers(10), "Wafer-11,x,1,1,-1"])
     delivery = read_delivery(path, dropping.form)
     deliver(tmp_path, wafers(10))
-    with pytest.raises(DeliveryError, match="changed while it was judged"):
-        dropping.judge([delivery])
+    [verdict] = dropping.judge([delivery])
+    assert (verdict.word, verdict.accepted) == ("unread", False)
+    assert "changed while it was judged" in verdict.reasons[0].message
 
 
 @pytest.mark.parametrize(("severity", "accepted"), [("reject file", False), ("warn", True)])
@@ -397,14 +398,84 @@ def test_a_rule_that_cannot_be_evaluated_is_an_error(tmp_path):
         list(check([deliver(tmp_path, wafers(3))], contract))
 
 
-def test_a_lax_rule_cannot_let_through_what_has_no_table(tmp_path):
-    """A file without a table that no rule rejects is an error of the suite."""
+LAX = {
+    **{key: {"max_value": 5} for key in ("bad_cells", "infinite_cells", "broken_lines", "ragged_lines")},
+    **{key: {"max_value": 5} for key in ("ids_empty", "ids_malformed", "ids_doubled")},
+    **{key: {"max_value": 1} for key in ("labels_missing", "labels_unknown", "columns_missing", "header_unknown")},
+    "encoding": {"value_set": ["utf-8", "gzip"]},
+    "wafers": {"min_value": 0},
+    "empty_file": {"min_value": 0},
+}
+
+
+@pytest.mark.parametrize(("name", "kwargs"), LAX.items(), ids=LAX.keys())
+def test_a_rule_that_would_let_broken_wafers_pass_is_refused(tmp_path, name, kwargs):
+    """A bound that leaves room where nothing sound could be stored makes the suite unusable, and its rule is named."""
     suite = small_suite(tmp_path / "a")
-    rule(suite, "columns_missing")["kwargs"]["max_value"] = 5
-    path = tmp_path / NAME
-    path.write_text(",Sensor-1,Sensor-2,Sensor-3\nWafer-1,1,2,3\n")
-    with pytest.raises(AgreementError, match=f"{NAME} has no table, and yet no rule of the suite rejects it"):
-        list(check([path], Contract.of(suite, "training")))
+    rule(suite, name)["kwargs"].update(kwargs)
+    with pytest.raises(AgreementError, match=f"rule .*{name}.*: would let files pass whose wafers cannot be stored"):
+        Contract.of(suite, "training")
+
+
+WRONG_TYPES: list[tuple[str, Any]] = [
+    ("meta: expected an object, got []", lambda s: s.update(meta=[])),
+    ("meta.form: expected an object, got []", lambda s: s["meta"].update(form=[])),
+    ("meta.form.sensors: expected a list of names", lambda s: s["meta"]["form"].update(sensors="Sensor-1")),
+    ("meta.form.stamp_format: expected date and time", lambda s: s["meta"]["form"].update(stamp_format="%d%m%Y%H")),
+    ("meta.form.wafer_id: expected text, got 5", lambda s: s["meta"]["form"].update(wafer_id=5)),
+    ("meta.form.labels: expected an object", lambda s: s["meta"]["form"].update(labels=[1])),
+    ("meta.max_dropped_message knows no {line}", lambda s: s["meta"].update(max_dropped_message="{line}")),
+    ("readings: expected a list of rules, got {}", lambda s: s.update(readings={})),
+    ("expectations[0]: expected an object, got 'x'", lambda s: s["expectations"].insert(0, "x")),
+    ("expectations[0].kwargs: expected an object, got []", lambda s: s["expectations"][0].update(kwargs=[])),
+    ("expectations[0].meta: expected an object, got []", lambda s: s["expectations"][0].update(meta=[])),
+    ("expectations[0].meta.rule: expected text, got []", lambda s: s["expectations"][0]["meta"].update(rule=[])),
+    ("expectations[0].meta.severity: expected text", lambda s: s["expectations"][0]["meta"].update(severity=[])),
+    ("'size': expected a whole number, got '9'", lambda s: rule(s, "too_large")["kwargs"].update(max_value="9")),
+    (
+        "rule sensor_2_range: kwargs.column_list: expected a list of names, got 'Sensor-1'",
+        lambda s: s["readings"].append({**RANGE, "kwargs": {"column_list": "Sensor-1"}}),
+    ),
+]
+
+
+@pytest.mark.parametrize(("message", "change"), WRONG_TYPES, ids=[message for message, _ in WRONG_TYPES])
+def test_a_value_of_another_type_is_told_with_file_and_key(tmp_path, message, change):
+    """A suite with a list where an object belongs, or the like, is refused in a sentence about the file and the key."""
+    suite = small_suite(tmp_path / "a")
+    change(suite)
+    (tmp_path / "training.json").write_text(json.dumps(suite))
+    with pytest.raises(AgreementError, match=f"training\\.json: .*{re.escape(message)}"):
+        Contract.load("training", tmp_path)
+
+
+def test_what_the_suite_says_was_agreed_is_told(tmp_path):
+    """Words of the suite's own about what was agreed win over those of the finding."""
+    suite = small_suite(tmp_path / "a")
+    rule(suite, "bad_cells")["meta"]["expected"] = "a reading in volts"
+    [(_, verdict)] = check([deliver(tmp_path, ["Wafer-1,x,2,3,-1"])], Contract.of(suite, "training"))
+    assert verdict.reasons[0].expected == "a reading in volts"
+
+
+def test_more_bad_wafers_than_are_known_by_line_are_not_counted_wrong(dropping, tmp_path):
+    """Where findings end at their bound the reason says "at least", and the file is quarantined."""
+    number, bad = 61_000, 10_166
+    lines = [f"Wafer-{at},1,2,3,-1" if at % 6 else "x" for at in range(1, number + 1)]
+    assert lines.count("x") == bad
+    [(_, verdict)] = check([deliver(tmp_path, lines)], dropping)
+    [share, *_] = verdict.reasons
+    assert (share.rule, share.got) == ("max_dropped_share", f"at least 10000 of {number}")
+    assert share.expected == "at most 20%, and less than 10000"
+    assert f"{bad} in all" in verdict.reasons[-1].message
+
+
+def test_without_a_time_in_its_name_no_file_has_a_place(tmp_path):
+    """Where the order is taken from the file's name, a name without a time is a reason, even if names only warn."""
+    suite = small_suite(tmp_path / "a", Order="file_time")
+    rule(suite, "file_name")["meta"]["severity"] = "warn"
+    [(_, verdict)] = check([deliver(tmp_path, wafers(3), "lot.csv")], Contract.of(suite, "training"))
+    assert [reason.rule for reason in verdict.reasons] == ["order"]
+    assert [warning.rule for warning in verdict.warnings] == ["file_name"]
 
 
 def test_a_suite_file_is_read_or_named(tmp_path):

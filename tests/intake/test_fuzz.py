@@ -115,7 +115,11 @@ def are_stored_bit_for_bit(store: Store, contract: Contract, expected: dict[str,
     assert store.counts()["wafers"] == len(expected)
 
 
-def peak_megabytes() -> float:
+def held_megabytes() -> float:
+    """What the process holds now, or where that is not told the most that it ever held."""
+    pages = Path("/proc/self/statm")
+    if pages.exists():
+        return int(pages.read_text().split()[1]) * resource.getpagesize() / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / MEGABYTE
 
 
@@ -172,7 +176,7 @@ def test_each_file_is_stored_exactly_or_quarantined_truly(
     assert len(drawn) == number
     files: dict[str, tuple[bytes, IngestedFile]] = {}
     expected: dict[str, Kept] = {}
-    wrong, peaks = [], []
+    wrong, held = [], []
     with open_store(settings) as store:
         for start in range(0, number, CHUNK):
             part = drawn[start : start + CHUNK]
@@ -187,9 +191,10 @@ def test_each_file_is_stored_exactly_or_quarantined_truly(
                 files[entry.digest] = (data, entry)
                 for wafer, *values in truth.sound() if entry.verdict == "accepted" else ():
                     expected.setdefault(wafer, tuple(values))
-            peaks.append(peak_megabytes())
+            held.append(held_megabytes())
         assert not wrong, f"{len(wrong)} of {number} files:\n\n" + "\n\n".join(wrong[:5])
         stand_in_the_quarantine(quarantine, files)
         are_stored_bit_for_bit(store, contract, expected, tmp_path / "snapshot")
-    assert peaks[-1] - peaks[0] < MEGABYTES_OF_GROWTH
+    if len(held) > 1:  # in the slow runs; a single chunk has nothing that it could grow beyond
+        assert held[-1] - held[0] < MEGABYTES_OF_GROWTH
     assert min(len(expected), len(quarantine.entries())) > number // 5

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from wafer.errors import DeliveryError
+from wafer.errors import DeliveryError, UnreadError
 from wafer.intake.batches import Delivery
 from wafer.intake.contract import DroppedRow, Reason, Verdict
 from wafer.intake.quarantine import Quarantine
@@ -126,10 +126,10 @@ def test_a_file_that_changed_since_is_not_kept(quarantine, tmp_path):
     """Reasons are never filed with other bytes than those that were judged, and nothing is left half written."""
     delivery = deliver(tmp_path / "raw", b"a")
     delivery.path.write_bytes(b"b")
-    with pytest.raises(DeliveryError, match=r"lot\.csv: changed while it was judged"):
+    with pytest.raises(UnreadError, match=r"lot\.csv: changed while it was judged"):
         quarantine.keep(delivery, rejected(delivery))
     delivery.path.unlink()
-    with pytest.raises(DeliveryError, match=r"lot\.csv: cannot be quarantined: No such file or directory"):
+    with pytest.raises(UnreadError, match=r"lot\.csv: cannot be quarantined: No such file or directory"):
         quarantine.keep(delivery, rejected(delivery))
     assert tree(quarantine.folder) == {}
 

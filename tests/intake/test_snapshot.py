@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.intake.storing import add
 from wafer.errors import SnapshotError
 from wafer.intake.snapshot import find_manifest, freeze, read_snapshot, rebuild, write_csv, write_snapshot
 from wafer.intake.store import IncomingBatch, open_store
@@ -26,6 +27,7 @@ def batch(number: int, kind: str = "training", start: int = 1) -> IncomingBatch:
         kind=kind,
         wafers=[f"Wafer-{w}" for w in wafers],
         order=np.array(wafers),
+        sensors=SENSORS,
         readings=random.normal(size=(3, 2)),
         labels=np.array([1, -1, -1], dtype=np.int8) if kind == "training" else None,
     )
@@ -35,7 +37,7 @@ def test_a_snapshot_holds_the_labelled_wafers_in_production_order(settings: Sett
     """Batches in any order, repeats and unlabelled batches: each labelled wafer once, by production order, exact."""
     with open_store(settings) as store:
         for incoming in (batch(2, start=4), batch(1), batch(3, "prediction", start=10), batch(4)):
-            store.add(incoming, 1e-9)
+            add(store, incoming, 1e-9)
         frozen = freeze(store, SENSORS)
     assert frozen.table["wafer"].tolist() == [f"Wafer-{w}" for w in range(1, 7)]
     assert frozen.batches.tolist() == ["file-1.csv"] * 3 + ["file-2.csv"] * 3
@@ -51,20 +53,20 @@ def test_a_snapshot_holds_the_labelled_wafers_in_production_order(settings: Sett
 def test_the_same_content_has_the_same_name(settings: Settings, tmp_path: Path) -> None:
     """Freezing again gives the same digest and leaves the folder alone; a new batch gives another one."""
     with open_store(settings) as store:
-        store.add(batch(1), 1e-9)
+        add(store, batch(1), 1e-9)
         first = write_snapshot(freeze(store, SENSORS), tmp_path)
         written = (first / "wafers.parquet").stat().st_mtime_ns
-        store.add(batch(1), 1e-9)
+        add(store, batch(1), 1e-9)
         assert write_snapshot(freeze(store, SENSORS), tmp_path) == first
         assert (first / "wafers.parquet").stat().st_mtime_ns == written
-        store.add(batch(2, start=4), 1e-9)
+        add(store, batch(2, start=4), 1e-9)
         assert write_snapshot(freeze(store, SENSORS), tmp_path) != first
 
 
 def test_a_changed_table_is_refused(settings: Settings, tmp_path: Path) -> None:
     """A table that is not the one its manifest names is an error."""
     with open_store(settings) as store:
-        store.add(batch(1), 1e-9)
+        add(store, batch(1), 1e-9)
         folder = write_snapshot(freeze(store, SENSORS), tmp_path)
     table = pd.read_parquet(folder / "wafers.parquet")
     table.loc[0, "Sensor-2"] += 1e-9
@@ -95,7 +97,7 @@ def test_any_earlier_snapshot_is_rebuilt(settings: Settings, tmp_path: Path) -> 
     again = replace(batch(7), readings=batch(7).readings + 3)
     folders = []
     with open_store(settings) as store:
-        store.add(batch(3, "prediction", start=10), 1e-9)
+        add(store, batch(3, "prediction", start=10), 1e-9)
         for incoming, replacing in (
             (batch(1), False),
             (batch(4, start=10), False),  # labels for known wafers
@@ -103,7 +105,7 @@ def test_any_earlier_snapshot_is_rebuilt(settings: Settings, tmp_path: Path) -> 
             (unlabelled, True),  # another kind of delivery, which is no batch of the snapshot
             (again, False),  # conflicts only
         ):
-            store.add(incoming, 1e-9, replacing=replacing)
+            add(store, incoming, 1e-9, replacing=replacing)
             folders.append(write_snapshot(freeze(store, SENSORS), tmp_path / "snapshot"))
         tables = [rebuild(store, manifest(folder)).table for folder in folders]
         assert len(set(folders)) == 4, "a batch of conflicts makes no difference"
@@ -119,7 +121,7 @@ def test_a_batch_just_being_taken_in_makes_no_difference(settings: Settings) -> 
     """Replaced readings count from the ledger's line on, not from the moment that a document changes."""
     replaced = replace(batch(2), readings=batch(2).readings + 1)
     with open_store(settings) as store:
-        store.add(batch(1), 1e-9)
+        add(store, batch(1), 1e-9)
         before = freeze(store, SENSORS)
         record, _ = store.settle(replaced, store.insert([replaced]), 1e-9, replacing=True)
         assert freeze(store, SENSORS).digest == before.digest
@@ -130,7 +132,7 @@ def test_a_batch_just_being_taken_in_makes_no_difference(settings: Settings) -> 
 def test_what_the_store_lost_cannot_be_rebuilt(settings: Settings, tmp_path: Path) -> None:
     """A batch that is gone from the ledger, or a wafer that was changed by hand, is an error."""
     with open_store(settings) as store:
-        store.add(batch(1), 1e-9)
+        add(store, batch(1), 1e-9)
         found = manifest(write_snapshot(freeze(store, SENSORS), tmp_path))
         store._wafers.update_one({"_id": "Wafer-1"}, {"$set": {"readings": [1.0, 2.0]}})
         with pytest.raises(SnapshotError, match="cannot be rebuilt: its batches now give"):
@@ -143,7 +145,7 @@ def test_what_the_store_lost_cannot_be_rebuilt(settings: Settings, tmp_path: Pat
 def test_a_manifest_is_found_by_path_or_digest(settings: Settings, tmp_path: Path) -> None:
     """Folder, file, or the start of the digest; nothing, something else, or a changed manifest is an error."""
     with open_store(settings) as store:
-        store.add(batch(1), 1e-9)
+        add(store, batch(1), 1e-9)
         folder = Path(str(write_snapshot(freeze(store, SENSORS), tmp_path)))
     found = manifest(folder)
     digest = str(found["digest"])
@@ -162,7 +164,7 @@ def test_the_export_quotes_text(settings: Settings, tmp_path: Path) -> None:
     """The CSV has every text in quotes, numbers bare and exact, missing readings empty, and one line a wafer."""
     readings = np.array([[0.1 + 0.2, np.nan], [1e-300, -4.0], [3.0, 7.25]])
     with open_store(settings) as store:
-        store.add(replace(batch(1), readings=readings), 1e-9)
+        add(store, replace(batch(1), readings=readings), 1e-9)
         frozen = freeze(store, SENSORS)
         file = Path(str(write_csv(frozen, tmp_path)))
     assert file.name == f"{frozen.digest[:12]}.csv"
@@ -176,7 +178,7 @@ def test_the_export_quotes_text(settings: Settings, tmp_path: Path) -> None:
 def test_a_lost_table_is_written_anew(settings: Settings, tmp_path: Path) -> None:
     """A folder whose manifest outlived its table is completed."""
     with open_store(settings) as store:
-        store.add(batch(1), 1e-9)
+        add(store, batch(1), 1e-9)
         frozen = freeze(store, SENSORS)
     folder = write_snapshot(frozen, tmp_path)
     (folder / "wafers.parquet").unlink()

@@ -1,15 +1,18 @@
 """The wafer database, against a real server."""
 
 import datetime
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pymongo
+import pymongo.monitoring
 import pytest
 
+from tests.intake.storing import add
 from wafer.errors import StoreError
-from wafer.intake.store import INDEXES, BatchRecord, Conflict, IncomingBatch, Status, open_store
+from wafer.intake.store import ANY_TIME, INDEXES, BatchRecord, Conflict, IncomingBatch, Status, Store, open_store
 from wafer.settings import Settings
 
 SENSORS = ["Sensor-1", "Sensor-2", "Sensor-3"]
@@ -23,6 +26,7 @@ def batch(digest: str = "d1", file: str = "a.csv", **changed: object) -> Incomin
         "kind": "training",
         "wafers": ["Wafer-2", "Wafer-1"],
         "order": np.array([2, 1]),
+        "sensors": SENSORS,
         "readings": READINGS,
         "labels": np.array([-1, 1], dtype=np.int8),
     }
@@ -32,7 +36,7 @@ def batch(digest: str = "d1", file: str = "a.csv", **changed: object) -> Incomin
 def test_readings_come_back_bit_for_bit_in_the_order_asked_for(settings: Settings) -> None:
     """What went in comes out: every double, NaN for missing, the label and the production order."""
     with open_store(settings) as store:
-        store.add(batch(), 1e-9)
+        add(store, batch(), 1e-9)
         frame = store.read_wafers(["Wafer-1", "Wafer-2"], SENSORS)
     assert frame["wafer"].tolist() == ["Wafer-1", "Wafer-2"]
     assert frame["order"].tolist() == [1, 2]
@@ -43,9 +47,9 @@ def test_readings_come_back_bit_for_bit_in_the_order_asked_for(settings: Setting
 def test_the_same_batch_twice_changes_nothing(settings: Settings) -> None:
     """Storing a batch again gives the same record, collection and ledger."""
     with open_store(settings) as store:
-        first = store.add(batch(), 1e-9)
+        first = add(store, batch(), 1e-9)
         counts = store.counts()
-        again = store.add(batch(), 1e-9)
+        again = add(store, batch(), 1e-9)
         assert again == first
         assert store.counts() == counts == {"wafers": 2, "batches": 1, "predictions": 0}
         assert store.batches("training") == [first]
@@ -56,8 +60,8 @@ def test_a_wafer_read_back_with_noise_is_a_repeat(settings: Settings) -> None:
     """Readings within the agreed relative tolerance are the same wafer, and the first readings stay."""
     noisy = READINGS * (1 + 1e-12)
     with open_store(settings) as store:
-        store.add(batch(), 1e-9)
-        record = store.add(batch("d2", "b.csv", readings=noisy), 1e-9)
+        add(store, batch(), 1e-9)
+        record = add(store, batch("d2", "b.csv", readings=noisy), 1e-9)
         kept = store.read_wafers(["Wafer-2", "Wafer-1"], SENSORS)[SENSORS].to_numpy()
     assert (record.repeats, record.conflicts, record.wafers) == (2, (), ("Wafer-2", "Wafer-1"))
     assert kept.tobytes() == READINGS.tobytes()
@@ -66,9 +70,9 @@ def test_a_wafer_read_back_with_noise_is_a_repeat(settings: Settings) -> None:
 def test_a_label_that_comes_later_is_added(settings: Settings) -> None:
     """A wafer first delivered without a label takes the label of a later file, also when that file comes twice."""
     with open_store(settings) as store:
-        store.add(batch(kind="prediction", labels=None), 1e-9)
+        add(store, batch(kind="prediction", labels=None), 1e-9)
         assert store.read_wafers(["Wafer-1"], SENSORS)["label"].isna().all()
-        records = [store.add(batch("d2", "b.csv"), 1e-9) for _ in range(2)]
+        records = [add(store, batch("d2", "b.csv"), 1e-9) for _ in range(2)]
         assert store.read_wafers(["Wafer-2", "Wafer-1"], SENSORS)["label"].tolist() == [-1, 1]
     assert [(r.repeats, r.labelled) for r in records] == [(2, 2), (2, 2)]
 
@@ -93,8 +97,8 @@ def test_a_contradiction_turns_away_the_wafer_only(
 ) -> None:
     """A wafer that comes again with another reading or label is named as a conflict, and the stored one stays."""
     with open_store(settings) as store:
-        store.add(batch(), 1e-9)
-        record = store.add(batch("d2", "b.csv", **changed), 1e-9)
+        add(store, batch(), 1e-9)
+        record = add(store, batch("d2", "b.csv", **changed), 1e-9)
         kept = store.read_wafers(["Wafer-2", "Wafer-1"], SENSORS)
     assert record.conflicts == (expected,)
     assert record.wafers == ("Wafer-2",)
@@ -105,9 +109,9 @@ def test_a_contradiction_turns_away_the_wafer_only(
 def test_wafers_stored_before_a_crash_count_as_stored_in_the_rerun(settings: Settings) -> None:
     """When the ledger's line is missing because the writer died, the rerun writes the line of an undisturbed run."""
     with open_store(settings) as store:
-        undisturbed = store.add(batch(), 1e-9)
+        undisturbed = add(store, batch(), 1e-9)
         store._batches.delete_many({})
-        assert store.add(batch(), 1e-9) == undisturbed
+        assert add(store, batch(), 1e-9) == undisturbed
 
 
 def test_predictions_replace_those_of_the_same_version(settings: Settings) -> None:
@@ -143,11 +147,11 @@ def test_replacing_keeps_the_earlier_readings(settings: Settings) -> None:
     """A wafer with other readings takes the stored one's place, whose fields go into its history."""
     changed = np.array([READINGS[0], [9.0, -4.0, 1e-300]])
     with open_store(settings) as store:
-        store.add(batch(), 1e-9)
+        add(store, batch(), 1e-9)
         (first,) = store.find(["Wafer-1"]).values()
-        record = store.add(batch("d2", "b.csv", readings=changed), 1e-9, replacing=True)
+        record = add(store, batch("d2", "b.csv", readings=changed), 1e-9, replacing=True)
         store._batches.delete_one({"_id": "d2"})
-        assert store.add(batch("d2", "b.csv", readings=changed), 1e-9, replacing=True) == record
+        assert add(store, batch("d2", "b.csv", readings=changed), 1e-9, replacing=True) == record
         wafers = store.find(["Wafer-1", "Wafer-2"])
     assert (record.replaced, record.repeats, record.stored, record.conflicts) == (("Wafer-1",), 1, 0, ())
     now = wafers["Wafer-1"]
@@ -159,8 +163,8 @@ def test_replacing_keeps_the_earlier_readings(settings: Settings) -> None:
 def test_a_known_label_outlives_readings_without_one(settings: Settings) -> None:
     """Readings replaced by those of an unlabelled file keep the wafer's label and where it came from."""
     with open_store(settings) as store:
-        store.add(batch(), 1e-9)
-        store.add(batch("d2", "b.csv", kind="prediction", readings=READINGS + 1, labels=None), 1e-9, replacing=True)
+        add(store, batch(), 1e-9)
+        add(store, batch("d2", "b.csv", kind="prediction", readings=READINGS + 1, labels=None), 1e-9, replacing=True)
         stored = store.find(["Wafer-1", "Wafer-2"])
     assert {w: (d["label"], d["label_batch"], d["batch"]) for w, d in stored.items()} == {
         "Wafer-1": (1, "d1", "d2"),
@@ -192,10 +196,10 @@ def test_the_status_counts_what_is_there(settings: Settings) -> None:
     start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1)
     with open_store(settings) as store:
         assert store.status() == Status(0, 0, 0, {"training": 0, "prediction": 0}, 0, 0, 0, None)
-        store.add(batch(), 1e-9)
-        store.add(batch("d2", "b.csv", readings=READINGS + 1), 1e-9)
-        store.add(batch("d3", "c.csv", readings=READINGS + 2), 1e-9, replacing=True)
-        last = store.add(batch("d4", "d.csv", kind="prediction", wafers=["W-8", "W-9"], labels=None), 1e-9)
+        add(store, batch(), 1e-9)
+        add(store, batch("d2", "b.csv", readings=READINGS + 1), 1e-9)
+        add(store, batch("d3", "c.csv", readings=READINGS + 2), 1e-9, replacing=True)
+        last = add(store, batch("d4", "d.csv", kind="prediction", wafers=["W-8", "W-9"], labels=None), 1e-9)
         held = store.status()
     assert held == Status(4, 2, 1, {"training": 3, "prediction": 1}, 2, 2, 0, last)
     assert held.last is not None
@@ -206,32 +210,75 @@ def test_the_status_counts_what_is_there(settings: Settings) -> None:
 def test_another_number_of_sensors_is_an_error(settings: Settings) -> None:
     """Wafers that were stored under an agreement on other sensors are named, not cut or padded."""
     with open_store(settings) as store, pytest.raises(StoreError, match="Wafer-2 has 3 readings, expected 2"):
-        store.add(batch(), 1e-9)
+        add(store, batch(), 1e-9)
         store.read_wafers(["Wafer-2", "Wafer-1"], SENSORS[:2])
 
 
-def test_each_index_is_there_and_used(settings: Settings, mongodb_url: str) -> None:
-    """The query that an index is for scans that index and no more documents than it returns, says explain()."""
-    queries = {
-        "by_label": ("wafers", {"label": 1}, 1),
-        "by_kind": ("batches", {"kind": "prediction"}, 1),
-        "by_time": ("batches", {"taken_in": {"$gt": datetime.datetime(2000, 1, 1, tzinfo=datetime.UTC)}}, 2),
-        "by_batch": ("predictions", {"batch": "d1"}, 1),
-    }
-    row = {"Wafer": "Wafer-1", "Prediction": 1, "probability": 0.7, "cluster": 0, "model_version": 1}
+class Heard(pymongo.monitoring.CommandListener):
+    """The searches and counts that a client sends, as searches: collection, filter and sort."""
+
+    def __init__(self) -> None:
+        self.searches: list[tuple[str, dict[str, Any], dict[str, int]]] = []
+
+    def started(self, event: pymongo.monitoring.CommandStartedEvent) -> None:
+        """Note a search or a count."""
+        command = event.command
+        if event.command_name == "find":
+            self.searches.append((command["find"], command["filter"], command.get("sort", {})))
+        elif event.command_name == "aggregate":
+            self.searches.append((command["aggregate"], command["pipeline"][0]["$match"], {}))
+
+    def succeeded(self, event: pymongo.monitoring.CommandSucceededEvent) -> None:
+        """Nothing to note."""
+
+    def failed(self, event: pymongo.monitoring.CommandFailedEvent) -> None:
+        """Nothing to note."""
+
+
+def test_each_query_of_the_store_uses_an_index(settings: Settings, mongodb_url: str) -> None:
+    """All that the store asks by a field scans the index meant for it, and every index serves a query."""
+    heard = Heard()
     with open_store(settings) as store:
-        store.add(batch(), 1e-9)
-        store.add(batch("d2", "b.csv", kind="prediction", labels=None), 1e-9)
-        for digest in ("d1", "d2"):
-            store.add_predictions(digest, [row])
-    assert {name for indexes in INDEXES.values() for name in indexes} == set(queries)
-    with pymongo.MongoClient(mongodb_url) as client:
-        for index, (collection, query, expected) in queries.items():
-            plan = client[settings.mongodb_database][collection].find(query).explain()
-            assert find_stage(plan["queryPlanner"]["winningPlan"], "IXSCAN")["indexName"] == index
+        add(store, batch(), 1e-9)
+        add(store, batch("d2", "b.csv", kind="prediction", labels=None), 1e-9)
+        store.add_predictions("d1", [{"Wafer": "Wafer-1", "model_version": 1}])
+    with pymongo.MongoClient(mongodb_url, event_listeners=[heard], tz_aware=True) as client:
+        database = client[settings.mongodb_database]
+        store = Store(database)
+        for ask in (
+            store.status,
+            store.replacements,
+            lambda: store.batches("training"),
+            lambda: store.predictions("d1"),
+        ):
+            ask()
+        used = set()
+        for collection, query, order in [search for search in heard.searches if search[1]]:
+            plan = database[collection].find(query).sort(list(order.items()) or "_id").explain()
+            stages = list(stages_of(plan["queryPlanner"]["winningPlan"]))
+            names = [stage["indexName"] for stage in stages if stage["stage"] == "IXSCAN"]
             figures = plan["executionStats"]
-            assert (figures["nReturned"], figures["totalDocsExamined"]) == (expected, expected), index
+            assert len(names) == 1, (collection, query, stages)
+            assert figures["totalDocsExamined"] == figures["nReturned"], (collection, query)
+            used.update(names)
+    assert used == {name for indexes in INDEXES.values() for name in indexes}
 
 
-def find_stage(plan: dict[str, Any], name: str) -> dict[str, Any]:
-    return plan if plan["stage"] == name else find_stage(plan["inputStage"], name)
+def test_the_last_batch_is_found_without_a_sort(settings: Settings, mongodb_url: str) -> None:
+    """The status takes the last batch from the end of the index by time, however long the ledger is."""
+    with open_store(settings) as store:
+        for number in range(5):
+            add(store, batch(f"d{number}", f"{number}.csv"), 1e-9)
+    with pymongo.MongoClient(mongodb_url) as client:
+        ledger = client[settings.mongodb_database]["batches"]
+        plan = (
+            ledger.find({"taken_in": ANY_TIME}).sort("taken_in", -1).limit(1).explain()["queryPlanner"]["winningPlan"]
+        )
+    assert "SORT" not in [stage["stage"] for stage in stages_of(plan)]
+
+
+def stages_of(plan: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
+    """The stages of a plan, from the outermost inwards."""
+    while plan is not None:
+        yield plan
+        plan = plan.get("inputStage")

@@ -217,6 +217,30 @@ def test_outcome_and_counts_stand_first(tmp_path: Path, statistics: DeliveryStat
     assert ingest_totals(report).iloc[:, -1].tolist() == list(counts.values())[:5]
 
 
+def test_an_unread_file_is_told_as_such(tmp_path: Path, statistics: DeliveryStatistics) -> None:
+    """A file that could not be read is counted apart from the quarantined ones, and stands first with its reason."""
+    good = batch(1)
+    lost = Delivery(Path("x"), "lost.csv", "", {}, None, unread="Input/output error")
+    reason = {"rule": "unread", "message": "Input/output error", "line": None}
+    text = written(tmp_path, statistics, [(good, ingested(good)), (lost, ingested(lost, "unread", reasons=[reason]))])
+    assert "<p>1 of 2 files could not be read and was not taken in.</p>" in text
+    assert "<dt>files that could not be read</dt><dd>1</dd>" in text
+    [row] = [row for row in Page(text).rows if row and row[0] == "lost.csv"]
+    assert (row[1], row[-1].strip()) == ("unread", "Input/output error")
+    assert text.index('data-is="unread remarks"') < text.index('data-is="accepted')
+
+
+def test_files_beyond_the_table_are_told_to_be_in_the_report(
+    tmp_path: Path, statistics: DeliveryStatistics, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The sentence about files left out holds whatever became of them."""
+    monkeypatch.setattr("wafer.reporting.ingest_page.MOST_FILES", 2)
+    broken = [batch(number, f"odd_{number}.csv", readable=False) for number in range(3)]
+    text = written(tmp_path, statistics, [(file, ingested(file, "quarantined")) for file in broken])
+    assert "Of all files the first 2 are told here" in text
+    assert "all others (1) are in the report." in text
+
+
 def test_map_of_many_files_has_few_rows() -> None:
     """Neighbouring files share a row of the map, all are in it, and a row is their mean."""
     part = np.zeros((5000, 3), np.float32)

@@ -20,8 +20,9 @@ import pyarrow.csv as pacsv
 
 from wafer.intake.form import LABEL, WAFER, WIDEST, Finding, Form, Header
 
-# what both float() and the strict parse read as the same finite number, infinities by their size apart
-NUMBER = re.compile(r"[ \t]*[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[ \t]*")
+# what both float() and the strict parse read as the same finite number, infinities by their size apart; no digit can be
+# taken by two parts of it, so that a long text that is no number is refused in one pass
+NUMBER = re.compile(r"[ \t]*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-9]+)?[ \t]*")
 
 
 # findings kept of one kind in one file; beyond it they are only counted

@@ -18,7 +18,7 @@ from upath import UPath
 
 from wafer.errors import DeliveryError
 from wafer.intake.autopsy import Evidence, Sound, examine, parse
-from wafer.intake.form import LABEL, WAFER, Finding, Form, Header
+from wafer.intake.form import LABEL, NUMBER_OF_AN_ID, WAFER, Finding, Form, Header
 from wafer.storage import AnyPath, is_local
 
 # Every fact, with what it is about. A broken rule about a "table" fact must reject the file, since there is nothing to
@@ -73,7 +73,8 @@ class Delivery:
     `facts` is one flat row, a value for each name in `FACTS` (None: not known). `findings` gives places by fact; a
     list that is shorter than its fact's count was cut. `table` has the columns `wafer` (string, as `Form.wafer_named`
     spells it), the sensors (float64, null where missing) and for training `label` (int8, -1 or 1), one row per line
-    that could be read; None where the file as a whole could not. `lines` are the line numbers of its rows.
+    that could be read; None where the file as a whole could not. `lines` are the line numbers of its rows. `unread`
+    says why its bytes could not be had; then it has no digest, and no fact but its name is known.
     """
 
     path: AnyPath
@@ -83,12 +84,14 @@ class Delivery:
     table: pa.Table | None
     findings: Mapping[str, Sequence[Finding]] = field(default_factory=dict)
     lines: Sequence[int] = ()
+    unread: str | None = None
 
 
 def list_files(paths: Iterable[AnyPath]) -> list[AnyPath]:
     """The files that `paths` mean: a file itself, of a folder every file in it, whatever its ending, sorted by name.
 
-    Hidden files and files still being written (`.part`) are left out of folders.
+    Hidden files and files still being written (`.part`) are left out of folders; a link that leads nowhere is a file
+    that cannot be read.
 
     Raises:
         DeliveryError: a path is not there.
@@ -98,12 +101,16 @@ def list_files(paths: Iterable[AnyPath]) -> list[AnyPath]:
         look_anew(path)
         if path.is_dir():
             inside = (file for file in path.iterdir() if not file.name.startswith(".") and file.suffix != ".part")
-            files += sorted((file for file in inside if file.is_file()), key=lambda file: file.name)
+            files += sorted((file for file in inside if file.is_file() or _leads_nowhere(file)), key=lambda f: f.name)
         elif path.exists():
             files.append(path)
         else:
             raise DeliveryError(f"{path}: no such file or folder")
     return files
+
+
+def _leads_nowhere(path: AnyPath) -> bool:
+    return is_local(path) and os.path.lexists(str(path)) and not path.exists()
 
 
 def look_anew(folder: AnyPath) -> None:
@@ -113,18 +120,17 @@ def look_anew(folder: AnyPath) -> None:
         remote.fs.invalidate_cache(remote.path)
 
 
-def read_delivery(path: AnyPath, form: Form) -> Delivery:
-    """Read one file, once, into its facts and its table; a broken file is no error.
+def read_delivery(path: AnyPath, form: Form, file: str | None = None) -> Delivery:
+    """Read one file, once, into its facts and its table; a broken or unreadable file is no error.
 
-    Raises:
-        DeliveryError: the file cannot be read from where it lies.
+    `file` is the name that it was delivered under, where it lies under another one.
     """
+    file = os.fsencode(path.name).decode(errors="replace") if file is None else file
+    facts: dict[str, Any] = dict.fromkeys(FACTS)
     try:
         data, digest, size = _read_bytes(path, form.max_bytes)
     except OSError as error:
-        raise DeliveryError(f"{path}: {error.strerror or error}") from error
-    file = os.fsencode(path.name).decode(errors="replace")
-    facts: dict[str, Any] = dict.fromkeys(FACTS)
+        return Delivery(path, file, "", {**facts, "name": file}, None, unread=error.strerror or str(error))
     facts.update(name=file, size=size, **_name_facts(file, form))
     evidence = Evidence(form.listed)
     table: pa.Table | None = None
@@ -154,13 +160,16 @@ def _read_bytes(path: AnyPath, limit: int) -> tuple[bytes, str, int]:
 def _encoding(data: bytes) -> str:
     if data.startswith(b"\x1f\x8b"):
         return "gzip"
+    if data.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
+        return "utf-32"
     if data.startswith((b"\xff\xfe", b"\xfe\xff")):
         return "utf-16"
     if data.startswith(b"\xef\xbb\xbf"):
         return "utf-8 with a byte order mark"
     if b"\0" in data:
-        # text of two bytes a sign has a zero beside each of its letters
-        return "utf-16" if data[:200].count(b"\0") >= len(data[:200]) // 3 else "binary (NUL bytes)"
+        # text of two bytes a sign has a zero beside each of its letters, of four bytes three
+        share = data[:200].count(b"\0") / len(data[:200])
+        return "utf-32" if share >= 0.7 else "utf-16" if share >= 0.33 else "binary (NUL bytes)"
     if not data.isascii():
         try:
             data.decode()
@@ -273,7 +282,8 @@ def _read_ids(texts: list[str], lines: Sequence[int], form: Form, evidence: Evid
     wafers = [form.wafer_named(text) for text in texts]
     for text, wafer, line in zip(texts, wafers, lines, strict=True):
         if wafer is None:
-            evidence.add("ids_malformed" if text else "ids_empty", Finding(line, column, agreed, text))
+            told = f"{agreed}, its number having {NUMBER_OF_AN_ID}" if form.wafer_id.fullmatch(text) else agreed
+            evidence.add("ids_malformed" if text else "ids_empty", Finding(line, column, told, text))
         elif first.setdefault(wafer, line) != line:
             evidence.add("ids_doubled", Finding(line, column, f"once (first in line {first[wafer]})", text))
     return [text if wafer is None else wafer for text, wafer in zip(texts, wafers, strict=True)]

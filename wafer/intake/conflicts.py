@@ -14,7 +14,7 @@ def conflict_rows(delivery: Delivery, conflicts: Sequence[Conflict]) -> tuple[Dr
     """The lines of `delivery` that its conflicts turn away, each with a reason that names both files.
 
     Raises:
-        DeliveryError: the file is gone, or no longer what was judged.
+        UnreadError: the file is gone, or no longer what was judged.
     """
     if not conflicts or delivery.table is None:
         return ()

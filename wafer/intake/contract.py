@@ -16,12 +16,12 @@ from typing import Any, cast
 import pandas as pd
 import pyarrow as pa
 
-from wafer.errors import AgreementError
+from wafer.errors import AgreementError, UnreadError
 from wafer.intake.batches import FACTS, LABEL_FACTS, TEXT_FACTS, Delivery, list_files, read_delivery
 from wafer.intake.form import Finding, Form, Kind
-from wafer.intake.rules import Reason, Rule, Section, check_names
+from wafer.intake.rules import RULE_KEYS, Reason, Rule, Section, check_keys, check_message, check_names, check_object
 from wafer.intake.validation import Suite
-from wafer.intake.verdicts import Breach, DroppedRow, Verdict, keep_rows, pass_verdict
+from wafer.intake.verdicts import Breach, DroppedRow, Verdict, keep_rows, pass_verdict, unread_verdict
 from wafer.storage import AnyPath
 
 __all__ = ["Contract", "DroppedRow", "Reason", "Verdict", "check"]
@@ -37,6 +37,18 @@ _META_KEYS = (
     "max_dropped_share",
     "max_dropped_message",
 )
+
+
+_UNDATED = Reason("order", "the file's name tells no date and time, from which the agreed order of production is taken")
+
+
+# what the rule about such a fact must say at least, in words; about all others that no more than 0 are allowed
+_NEEDED = {
+    "encoding": "the value_set ['utf-8']",
+    "unreadable": "to be null",
+    "size": "min_value 1 or more",
+    "wafers": "min_value 1 or more",
+}
 
 
 @dataclass(frozen=True)
@@ -75,7 +87,10 @@ class Contract:
             AgreementError: as `load`.
         """
         suite = _read_suite(kind, folder)
-        return Form.of(suite["meta"]["form"], _max_bytes(suite), suite["meta"]["listed"])
+        try:
+            return Form.of(suite["meta"]["form"], _max_bytes(suite), suite["meta"]["listed"])
+        except AgreementError as error:
+            raise AgreementError(f"{_suite_path(kind, folder)}: {error}") from error
 
     @classmethod
     def of(cls, suite: dict[str, Any], kind: str) -> "Contract":
@@ -97,6 +112,7 @@ class Contract:
         _check_rules(rules, facts)
         chosen = {section: [rule for rule in rules if rule.section == section] for section in known}
         suites = {section: Suite(section, of_section) for section, of_section in chosen.items() if of_section}
+        _check_bounds(rules, facts)
         return cls(cast(Kind, kind), suite, meta, form, rules, suites)
 
     @property
@@ -119,10 +135,12 @@ class Contract:
 
         Raises:
             AgreementError: a rule could not be evaluated, or the suite accepts a file that has no table.
-            DeliveryError: the lines of wafers to be dropped cannot be read again.
         """
-        if not deliveries:
-            return []
+        readable = [delivery for delivery in deliveries if delivery.unread is None]
+        verdicts = iter(self._judge(readable) if readable else ())
+        return [next(verdicts) if d.unread is None else unread_verdict(d.file, d.unread) for d in deliveries]
+
+    def _judge(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
         breaches: list[list[Breach]] = [[] for _ in deliveries]
         rules = {rule.name: rule for rule in self.rules}
         for name, rows in self._suites["expectations"].broken(self._facts(deliveries)).items():
@@ -130,12 +148,20 @@ class Contract:
                 breaches[row].append(_file_breach(rules[name], deliveries[row]))
         if "readings" in self._suites:
             self._judge_readings(deliveries, rules, breaches)
-        share, message = self.meta["max_dropped_share"], self.meta["max_dropped_message"]
         order = {rule.name: at for at, rule in enumerate(self.rules)}
         for found in breaches:
             found.sort(key=lambda breach: order[breach.rule.name])
-        pairs = zip(deliveries, breaches, strict=True)
-        return [pass_verdict(delivery, found, self.form.listed, share, message) for delivery, found in pairs]
+        return [self._verdict(delivery, found) for delivery, found in zip(deliveries, breaches, strict=True)]
+
+    def _verdict(self, delivery: Delivery, breaches: Sequence[Breach]) -> Verdict:
+        share, message = self.meta["max_dropped_share"], self.meta["max_dropped_message"]
+        try:
+            verdict = pass_verdict(delivery, breaches, self.form.listed, share, message)
+        except UnreadError as error:
+            return unread_verdict(delivery.file, str(error))
+        if verdict.accepted and self.order == "file_time" and delivery.facts["delivered"] is None:
+            return Verdict(delivery.file, False, (_UNDATED,), verdict.warnings)
+        return verdict
 
     def _facts(self, deliveries: Sequence[Delivery]) -> pd.DataFrame:
         """The facts that rules are about, a row a file."""
@@ -180,7 +206,8 @@ def check(
     delivery has no wafers that its verdict dropped. `progress` hears of files judged and all files.
 
     Raises:
-        AgreementError, DeliveryError: as `Contract.judge` and `read_delivery` do.
+        AgreementError: as `Contract.judge` does.
+        DeliveryError: a path is not there.
     """
     files = list_files(paths)
     done = 0
@@ -234,12 +261,13 @@ def _reading(rule: Rule, delivery: Delivery, row: int, readings: "pd.Series[floa
 
 def _max_bytes(suite: Mapping[str, Any]) -> int:
     """The least upper bound that the suite sets for a file's size."""
-    bounds = [
-        entry["kwargs"].get("max_value")
-        for entry in suite["expectations"]
-        if isinstance(entry, dict) and entry.get("kwargs", {}).get("column") == "size"
+    bounds: list[Any] = [
+        e["kwargs"].get("max_value") for e in suite["expectations"] if e["kwargs"].get("column") == "size"
     ]
-    limits = [int(bound) for bound in bounds if bound is not None]
+    limits: list[int] = [bound for bound in bounds if bound is not None]
+    for limit in limits:
+        if type(limit) is not int:
+            raise AgreementError(f"kwargs.max_value of a rule on 'size': expected a whole number, got {limit!r}")
     if not limits:
         raise AgreementError("no rule bounds the size of a file (max_value on 'size')")
     return min(limits)
@@ -273,10 +301,15 @@ def _check_suite(suite: Any, kind: str) -> None:
     for key in suite.keys() - set(_SUITE_KEYS):
         raise AgreementError(f"{key}: unknown key")
     meta = suite["meta"]
-    for key in sorted(meta.keys() ^ set(_META_KEYS)):
-        raise AgreementError(f"meta.{key}: {'unknown key' if key in meta else 'missing'}")
+    check_keys(meta, set(_META_KEYS), set(_META_KEYS), "meta")
     if meta["kind"] != kind:
         raise AgreementError(f"meta.kind: expected {kind!r}, got {meta['kind']!r}")
+    for section in ("expectations", "readings"):
+        if not isinstance(suite[section], list):
+            raise AgreementError(f"{section}: expected a list of rules, got {suite[section]!r}")
+        for at, entry in enumerate(suite[section]):
+            check_keys(entry, RULE_KEYS, RULE_KEYS, f"{section}[{at}]")
+            check_object(entry["kwargs"], f"{section}[{at}].kwargs")
     if not suite["expectations"]:
         raise AgreementError("expectations: an empty suite would accept everything")
     allowed: dict[str, Callable[[Any], bool]] = {
@@ -288,6 +321,7 @@ def _check_suite(suite: Any, kind: str) -> None:
     for key, fits in allowed.items():
         if not fits(meta[key]):
             raise AgreementError(f"meta.{key}: cannot be {meta[key]!r}")
+    check_message(meta["max_dropped_message"], "meta.max_dropped_message", {"file", "expected", "got"})
 
 
 def _check_rules(rules: Sequence[Rule], facts: frozenset[str]) -> None:
@@ -297,3 +331,29 @@ def _check_rules(rules: Sequence[Rule], facts: frozenset[str]) -> None:
     for fact in sorted(facts - guarded):
         if FACTS[fact] != "file":
             raise AgreementError(f"no rule guards {fact!r}, without which no file can be accepted")
+
+
+def _check_bounds(rules: Sequence[Rule], facts: frozenset[str]) -> None:
+    """Of the rules that guard such a fact one leaves no room: what they let pass is stored."""
+    for fact in sorted(fact for fact in facts if FACTS[fact] != "file"):
+        about = [rule for rule in rules if rule.section == "expectations" and fact in rule.columns]
+        if not any(_guards(rule, fact) for rule in about):
+            names = ", ".join(rule.name for rule in about)
+            raise AgreementError(
+                f"rule {names}: would let files pass whose wafers cannot be stored as they came; "
+                f"a rule about {fact!r} needs {_NEEDED.get(fact, 'max_value 0')}"
+            )
+
+
+def _guards(rule: Rule, fact: str) -> bool:
+    """Whether a file without a sound table, as `fact` tells it, always breaks the rule."""
+    given = {key: value for key, value in rule.kwargs.items() if key != "column" and value is not None}
+    if fact == "encoding":
+        return rule.type == "expect_column_values_to_be_in_set" and given == {"value_set": ["utf-8"]}
+    if fact == "unreadable":
+        return rule.type == "expect_column_values_to_be_null" and not given
+    if rule.type != "expect_column_values_to_be_between" or not given.keys() <= {"min_value", "max_value"}:
+        return False
+    if fact in ("size", "wafers"):
+        return isinstance(least := given.get("min_value"), int | float) and least >= 1
+    return bool(given.get("max_value") == 0)

@@ -65,7 +65,7 @@ class IncomingBatch:
     """The wafers of one accepted batch file, about to be stored.
 
     `readings` is (wafers × sensors) float64 with NaN for missing, `labels` holds -1 or +1 or is None, `order` is the
-    production order of each wafer.
+    production order of each wafer, `sensors` are the names by which a conflict tells of them.
     """
 
     digest: str
@@ -73,6 +73,7 @@ class IncomingBatch:
     kind: str
     wafers: Sequence[str]
     order: NDArray[np.int64]
+    sensors: Sequence[str]
     readings: NDArray[np.float64]
     labels: NDArray[np.int8] | None
 
@@ -141,7 +142,7 @@ def settle(batch: IncomingBatch, stored: Mapping[str, Document], tolerance: floa
         if old["batch"] == batch.digest:
             done += [new["_id"]] if "earlier" in old else []
             continue
-        conflict = _conflict(old, new, tolerance)
+        conflict = _conflict(old, new, batch.sensors, tolerance)
         if conflict is None:
             repeats += 1
             if new["label"] is not None and old["label_batch"] in (None, batch.digest):
@@ -167,11 +168,26 @@ def settle(batch: IncomingBatch, stored: Mapping[str, Document], tolerance: floa
 
 
 def with_late(record: BatchRecord, late: BatchRecord, wafers: Sequence[str]) -> BatchRecord:
-    """`record` after its conflicts were settled as `late` says; `wafers` are all of the file in their order."""
-    there = {*record.wafers, *late.wafers}
+    """`record` after its conflicts were settled as `late` says.
+
+    No wafer leaves it: `wafers`, which give the late ones their place, are those of the file by today's agreement,
+    which may drop some that it had then.
+    """
+    held, came = set(record.wafers), set(late.wafers)
+    there = held | came
+    behind: dict[str | None, list[str]] = {}
+    before = None
+    for wafer in wafers:
+        if wafer in held:
+            before = wafer
+        elif wafer in came:
+            behind.setdefault(before, []).append(wafer)
+    merged = behind.get(None, [])
+    for wafer in record.wafers:
+        merged += [wafer, *behind.get(wafer, ())]
     return replace(
         record,
-        wafers=tuple(w for w in wafers if w in there),
+        wafers=tuple(merged),
         repeats=record.repeats + late.repeats,
         labelled=record.labelled + late.labelled,
         conflicts=tuple(c for c in record.conflicts if c.wafer not in there),
@@ -218,7 +234,7 @@ def _replacement(old: Document, new: Document) -> Document:
     return {**new, **kept, "earlier": earlier}
 
 
-def _conflict(old: Document, new: Document, tolerance: float) -> Conflict | None:
+def _conflict(old: Document, new: Document, sensors: Sequence[str], tolerance: float) -> Conflict | None:
     """What of `new` contradicts the stored wafer, or None."""
     then, now = np.array(old["readings"]), np.array(new["readings"])
     if then.shape != now.shape:
@@ -227,7 +243,7 @@ def _conflict(old: Document, new: Document, tolerance: float) -> Conflict | None
     if not same.all():
         first = int(np.argmin(same))
         values = [None if np.isnan(v[first]) else float(v[first]) for v in (then, now)]
-        return Conflict(new["_id"], new["file"], old["file"], f"Sensor-{first + 1}", *values)
+        return Conflict(new["_id"], new["file"], old["file"], sensors[first], *values)
     if new["label"] is not None and old["label"] is not None and new["label"] != old["label"]:
         return Conflict(new["_id"], new["file"], old["file"], "label", old["label"], new["label"])
     return None

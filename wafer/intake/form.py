@@ -41,6 +41,7 @@ WIDEST = 100_000
 
 # of a wafer's number, which the store keeps as an integer of 64 bits
 MOST_DIGITS = 18
+NUMBER_OF_AN_ID = f"1 to {MOST_DIGITS} digits from 0 to 9"
 
 
 @dataclass(frozen=True)
@@ -74,8 +75,11 @@ class Form:
             AgreementError: a key is missing, unknown or of no use.
         """
         known = {"wafer", "sensors", "label", "stamps", "stamp_format", "wafer_id", "labels", "ignore_spaces"}
+        if not isinstance(meta, Mapping):
+            raise AgreementError(f"meta.form: expected an object, got {meta!r}")
         for key in sorted(meta.keys() ^ known):
             raise AgreementError(f"meta.form.{key}: {'unknown key' if key in meta else 'missing'}")
+        _check_types(meta)
         if not meta["wafer"] or not meta["sensors"]:
             raise AgreementError("meta.form: at least one name for the wafer's id and one sensor are needed")
         if {WAFER, LABEL} & set(meta["sensors"]) or len(set(meta["sensors"])) != len(meta["sensors"]):
@@ -152,6 +156,23 @@ class Form:
         if header.complete and not header.findings and len(self._headers) < 16:
             self._headers[line] = header
         return header
+
+
+def _check_types(meta: Mapping[str, Any]) -> None:
+    for key in ("wafer", "sensors", "label"):
+        if not isinstance(meta[key], list) or not all(isinstance(name, str) for name in meta[key]):
+            raise AgreementError(f"meta.form.{key}: expected a list of names, got {meta[key]!r}")
+    for key in ("stamps", "stamp_format", "wafer_id"):
+        if not isinstance(meta[key], str):
+            raise AgreementError(f"meta.form.{key}: expected text, got {meta[key]!r}")
+    if meta["stamp_format"].count("_") != 1:
+        got = meta["stamp_format"]
+        raise AgreementError(f"meta.form.stamp_format: expected date and time joined by one '_', got {got!r}")
+    labels = meta["labels"]
+    if not isinstance(labels, Mapping) or not all(type(label) is int for label in labels.values()):
+        raise AgreementError(f"meta.form.labels: expected an object of spellings and -1 or 1, got {labels!r}")
+    if not isinstance(meta["ignore_spaces"], bool):
+        raise AgreementError(f"meta.form.ignore_spaces: expected true or false, got {meta['ignore_spaces']!r}")
 
 
 def _pattern(key: str, text: str, groups: set[str]) -> re.Pattern[str]:

@@ -9,11 +9,13 @@ quarantine:
    dropped and contradicting wafers go to the quarantine;
 3. the file's line in the ledger is written: from here on it is known, and left alone;
 4. what an earlier verdict had put into the quarantine under the same bytes is removed.
+
+A file that cannot be read, or is not any more what was judged, is told as unread and holds up no other.
 """
 
 import re
 from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
@@ -23,12 +25,14 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from wafer.errors import UnreadError
 from wafer.intake.batches import Delivery
 from wafer.intake.conflicts import conflict_rows
-from wafer.intake.contract import Contract, Verdict, check
+from wafer.intake.contract import Contract, Reason, Verdict, check
 from wafer.intake.documents import BatchRecord, Document, IncomingBatch, with_late
 from wafer.intake.quarantine import Quarantine
 from wafer.intake.store import Store
+from wafer.intake.verdicts import unread_verdict
 from wafer.progress import Progress
 from wafer.storage import AnyPath
 
@@ -70,11 +74,13 @@ class IngestReport:
         """The report as JSON: totals first, then one entry a file."""
         rules = Counter(rule for f in self.files for rule in sorted({r["rule"] for r in f.reasons}))
         accepted = [f for f in self.files if f.verdict == "accepted"]
+        unread = sum(f.verdict == "unread" for f in self.files)
         return {
             "kind": self.kind,
             "files": len(self.files),
             "accepted": len(accepted),
-            "quarantined": len(self.files) - len(accepted),
+            "quarantined": len(self.files) - len(accepted) - unread,
+            "unread": unread,
             "quarantined_by_rule": dict(sorted(rules.items())),
             "known_batches": sum(f.known for f in accepted),
             "wafers": sum(f.wafers for f in accepted),
@@ -100,13 +106,14 @@ def ingest(
 ) -> IngestReport:
     """Judge every file of `paths`, store the wafers of the accepted ones and keep the others in the quarantine.
 
-    Files are taken in the order of their names. A file whose bytes the ledger knows is left alone. A wafer that
+    Files are taken in the order of their names. A file whose bytes the ledger knows as one of this kind is left alone;
+    one that it knows as one of the other kind is judged like any other, and never taken in twice. A wafer that
     contradicts the stored one is quarantined while its file is accepted; with `replacing` it takes the stored one's
     place, which goes into its history, and so do the wafers that an earlier call quarantined for that. `watch` is told
     of each file and its verdict.
 
     Raises:
-        DeliveryError: a path does not exist.
+        DeliveryError: a path does not exist, or the quarantine cannot be written.
         StoreError: the database fails; the same call again completes the work.
     """
     total = 0
@@ -117,12 +124,19 @@ def ingest(
 
     judged = _watched(check(paths, contract, FILES_JUDGED, count), watch)
     files: list[IngestedFile] = []
-    with closing(_taken_in(_groups(judged), _Writer(contract, store, quarantine, replacing))) as groups:
+    with closing(take_in(judged, contract, store, quarantine, replacing=replacing)) as groups:
         for group in groups:
             files += group
             if progress is not None:
                 progress(len(files), max(total, len(files)))
     return IngestReport(contract.kind, tuple(files))
+
+
+def take_in(
+    judged: Iterator[Judged], contract: Contract, store: Store, quarantine: Quarantine, *, replacing: bool = False
+) -> Generator[list[IngestedFile]]:
+    """What becomes of files that `contract` has judged, group by group, see `ingest`."""
+    return _taken_in(_groups(judged), _Writer(contract, store, quarantine, replacing))
 
 
 def _watched(judged: Iterator[Judged], watch: Callable[[Delivery, Verdict], None] | None) -> Iterator[Judged]:
@@ -173,6 +187,20 @@ class _Ready:
     batch: IncomingBatch | None
 
 
+@dataclass
+class _Group:
+    """A group of files while it is being stored.
+
+    `known` are lines of the ledger by digest, `fresh` the batches that have none, `stored` the documents that other
+    files had brought, `due` the lines still to be written.
+    """
+
+    known: dict[str, BatchRecord]
+    fresh: dict[str, IncomingBatch]
+    stored: dict[str, Document]
+    due: list[BatchRecord] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class _Writer:
     """Makes every change that lasts; `taken` are the digests of this run's files."""
@@ -189,6 +217,9 @@ class _Writer:
         ready = []
         for delivery, verdict in group:
             record = known.get(delivery.digest)
+            if record is not None and record.kind != self.contract.kind:
+                verdict = _of_other_kind(verdict, record)
+                record = None
             needed = record is None or (self.replacing and bool(record.conflicts))
             batch = self._incoming(delivery) if verdict.accepted and needed else None
             if delivery.table is not None:
@@ -196,64 +227,74 @@ class _Writer:
             ready.append(_Ready(delivery, verdict, record, batch))
         return ready
 
-    def take_in(self, group: Sequence[_Ready], earlier: "Future[list[IngestedFile]] | None") -> list[IngestedFile]:
+    def take_in(self, ready: Sequence[_Ready], earlier: "Future[list[IngestedFile]] | None") -> list[IngestedFile]:
         """Store or quarantine a group of files, if the group before it came through."""
         if earlier is not None:
             earlier.result()
-        known = {ready.delivery.digest: ready.record for ready in group if ready.record is not None}
-        known |= self.store.known(sorted({r.delivery.digest for r in group} & self.taken - known.keys()))
+        known = {one.delivery.digest: one.record for one in ready if one.record is not None}
+        known |= self.store.known(sorted({one.delivery.digest for one in ready} & self.taken - known.keys()))
         fresh: dict[str, IncomingBatch] = {}
-        for ready in group:
-            if ready.batch is not None and ready.batch.digest not in known:
-                fresh.setdefault(ready.batch.digest, ready.batch)
-        stored = self.store.insert(list(fresh.values()))
-        ledger: list[BatchRecord] = []
-        files = []
-        for ready in group:
-            digest = ready.delivery.digest
-            if digest in known:
-                if self.replacing and known[digest].conflicts and ready.batch is not None:
-                    self._write(ledger)
-                    known[digest] = self._settle_late(ready.batch, known[digest])
-                files.append(_entry(ready.delivery, ready.verdict, known[digest], known_before=True))
-            elif ready.verdict.accepted:
-                if any(wafer in stored for wafer in fresh[digest].wafers):
-                    self._write(ledger)
-                known[digest], changed = self._settle(ready, fresh[digest], stored)
-                stored |= changed
-                ledger.append(known[digest])
-                files.append(_entry(ready.delivery, ready.verdict, known[digest], known_before=False))
-            else:
-                self.quarantine.keep(ready.delivery, ready.verdict)
-                files.append(_rejected(ready.delivery, ready.verdict))
-        self._write(ledger)
+        for one in ready:
+            if one.batch is not None and one.batch.digest not in known:
+                fresh.setdefault(one.batch.digest, one.batch)
+        group = _Group(known, fresh, self.store.insert(list(fresh.values())))
+        files = [self._take_in_one(one, group) for one in ready]
+        self._write(group)
         self.taken.update(known)
         for digest in known:
             self.quarantine.discard(digest)
         return files
 
-    def _settle(
-        self, ready: _Ready, batch: IncomingBatch, stored: Mapping[str, Document]
-    ) -> tuple[BatchRecord, dict[str, Document]]:
-        """Settle a new batch against stored wafers, and quarantine those that are turned away."""
-        record, changed = self.store.settle(batch, stored, self.contract.repeat_tolerance, replacing=self.replacing)
+    def _take_in_one(self, ready: _Ready, group: _Group) -> IngestedFile:
+        """What becomes of one file, now that the new wafers of its group are stored."""
+        delivery, verdict = ready.delivery, ready.verdict
+        known = group.known.get(delivery.digest)
+        if known is not None:
+            if self.replacing and known.conflicts and ready.batch is not None:
+                self._write(group)
+                group.known[delivery.digest] = known = self._settle_late(delivery, ready.batch, known)
+            return _entry(delivery, verdict, known, known_before=True)
+        try:
+            if verdict.accepted:
+                record = self._settle(ready, group)
+                return _entry(delivery, verdict, record, known_before=False)
+            if not verdict.unread:
+                self.quarantine.keep(delivery, verdict)
+        except UnreadError as error:
+            verdict = unread_verdict(delivery.file, str(error))
+        return _rejected(delivery, verdict)
+
+    def _settle(self, ready: _Ready, group: _Group) -> BatchRecord:
+        """Settle a new batch against stored wafers, and quarantine those that are turned away; its line is due then.
+
+        Raises:
+            UnreadError: the lines to be quarantined cannot be had; without its line the file is not taken in.
+        """
+        batch = group.fresh[ready.delivery.digest]
+        if any(wafer in group.stored for wafer in batch.wafers):
+            self._write(group)
+        record, changed = self.store.settle(
+            batch, group.stored, self.contract.repeat_tolerance, replacing=self.replacing
+        )
+        group.stored |= changed
         rows = ready.verdict.dropped + conflict_rows(ready.delivery, record.conflicts)
         self.quarantine.keep_rows(ready.delivery, replace(ready.verdict, dropped=rows))
-        return record, changed
+        group.known[record.digest] = record
+        group.due.append(record)
+        return record
 
-    def _write(self, ledger: list[BatchRecord]) -> None:
+    def _write(self, group: _Group) -> None:
         """Write the lines that are due."""
-        self.store.write_ledger(ledger)
-        ledger.clear()
+        self.store.write_ledger(group.due)
+        group.due.clear()
 
-    def _settle_late(self, batch: IncomingBatch, record: BatchRecord) -> BatchRecord:
+    def _settle_late(self, delivery: Delivery, batch: IncomingBatch, record: BatchRecord) -> BatchRecord:
         """Let the wafers that an earlier run turned away as conflicts replace the stored ones."""
-        wafers = [conflict.wafer for conflict in record.conflicts]
-        late, _ = self.store.settle(
-            batch.only(wafers), self.store.find(wafers), self.contract.repeat_tolerance, replacing=True
-        )
+        stored = self.store.find([conflict.wafer for conflict in record.conflicts])
+        late, _ = self.store.settle(batch.only(stored.keys()), stored, self.contract.repeat_tolerance, replacing=True)
         settled = with_late(record, late, batch.wafers)
-        self.quarantine.forget_conflicts(batch.digest)
+        lines = zip(batch.wafers, delivery.lines, strict=True)
+        self.quarantine.forget_conflicts(batch.digest, {line for wafer, line in lines if wafer in set(late.wafers)})
         self.store.write_ledger([settled])
         return settled
 
@@ -264,13 +305,31 @@ class _Writer:
         readings = np.empty((0, len(sensors))) if whole is None else np.asarray(whole.to_tensor(null_to_nan=True))
         labels = table["label"].to_numpy() if "label" in table.column_names else None
         order = production_order(self.contract.order, self.contract.form.wafer_id, wafers, delivery.file)
-        batch = IncomingBatch(delivery.digest, delivery.file, self.contract.kind, wafers, order, readings, labels)
-        return batch.prepared()
+        return IncomingBatch(
+            digest=delivery.digest,
+            file=delivery.file,
+            kind=self.contract.kind,
+            wafers=wafers,
+            order=order,
+            sensors=sensors,
+            readings=readings,
+            labels=labels,
+        ).prepared()
+
+
+def _of_other_kind(verdict: Verdict, record: BatchRecord) -> Verdict:
+    """The verdict on a file whose bytes are in the ledger as a file of the other kind."""
+    if not verdict.accepted:
+        return verdict
+    said = (
+        f"the same bytes were taken in for {record.kind} before, as {record.file}, and are taken in for one kind only"
+    )
+    return Verdict(verdict.file, False, (Reason("other_kind", said),), verdict.warnings)
 
 
 def _rejected(delivery: Delivery, verdict: Verdict) -> IngestedFile:
     judged = verdict.as_dict()
-    return IngestedFile(delivery.file, delivery.digest, "quarantined", judged["reasons"], judged["warnings"])
+    return IngestedFile(delivery.file, delivery.digest, judged["verdict"], judged["reasons"], judged["warnings"])
 
 
 def _entry(delivery: Delivery, verdict: Verdict, record: BatchRecord, *, known_before: bool) -> IngestedFile:
@@ -284,7 +343,7 @@ def _entry(delivery: Delivery, verdict: Verdict, record: BatchRecord, *, known_b
         stored=0 if known_before else record.stored,
         repeats=0 if known_before else record.repeats,
         labelled=0 if known_before else record.labelled,
-        dropped=len(verdict.dropped),
+        dropped=0 if known_before else len(verdict.dropped),
         known=known_before,
         conflicts=tuple(asdict(c) for c in record.conflicts),
         replaced=record.replaced,

@@ -8,14 +8,14 @@ object a line. The same bytes end once, however often they come; other bytes und
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from upath import UPath
 
-from wafer.errors import DeliveryError
+from wafer.errors import DeliveryError, UnreadError
 from wafer.intake.batches import Delivery, look_anew
 from wafer.intake.conflicts import CONFLICT
 from wafer.intake.contract import Verdict
@@ -47,7 +47,8 @@ class Quarantine:
         """Keep a rejected file with its reasons; the bytes first, so that reasons always have their file.
 
         Raises:
-            DeliveryError: the file is gone, or no longer what was judged.
+            UnreadError: the file is gone, or no longer what was judged.
+            DeliveryError: it cannot be written here.
         """
         name = self._names().get(delivery.digest) or self._free_name(delivery)
         target = self.folder / name
@@ -116,13 +117,13 @@ class Quarantine:
         del self._names()[digest]
         return True
 
-    def forget_conflicts(self, digest: str) -> None:
-        """Let go of the wafers of an accepted file that contradicted stored ones, since that is settled by now."""
+    def forget_conflicts(self, digest: str, lines: Collection[int]) -> None:
+        """Let go of wafers of an accepted file that contradicted stored ones: those of `lines`, settled by now."""
         for path in self._listed(_DROPPED):
             records = list(_json_lines(path))
             if any(record["digest"] != digest for record in records):
                 continue
-            kept = [r for r in records if any(reason["rule"] != CONFLICT for reason in r["reasons"])]
+            kept = [r for r in records if r["line"] not in lines or any(s["rule"] != CONFLICT for s in r["reasons"])]
             if not kept:
                 path.unlink()
             elif len(kept) < len(records):
@@ -187,19 +188,23 @@ def _write_json_lines(path: AnyPath, records: Iterable[dict[str, Any]]) -> None:
 def _copy(source: AnyPath, target: AnyPath, digest: str) -> None:
     """Copy a file of any size, whole or not at all, if its bytes are still those of `digest`."""
     try:
-        with source.open("rb") as stream:
+        stream = source.open("rb")
+    except OSError as error:
+        raise UnreadError(f"{source}: cannot be quarantined: {error.strerror or error}") from error
+    try:
+        with stream:
             if is_local(target):
                 _copy_to_folder(stream, Path(str(target)), digest)
             else:
                 _copy_to_bucket(stream, UPath(target), digest)
-    except _ChangedError:
-        raise DeliveryError(f"{source}: changed while it was judged") from None
+    except _SourceError as error:
+        raise UnreadError(f"{source}: {error}") from None
     except OSError as error:
         raise DeliveryError(f"{source}: cannot be quarantined: {error.strerror or error}") from error
 
 
-class _ChangedError(Exception):
-    """The bytes are not those of the digest."""
+class _SourceError(Exception):
+    """The bytes cannot be had any more, or are not those of the digest."""
 
 
 def _copy_to_folder(stream: IO[bytes], target: Path, digest: str) -> None:
@@ -229,8 +234,15 @@ def _copy_to_bucket(stream: IO[bytes], target: UPath, digest: str) -> None:
 
 def _copy_bytes(stream: IO[bytes], copy: IO[bytes], digest: str) -> None:
     copied = hashlib.sha256()
-    while part := stream.read(1 << 20):
+    while part := _read_part(stream):
         copied.update(part)
         copy.write(part)
     if copied.hexdigest() != digest:
-        raise _ChangedError
+        raise _SourceError("changed while it was judged")
+
+
+def _read_part(stream: IO[bytes]) -> bytes:
+    try:
+        return stream.read(1 << 20)
+    except OSError as error:
+        raise _SourceError(f"cannot be quarantined: {error.strerror or error}") from error

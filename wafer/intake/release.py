@@ -1,14 +1,12 @@
 """Out of the quarantine: a file is judged again, under the agreement of today."""
 
-import tempfile
-from pathlib import Path
-
 from wafer.errors import DeliveryError
+from wafer.intake.batches import read_delivery
 from wafer.intake.contract import Contract
-from wafer.intake.ingest import IngestedFile, ingest
+from wafer.intake.ingest import IngestedFile, take_in
 from wafer.intake.quarantine import Entry, Quarantine
 from wafer.intake.store import Store
-from wafer.storage import write_bytes
+from wafer.intake.verdicts import keep_rows
 
 
 def release_entry(entry: Entry, quarantine: Quarantine, contract: Contract, store: Store) -> IngestedFile:
@@ -20,16 +18,13 @@ def release_entry(entry: Entry, quarantine: Quarantine, contract: Contract, stor
         DeliveryError: its bytes are gone.
         StoreError: the database fails; the same call again completes the work.
     """
-    known = store.known([entry.digest])
-    if entry.digest in known and not entry.path.exists():
+    known = store.known([entry.digest]).get(entry.digest)
+    if known is not None and known.kind == contract.kind and not entry.path.exists():
         quarantine.discard(entry.digest)
-        return IngestedFile(entry.file, entry.digest, "accepted", [], [], len(known[entry.digest].wafers), known=True)
-    try:
-        data = entry.path.read_bytes()
-    except OSError as error:
-        raise DeliveryError(f"{entry.path}: {error.strerror or error}") from error
-    with tempfile.TemporaryDirectory() as scratch:
-        path = Path(scratch, entry.file)
-        write_bytes(path, data)
-        (outcome,) = ingest([path], contract, store, quarantine).files
+        return IngestedFile(entry.file, entry.digest, "accepted", [], [], len(known.wafers), known=True)
+    delivery = read_delivery(entry.path, contract.form, entry.file)
+    if delivery.unread is not None:
+        raise DeliveryError(f"{entry.path}: {delivery.unread}")
+    (verdict,) = contract.judge([delivery])
+    ((outcome,),) = take_in(iter([(keep_rows(delivery, verdict), verdict)]), contract, store, quarantine)
     return outcome

@@ -1,7 +1,7 @@
 """Rules as the suites state them: one expectation with the meaning that its `meta` gives it, and reasons in words."""
 
 import string
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,7 +20,9 @@ _ALLOWED: Mapping[str, tuple[Severity, ...]] = {
     "reading": ("reject file", "drop wafer", "warn"),
     "snapshot": ("stop training",),
 }
+RULE_KEYS = {"type", "kwargs", "meta"}
 _META = {"rule", "severity", "message", "source", "expected", "told", "tolerance"}
+_TEXTS = {"rule", "severity", "message", "source", "expected", "told"}
 _WORDS = {"file", "line", "column", "expected", "got", "count"}
 _SHOWN = 120
 _SHOWN_COLUMNS = 600
@@ -53,8 +55,9 @@ class Reason:
 class Rule:
     """One expectation of a suite, as far as verdicts need it.
 
-    `columns` are the facts (or sensors) that it is about; `together` says that its findings make one reason and not
-    one each; `tolerance` is the share of a file's wafers that may break a rule about readings.
+    `columns` are the facts (or sensors) that it is about; `expected` is what was agreed, in words, which are the
+    suite's own where `stated`, and else give way to those of a finding; `together` says that its findings make one
+    reason and not one each; `tolerance` is the share of a file's wafers that may break a rule about readings.
     """
 
     name: str
@@ -64,8 +67,8 @@ class Rule:
     columns: tuple[str, ...]
     severity: Severity
     message: str
-    source: str
     expected: str
+    stated: bool
     together: bool
     tolerance: float
 
@@ -76,16 +79,17 @@ class Rule:
         Raises:
             AgreementError: the entry cannot be used; the message starts with `place`.
         """
-        check_keys(entry, {"type", "kwargs", "meta"}, {"type", "kwargs", "meta"}, place)
+        check_keys(entry, RULE_KEYS, RULE_KEYS, place)
         kwargs, meta = entry["kwargs"], entry["meta"]
         check_keys(meta, _META, {"rule", "severity", "message", "source"}, f"{place}.meta")
+        _check_texts({"type": entry["type"], **{f"meta.{key}": meta[key] for key in _TEXTS & meta.keys()}}, place)
         place = f"rule {meta['rule']}"
         columns = _columns(kwargs, known, place)
         severity = meta["severity"]
         _check_severity(severity, section, columns, place)
         if "mostly" in kwargs:
             raise AgreementError(f"{place}: kwargs.mostly would judge files together, use meta.tolerance")
-        _check_message(meta["message"], place)
+        check_message(meta["message"], f"{place}: meta.message", _WORDS)
         tolerance = meta.get("tolerance", 0.0)
         if not isinstance(tolerance, int | float) or not 0 <= tolerance < 1 or (tolerance and section != "readings"):
             raise AgreementError(f"{place}: meta.tolerance is a share from 0 to 1 in a rule about readings")
@@ -99,15 +103,15 @@ class Rule:
             columns=columns,
             severity=severity,
             message=meta["message"],
-            source=meta["source"],
             expected=meta.get("expected") or _bounds(kwargs),
+            stated=bool(meta.get("expected")),
             together=told == "together",
             tolerance=float(tolerance),
         )
 
     def reason(self, file: str, finding: Finding, count: Any) -> Reason:
-        """The reason that one finding gives; what it leaves open the rule fills in."""
-        expected = self.expected if finding.expected is None else shorten(finding.expected)
+        """The reason that one finding gives; what it leaves open, and what the suite states, the rule fills in."""
+        expected = self.expected if self.stated or finding.expected is None else shorten(finding.expected)
         got = None if finding.got is None else shorten(finding.got)
         column = None if finding.column is None else shorten(finding.column, _SHOWN_COLUMNS)
         words = {"file": file, "line": finding.line, "count": count, "column": column, "expected": expected, "got": got}
@@ -121,12 +125,17 @@ def shorten(text: str, length: int = _SHOWN) -> str:
 
 def check_keys(value: Any, known: set[str], needed: set[str], place: str) -> None:
     """Refuse what is no object, has unknown keys or lacks needed ones, with an `AgreementError` about `place`."""
-    if not isinstance(value, Mapping):
-        raise AgreementError(f"{place}: expected an object, got {value!r}")
+    check_object(value, place)
     for key in sorted(value.keys() - known):
         raise AgreementError(f"{place}.{key}: unknown key")
     for key in sorted(needed - value.keys()):
         raise AgreementError(f"{place}.{key}: missing")
+
+
+def check_object(value: Any, place: str) -> None:
+    """Refuse what is no JSON object, with an `AgreementError` about `place`."""
+    if not isinstance(value, Mapping):
+        raise AgreementError(f"{place}: expected an object, got {value!r}")
 
 
 def check_names(rules: Sequence[Rule]) -> None:
@@ -137,12 +146,32 @@ def check_names(rules: Sequence[Rule]) -> None:
             raise AgreementError(f"rule {name}: stands twice in the suite")
 
 
+def check_message(message: Any, place: str, words: Set[str]) -> None:
+    """Refuse a message that has other than the given `words` in braces, with an `AgreementError` about `place`."""
+    try:
+        fields = {name for _, name, _, _ in string.Formatter().parse(message) if name is not None}
+    except (TypeError, ValueError) as error:
+        raise AgreementError(f"{place} cannot be used: {error}") from error
+    for name in sorted(fields - words):
+        raise AgreementError(f"{place} knows no {{{name}}}, only {', '.join(sorted(words))}")
+
+
+def _check_texts(values: Mapping[str, Any], place: str) -> None:
+    for key, value in values.items():
+        if not isinstance(value, str):
+            raise AgreementError(f"{place}.{key}: expected text, got {value!r}")
+
+
 def _columns(kwargs: Mapping[str, Any], known: frozenset[str], place: str) -> tuple[str, ...]:
-    names = [kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs] + kwargs.get("column_list", [])
+    check_object(kwargs, f"{place}: kwargs")
+    listed = kwargs.get("column_list", [])
+    if not isinstance(listed, list):
+        raise AgreementError(f"{place}: kwargs.column_list: expected a list of names, got {listed!r}")
+    names = [*(kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs), *listed]
     if not names:
         raise AgreementError(f"{place}: kwargs name no column")
     for name in names:
-        if name not in known:
+        if not isinstance(name, str) or name not in known:
             raise AgreementError(f"{place}: {name!r} is no fact and no agreed sensor that a rule could be about")
     return tuple(names)
 
@@ -155,15 +184,6 @@ def _check_severity(severity: Any, section: Section, columns: tuple[str, ...], p
     if severity not in allowed:
         choice = " or ".join(repr(name) for name in SEVERITIES if name in allowed)
         raise AgreementError(f"{place}: meta.severity is {choice}, got {severity!r}")
-
-
-def _check_message(message: Any, place: str) -> None:
-    try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(message) if name is not None}
-    except (TypeError, ValueError) as error:
-        raise AgreementError(f"{place}: meta.message cannot be used: {error}") from error
-    for name in sorted(fields - _WORDS):
-        raise AgreementError(f"{place}: meta.message knows no {{{name}}}, only {', '.join(sorted(_WORDS))}")
 
 
 def _bounds(kwargs: Mapping[str, Any]) -> str:

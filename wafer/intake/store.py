@@ -45,9 +45,17 @@ __all__ = ["BatchRecord", "Conflict", "IncomingBatch", "Status", "Store", "open_
 DUPLICATE_KEY = 11000
 MILLISECONDS_TO_CONNECT = 8000
 WAFERS_A_QUERY = 500
+# what an index is scanned for; whether a field exists is asked of every document
+ANY_TEXT = {"$gt": ""}
+ANY_TIME = {"$gt": datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)}
 INDEXES = {
     "wafers": {"by_label": [("label", 1), ("order", 1)]},
-    "batches": {"by_kind": [("kind", 1), ("order", 1)], "by_time": [("taken_in", 1)]},
+    "batches": {
+        "by_place": [("kind", 1), ("order", 1), ("file", 1), ("_id", 1)],
+        "by_time": [("taken_in", 1)],
+        "by_replaced": [("replaced", 1)],
+        "by_conflict": [("conflicts.wafer", 1)],
+    },
     "predictions": {"by_batch": [("batch", 1)]},
 }
 
@@ -80,7 +88,7 @@ class Store:
         self._predictions: Collection[Document] = database.get_collection("predictions", write_concern=durable)
 
     def ensure_indexes(self) -> None:
-        """Create the indexes: wafers by label, the ledger by kind and by time, predictions by batch."""
+        """Create the indexes: wafers by label, the ledger by what is asked of it, predictions by batch."""
         for collection in (self._wafers, self._batches, self._predictions):
             for name, keys in INDEXES[collection.name].items():
                 collection.create_index(keys, name=name)
@@ -89,17 +97,6 @@ class Store:
         """The ledger's records of those `digests` that were taken in before."""
         found = self._batches.find({"_id": {"$in": list(digests)}})
         return {d["_id"]: ledger_record(d) for d in found}
-
-    def add(self, batch: IncomingBatch, tolerance: float, *, replacing: bool = False) -> BatchRecord:
-        """Store one batch file's wafers, then its line in the ledger; the same call again changes nothing.
-
-        A wafer that is there already with the same readings (within `tolerance`, relative) is a repeat; a label that it
-        lacked is added. Other readings or another label are a conflict, and the stored wafer stays as it is; where
-        `replacing`, it goes into the history of the one that came.
-        """
-        record, _ = self.settle(batch, self.insert([batch]), tolerance, replacing=replacing)
-        self.write_ledger([record])
-        return record
 
     def insert(self, batches: Sequence[IncomingBatch]) -> dict[str, Document]:
         """Insert the wafers that are new, the first of each id; the stored documents of all the others.
@@ -118,6 +115,10 @@ class Store:
         self, batch: IncomingBatch, stored: Mapping[str, Document], tolerance: float, *, replacing: bool = False
     ) -> tuple[BatchRecord, dict[str, Document]]:
         """Do what is to be done about those wafers of `batch` that are in `stored`, as `insert` returned it.
+
+        One with the same readings (within `tolerance`, relative) is a repeat; a label that it lacked is added. Other
+        readings or another label are a conflict, and the stored wafer stays as it is; where `replacing`, it goes into
+        the history of the one that came.
 
         Returns:
             The line for the ledger, still to be written, and the documents that changed.
@@ -161,7 +162,7 @@ class Store:
 
     def replacements(self) -> list[BatchRecord]:
         """The ledger's records of batches, of any kind, that replaced a wafer's earlier readings."""
-        return [ledger_record(d) for d in self._batches.find({"replaced.0": {"$exists": True}}).sort("_id", 1)]
+        return [ledger_record(d) for d in self._batches.find({"replaced": ANY_TEXT}).sort("_id", 1)]
 
     def read_wafers(
         self, wafers: Sequence[str], sensors: Sequence[str], replacing: Many[str] | None = None
@@ -227,8 +228,8 @@ class Store:
         """What the store holds, in numbers."""
         counts = self.counts()
         batches = {kind: self._batches.count_documents({"kind": kind}) for kind in ("training", "prediction")}
-        conflicts = self._batches.find({"conflicts.0": {"$exists": True}}, {"conflicts": 1})
-        last = next(iter(self._batches.find({"taken_in": {"$exists": True}}).sort("taken_in", -1).limit(1)), None)
+        conflicts = self._batches.find({"conflicts.wafer": ANY_TEXT}, {"conflicts": 1})
+        last = next(iter(self._batches.find({"taken_in": ANY_TIME}).sort("taken_in", -1).limit(1)), None)
         return Status(
             wafers=counts["wafers"],
             labelled=self._wafers.count_documents({"label": {"$in": [-1, 1]}}),

@@ -7,11 +7,13 @@ from typing import Any
 
 import pyarrow as pa
 
-from wafer.errors import AgreementError, DeliveryError
+from wafer.errors import AgreementError, UnreadError
 from wafer.intake.autopsy import KEPT
 from wafer.intake.batches import Delivery
 from wafer.intake.form import Finding
 from wafer.intake.rules import Reason, Rule
+
+UNREAD = "unread"  # the rule that the reason of an unread file names
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,8 @@ class DroppedRow:
 class Verdict:
     """What is to become of one file, and why.
 
-    `reasons` quarantine it, `warnings` do not; the reasons of wafers that were `dropped` stand in the warnings too.
+    `reasons` quarantine it, `warnings` do not; the reasons of wafers that were `dropped` stand in the warnings too. A
+    file that was `unread` could not be judged, nor can its bytes be kept.
     """
 
     file: str
@@ -48,15 +51,28 @@ class Verdict:
     reasons: tuple[Reason, ...] = ()
     warnings: tuple[Reason, ...] = ()
     dropped: tuple[DroppedRow, ...] = ()
+    unread: bool = False
+
+    @property
+    def word(self) -> str:
+        """The verdict in one word."""
+        return "unread" if self.unread else "accepted" if self.accepted else "quarantined"
 
     def as_dict(self) -> dict[str, Any]:
         """The verdict as JSON has it."""
         return {
             "file": self.file,
-            "verdict": "accepted" if self.accepted else "quarantined",
+            "verdict": self.word,
             "reasons": [reason.as_dict() for reason in self.reasons],
             "warnings": [reason.as_dict() for reason in self.warnings],
         }
+
+
+def unread_verdict(file: str, why: str) -> Verdict:
+    """The verdict on a file that could not be read as a whole."""
+    return Verdict(
+        file, False, (Reason(UNREAD, f"the file was not taken in, since it could not be read: {why}"),), unread=True
+    )
 
 
 def pass_verdict(
@@ -66,7 +82,7 @@ def pass_verdict(
 
     Raises:
         AgreementError: nothing speaks against the file, yet it has no table.
-        DeliveryError: the file changed since it was read, so that dropped lines cannot be kept.
+        UnreadError: the file changed since it was read, so that dropped lines cannot be kept.
     """
     said = {severity: _reasons(delivery, breaches, severity, listed) for severity in ("reject file", "warn")}
     reasons, warnings = said["reject file"], said["warn"]
@@ -74,9 +90,11 @@ def pass_verdict(
     spoken = _reasons(delivery, breaches, "drop wafer", listed)
     lines = {finding.line for breach in drops for finding in breach.findings if finding.line is not None}
     wafers = delivery.facts["wafers"] or 0
-    uncounted = any(len(breach.findings) >= KEPT for breach in drops)
+    uncounted = any(KEPT <= len(breach.findings) < breach.count for breach in drops)
     if drops and (uncounted or len(lines) > max_dropped_share * wafers):
         agreed, got = f"at most {max_dropped_share:.0%}", f"{len(lines)} of {wafers}"
+        if uncounted:  # beyond some number the lines are not known any more, only how many findings there are
+            agreed, got = f"{agreed}, and less than {KEPT}", f"at least {got}"
         message = dropped_message.format(file=delivery.file, expected=agreed, got=got)
         reasons = (*reasons, Reason("max_dropped_share", message, None, None, agreed, got))
     if reasons:
@@ -144,9 +162,9 @@ def original_lines(delivery: Delivery) -> Mapping[int, tuple[int, int, str]]:
     try:
         data = delivery.path.read_bytes()
     except OSError as error:
-        raise DeliveryError(f"{delivery.path}: {error.strerror or error}") from error
+        raise UnreadError(f"{delivery.path}: {error.strerror or error}") from error
     if hashlib.sha256(data).hexdigest() != delivery.digest:
-        raise DeliveryError(f"{delivery.path}: changed while it was judged")
+        raise UnreadError(f"{delivery.path}: changed while it was judged")
     numbered = enumerate((line.removesuffix("\r") for line in data.decode().split("\n")), start=1)
     wafers = [(number, line) for number, line in numbered if line and number > 1]
     return {number: (row, number, line) for row, (number, line) in enumerate(wafers)}

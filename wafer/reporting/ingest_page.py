@@ -122,19 +122,22 @@ def _fixed_parts(report: Mapping[str, Any], summary: DeliverySummary) -> dict[st
 
 
 def _outcome(report: Mapping[str, Any]) -> str:
-    files, away = report["files"], report["quarantined"]
+    files, away, unread = report["files"], report["quarantined"], report.get("unread", 0)
     if not files:
         return "No file was delivered."
+    told = ""
     if away:
         told = f"{away:,} of {files:,} files {'was' if away == 1 else 'were'} turned away and kept in the quarantine."
-    else:
+    if unread:
+        told += f" {unread:,} of {files:,} files could not be read and {'was' if unread == 1 else 'were'} not taken in."
+    if not told:
         told = "The one file was accepted." if files == 1 else f"All {files:,} files were accepted."
     known = report["known_batches"]
     if known:
         told += f" {known:,} {'was' if known == 1 else 'were'} known already and left alone."
     if report["conflicts"]:
         told += f" Conflicts with wafers in the store: {report['conflicts']:,}."
-    return told
+    return told.strip()
 
 
 def _reading_totals(report: Mapping[str, Any], summary: DeliverySummary) -> list[tuple[str, str, bool]]:

@@ -13,6 +13,7 @@ Columns = list[tuple[str, bool]]
 FILE_STATES = {
     "remarks": "with remarks",
     "quarantined": "quarantined",
+    "unread": "unread",
     "accepted": "accepted",
     "known": "known already",
     "moved": "with moved sensors",
@@ -32,6 +33,7 @@ TOTALS = {
     "files": "files delivered",
     "accepted": "files accepted",
     "quarantined": "files quarantined",
+    "unread": "files that could not be read",
     "known_batches": "files known already",
     "wafers": "wafers accepted",
     "wafers_stored": "wafers new in the store",
@@ -42,7 +44,7 @@ TOTALS = {
     "labels_added": "labels added",
 }
 ALWAYS = ("files", "accepted", "quarantined", "wafers", "wafers_stored")
-BAD = ("quarantined", "conflicts", "wafers_dropped")
+BAD = ("quarantined", "unread", "conflicts", "wafers_dropped")
 
 
 @dataclass(frozen=True)
@@ -103,7 +105,7 @@ def file_rows(report: Mapping[str, Any], files: pd.DataFrame, most: int, longest
     for batch in report["batches"]:
         entry = seen.get((batch["file"], batch["digest"]), {})
         rows.append(_file_row(batch, entry, report["kind"], most, longest))
-    return sorted(rows, key=lambda row: ("quarantined" not in row.state, "remarks" not in row.state))
+    return sorted(rows, key=lambda row: ("accepted" in row.state.split(), "remarks" not in row.state))
 
 
 def _file_row(batch: Mapping[str, Any], entry: Mapping[Any, Any], kind: str, most: int, longest: int) -> FileRow:
