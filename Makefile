@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 RAW ?=
 FILES ?=
 
-.PHONY: help setup run test test-all lint format bench bench-model notebooks repro remote lock clean
+.PHONY: help setup run test test-all lint format bench bench-model notebooks repro remote pull lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -68,6 +68,11 @@ remote: $(READY) ## let `dvc push` and `dvc pull` use WAFER_DVC_REMOTE (s3://buc
 	@test -n "$(WAFER_DVC_REMOTE)" || { echo "WAFER_DVC_REMOTE is not set: name a bucket (s3://bucket/prefix) or a folder, \
 	or compute everything anew with: make repro" >&2; exit 2; }
 	$(BIN)/dvc remote add --quiet --local --default --force wafer "$(WAFER_DVC_REMOTE)"
+
+pull: $(READY) ## get the results that dvc.lock names from the remote
+	@$(BIN)/dvc remote list | grep -q . || { echo "no remote is configured: make remote WAFER_DVC_REMOTE=s3://bucket/prefix, \
+	or compute everything anew: make repro" >&2; exit 2; }
+	$(BIN)/dvc pull
 
 lock: $(READY) ## resolve the dependencies anew into the two lock files
 	$(BIN)/python .ci/locks.py --write

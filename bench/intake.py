@@ -20,16 +20,18 @@ import pymongo
 from bson.binary import Binary
 
 from wafer.fab.simulate import SENSOR_NAMES, simulate_batches
-from wafer.intake.contract import Contract, check
+from wafer.intake.batches import Delivery
+from wafer.intake.contract import Contract, Verdict, check
 from wafer.intake.embedded import embedded_server, wait_until_stopped
 from wafer.intake.ingest import WAFERS_A_GROUP, ingest
 from wafer.intake.quarantine import Quarantine
+from wafer.intake.statistics import DeliveryStatistics
 from wafer.intake.store import INDEXES, open_store
 from wafer.settings import Settings
 
 WAFERS = 100
 SEED = 7
-PAIRS = 3  # of insert and ingest, one after the other; the one with the median ratio counts
+PAIRS = 3  # of ingest and insert, one after the other; the one with the median ratio counts
 BYTES_A_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
@@ -43,10 +45,13 @@ def measure(files: int) -> dict[str, float]:
         parse, check_all = _apart(_parse, every), _apart(_check, every)
         check_some = _apart(_check, some)
         pairs = [
-            (_apart(_insert, every, folder / f"insert-{turn}"), _apart(_ingest, every, folder / f"ingest-{turn}"))
+            (
+                _apart(_ingest, every, folder / f"ingest-{turn}"),
+                _apart(_insert, folder / f"ingest-{turn}", folder / f"insert-{turn}"),
+            )
             for turn in range(PAIRS)
         ]
-        insert, ingest_all = sorted(pairs, key=lambda pair: pair[0]["seconds"] / pair[1]["seconds"])[PAIRS // 2]
+        ingest_all, insert = sorted(pairs, key=lambda pair: pair[1]["seconds"] / pair[0]["seconds"])[PAIRS // 2]
         ingest_some = _apart(_ingest, some, folder / "some")
         share = len(some) / len(every)
         return {
@@ -109,36 +114,40 @@ def _settings(place: Path, url: str) -> Settings:
 
 
 def _ingest(files: list[Path], place: Path) -> dict[str, float]:
+    """Take the files in as the step does, statistics for the reviewers' page included."""
     contract = Contract.load("training")
     list(check(files[:1], contract))
+    statistics = DeliveryStatistics(contract.sensors, contract.order, contract.form.wafer_id)
+
+    def note(delivery: Delivery, verdict: Verdict) -> None:
+        statistics.add(delivery, accepted=verdict.accepted)
+
     try:
         with embedded_server(place / "db") as url, open_store(_settings(place, url)) as store:
-            return _timed(lambda: ingest(files, contract, store, Quarantine(place / "quarantine")))
+            return _timed(lambda: ingest(files, contract, store, Quarantine(place / "quarantine"), watch=note))
     finally:
         wait_until_stopped(place / "db")
 
 
-def _insert(files: list[Path], place: Path) -> dict[str, float]:
-    """Insert the same documents, prepared before, in batches as large as ingest's and with the same write concern."""
-    contract = Contract.load("training")
+def _insert(ingested: Path, place: Path) -> dict[str, float]:
+    """Insert the documents of an ingest, as they are, in batches as large as its own and with its write concern."""
+    with embedded_server(ingested / "db") as url, pymongo.MongoClient(url) as client:
+        documents = list(client.bench.wafers.find())
+    batches = [documents[at : at + WAFERS_A_GROUP] for at in range(0, len(documents), WAFERS_A_GROUP)]
     try:
-        with embedded_server(place / "db") as url:
-            with open_store(_settings(place, url)) as store:
-                ingest(files, contract, store, Quarantine(place / "quarantine"))
-            with pymongo.MongoClient(url) as client:
-                documents = list(client.bench.wafers.find())
-                batches = [documents[at : at + WAFERS_A_GROUP] for at in range(0, len(documents), WAFERS_A_GROUP)]
-                durable = pymongo.WriteConcern(w="majority", j=True)
-                target = client.bench.get_collection("bare", write_concern=durable)
-                for name, keys in INDEXES["wafers"].items():
-                    target.create_index(keys, name=name)
+        with embedded_server(place / "db") as url, pymongo.MongoClient(url) as client:
+            durable = pymongo.WriteConcern(w="majority", j=True)
+            target = client.bench.get_collection("wafers", write_concern=durable)
+            for name, keys in INDEXES["wafers"].items():
+                target.create_index(keys, name=name)
 
-                def work() -> None:
-                    for batch in batches:
-                        target.insert_many(batch, ordered=False)
+            def work() -> None:
+                for batch in batches:
+                    target.insert_many(batch, ordered=False)
 
-                return _timed(work)
+            return _timed(work)
     finally:
+        wait_until_stopped(ingested / "db")
         wait_until_stopped(place / "db")
 
 

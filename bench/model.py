@@ -82,9 +82,10 @@ def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
     return result, time.perf_counter() - start
 
 
-def _peak_gb() -> float:
-    most = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return most * BYTES_A_UNIT / 1e9
+def _peak_gb(jobs: int) -> float:
+    """The most that this process and `jobs` processes as large as the largest of its children can have held."""
+    own, child = (resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
+    return (own + jobs * child) * BYTES_A_UNIT / 1e9
 
 
 def measure_reference(table: Table, folds: int, jobs: int) -> tuple[float, float]:
@@ -164,7 +165,7 @@ def main() -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     figures, metrics, scores = measure_model(table, options.jobs, options.repeats)
-    figures["peak_rss_gb"] = _peak_gb()
+    figures["peak_rss_gb"] = _peak_gb(options.jobs)
     reference_auc, reference_seconds = measure_reference(table, options.reference_folds, options.jobs)
     figures |= {"reference_auc": reference_auc, "reference_fold_seconds": reference_seconds}
     ablation = ablate(table, scores, options.jobs, options.repeats)

@@ -17,7 +17,8 @@ from wafer.steps import Kind
 def ingest_batches(raw: str | None, kind: Kind, replace: bool = False) -> Ingested:
     """Judge and store the batch files of one folder."""
     with heard_by(progress_artifact):
-        ingested = steps.ingest(Settings.read(), kind, raw, replace=replace)
+        run = steps.named_by_time(f"ingest-{kind}")
+        ingested = steps.ingest(Settings.read(), kind, raw, replace=replace, run=run)
     link_page(f"ingest-{kind}-page", ingested.page)
     return ingested
 

@@ -30,7 +30,8 @@ def fit_model(params: FitParams, frozen: Frozen) -> Fitted:
 def evaluate_recipe(params: EvaluateParams, recipe: FitParams, frozen: Frozen, fitted: Fitted) -> Evaluated:
     """Score the recipe on wafers that it did not train on."""
     with heard_by(progress_artifact):
-        return steps.evaluate(Settings.read(), params, recipe, frozen.folder, fitted.folder)
+        run = steps.named_by_time("evaluation")
+        return steps.evaluate(Settings.read(), params, recipe, frozen.folder, fitted.folder, run=run)
 
 
 @task(cache_policy=NO_CACHE)
@@ -76,9 +77,10 @@ def train(params_file: str = "params.yaml") -> Reported:
     evaluated = evaluate_recipe(params.evaluate, params.fit, frozen, fitted)
     registered = register_version(params, frozen, fitted, evaluated)
     decided = decide_champion(params.gate, params.fit, frozen, registered)
+    report = report_training(frozen, fitted, evaluated, decided, registered)
     report_data_quality(frozen, registered)
     report_exploration(frozen, fitted, registered)
-    return report_training(frozen, fitted, evaluated, decided, registered)
+    return report
 
 
 if __name__ == "__main__":

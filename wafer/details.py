@@ -99,24 +99,25 @@ def describe_drift(model: WaferModel, wafers: pd.DataFrame) -> dict[str, Any]:
     """How far a batch is from the wafers that the model trained on last, without NaN.
 
     Returns:
-        wafers (their number), unknown (share of wafers unlike anything seen), score, threshold, drifted, why_not and
-        sensors, the most responsible first: sensor, stability_index, missing_before, missing_now, shift. Where the
-        batch cannot be judged, `drifted` is None and `why_not` the sentence that says why.
+        wafers (their number), unknown (share of wafers unlike anything seen), score, threshold, told_apart (AUC of the
+        classifier), usual_told_apart, drifted, why_not and sensors, the most responsible first: sensor,
+        stability_index, missing_before, missing_now, shift. Where the batch cannot be judged, `drifted` is None and
+        `why_not` the sentence that says why.
     """
     readings, order = _readings(model, wafers)
     unknown = float(is_unknown(model.conformity(readings, order=order)).mean())
     record: dict[str, Any] = {"wafers": len(wafers), "unknown": unknown}
-    record |= {"score": None, "threshold": None, "drifted": None}
+    record |= {"score": None, "threshold": None, "told_apart": None, "usual_told_apart": None, "drifted": None}
     reference = model.drift_reference_
     if reference is None:
         return record | {"why_not": "The model was saved without what it needs to tell drift.", "sensors": []}
-    record["threshold"] = reference.threshold
+    record |= {"threshold": reference.threshold, "usual_told_apart": reference.told_apart}
     if len(wafers) < FEWEST:
         few = f"It has {len(wafers)} of the {FEWEST} wafers that drift is told from."
         return record | {"why_not": few, "sensors": []}
     drift = model.drift(readings, order=order)
     sensors = drift.sensors.head(RESPONSIBLE).to_dict("records")
-    record |= {"score": drift.score, "sensors": sensors}
+    record |= {"score": drift.score, "told_apart": drift.told_apart, "sensors": sensors}
     if np.median(order) <= reference.newest:
         return record | {"why_not": "It is no newer than the wafers that the model trained on."}
     if reference.threshold is None:

@@ -7,6 +7,7 @@
     ├── SettingsError      an environment variable that cannot be used
     ├── AgreementError     a data sharing agreement or a suite in expectations/ that cannot be used
     ├── DeliveryError      a folder or file of deliveries that is not there
+    │   └── UnreadError    a delivered file whose bytes cannot be had, or not those that were judged
     ├── StoreError         the wafer database cannot be reached, started or trusted
     ├── SnapshotError      a snapshot that is missing, changed or not fit to train on
     ├── ModelError         a model that cannot be fitted, loaded or trusted
@@ -39,6 +40,10 @@ class AgreementError(WaferError):
 
 class DeliveryError(WaferError):
     """A folder or file of deliveries that is not there."""
+
+
+class UnreadError(DeliveryError):
+    """A delivered file whose bytes cannot be had, or not those that were judged."""
 
 
 class StoreError(WaferError):

@@ -20,7 +20,6 @@ from typing import Literal
 
 from upath import UPath
 
-from wafer.errors import DeliveryError, RegistryError
 from wafer.params import DeliverParams, EvaluateParams, FitParams, GateParams, Params
 from wafer.progress import shown
 from wafer.records import Decided, Delivered, Evaluated, Fitted, Frozen, Ingested, Predicted, Registered, Reported
@@ -47,16 +46,24 @@ def named_by_time(kind: str) -> str:
     return f"{kind}-{datetime.now(UTC):%Y%m%d-%H%M%S-%f}"[:-3]
 
 
+def _report_folders(settings: Settings, run: str | None) -> tuple[UPath, ...]:
+    """Where reports go: to `reports/`, which shows the last run, and to the folder there of a run that has a name."""
+    reports = settings.area("reports")
+    return (reports,) if run is None else (reports, reports / run)
+
+
 def deliver(settings: Settings, params: DeliverParams) -> Delivered:
     """Bring raw batch files to `raw/`: from the folder that the params name, else from the synthetic fab."""
+    from wafer.fab.delivery import copy_delivery, simulate_delivery
+
     raw = settings.area("raw")
     with _timed(settings, "deliver"):
         for kind in ("training", "prediction"):
             with written_folder(raw / kind) as aside:
                 if params.folder is None:
-                    _simulate(kind, aside, params)
+                    simulate_delivery(kind, aside, params)
                 else:
-                    _copy_batches(Path(params.folder) / kind, aside)
+                    copy_delivery(Path(params.folder) / kind, aside)
     return Delivered(str(raw / "training"), str(raw / "prediction"))
 
 
@@ -68,35 +75,13 @@ def deliver_where_empty(settings: Settings, params: DeliverParams) -> str:
     return str(raw)
 
 
-def _simulate(kind: str, target: Path, fab: DeliverParams) -> None:
-    from wafer.fab.simulate import simulate_batches
-
-    labelled = kind == "training"
-    count = fab.training_batches if labelled else fab.prediction_batches
-    first = 0 if labelled else fab.training_batches
-    if count == 0:
-        return
-    with shown(f"simulate {kind}") as progress:
-        files = simulate_batches(
-            target, batches=count, wafers=fab.wafers, seed=fab.seed, labelled=labelled, first_batch=first
-        )
-        for done, _ in enumerate(files, 1):
-            progress(done, count)
-
-
-def _copy_batches(source: Path, target: Path) -> None:
-    if not source.is_dir():
-        raise DeliveryError(f"{source} is not a folder: deliver.folder must hold training/ and prediction/")
-    for file in sorted(source.iterdir()):
-        if file.is_file():
-            shutil.copyfile(file, target / file.name)
-
-
-def ingest(settings: Settings, kind: Kind, raw: str | None = None, *, replace: bool = False) -> Ingested:
+def ingest(
+    settings: Settings, kind: Kind, raw: str | None = None, *, replace: bool = False, run: str | None = None
+) -> Ingested:
     """Judge the batch files in `raw` (default: `raw/<kind>` of the storage), store the good, quarantine the others.
 
     With `replace`, wafers that come with other readings than the stored ones take their place; the earlier readings
-    stay in their history.
+    stay in their history. Report and page of the last ingest lie in `reports/`, of a named `run` in its folder as well.
     """
     from wafer.intake.contract import Contract
     from wafer.intake.ingest import ingest as take_in
@@ -107,14 +92,12 @@ def ingest(settings: Settings, kind: Kind, raw: str | None = None, *, replace: b
     from wafer.reporting.ingest_page import write_ingest_page
 
     folder = settings.area("raw") / kind if raw is None else UPath(raw)
-    reports = settings.area("reports")
-    report_file = reports / f"ingest-{kind}.json"
     with _timed(settings, f"ingest-{kind}"), shown(f"ingest {kind}") as progress, open_store(settings) as store:
         contract = Contract.load(kind, EXPECTATIONS)
         place = settings.area("quarantine") / kind
         place.mkdir(parents=True, exist_ok=True)
         remove_leftovers(place, older_than=0)
-        remove_leftovers(reports)
+        remove_leftovers(settings.area("reports"))
         statistics = DeliveryStatistics(contract.sensors, contract.order, contract.form.wafer_id)
         report = take_in(
             [folder],
@@ -125,10 +108,12 @@ def ingest(settings: Settings, kind: Kind, raw: str | None = None, *, replace: b
             replacing=replace,
             watch=lambda delivery, verdict: statistics.add(delivery, accepted=verdict.accepted),
         ).as_dict()
-        page = write_ingest_page(report, statistics, reports)
-        write_json(report_file, report)
+        for reports in _report_folders(settings, run):
+            written = "" if run is None else f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
+            page = write_ingest_page(report, statistics, reports, written=written)
+            write_json(reports / f"ingest-{kind}.json", report)
     return Ingested(
-        report=str(report_file),
+        report=str(reports / f"ingest-{kind}.json"),
         page=str(page),
         files=report["files"],
         accepted=report["accepted"],
@@ -179,15 +164,24 @@ def fit(settings: Settings, params: FitParams, snapshot_folder: str) -> Fitted:
 
 
 def evaluate(
-    settings: Settings, params: EvaluateParams, recipe: FitParams, snapshot_folder: str, model_folder: str
+    settings: Settings,
+    params: EvaluateParams,
+    recipe: FitParams,
+    snapshot_folder: str,
+    model_folder: str,
+    *,
+    run: str | None = None,
 ) -> Evaluated:
-    """Score the recipe on wafers that it did not train on: shuffled, forward in time, and with permuted labels."""
+    """Score the recipe on wafers that it did not train on: shuffled, forward in time, and with permuted labels.
+
+    Metrics, scores and curves of the last evaluation lie in `reports/`, those of a named `run` in its folder there too,
+    so that two trainings at a time do not mix.
+    """
     from wafer.intake.snapshot import read_snapshot
     from wafer.learning.evaluation import evaluate as judge
     from wafer.learning.model import WaferModel
     from wafer.reporting.tables import precision_recall_points, roc_points
 
-    reports = settings.area("reports")
     with _timed(settings, "evaluate"), shown("evaluate") as progress:
         frozen = read_snapshot(UPath(snapshot_folder))
         with local_folder(UPath(model_folder)) as folder:
@@ -203,10 +197,12 @@ def evaluate(
             progress=progress,
         )
         scores.insert(0, "wafer", frozen.table["wafer"].to_numpy()[scores["row"]])
-        write_json(reports / "metrics.json", {**metrics, "clusters": clusters})
-        write_bytes(reports / "scores.parquet", scores.to_parquet(index=False))
-        for name, curve in (("roc", roc_points(scores)), ("precision_recall", precision_recall_points(scores))):
-            write_text(reports / "curves" / f"{name}.csv", curve.to_csv(index=False, lineterminator="\n"))
+        curves = {"roc": roc_points(scores), "precision_recall": precision_recall_points(scores)}
+        for reports in _report_folders(settings, run):
+            write_json(reports / "metrics.json", {**metrics, "clusters": clusters})
+            write_bytes(reports / "scores.parquet", scores.to_parquet(index=False))
+            for name, curve in curves.items():
+                write_text(reports / "curves" / f"{name}.csv", curve.to_csv(index=False, lineterminator="\n"))
     return Evaluated(str(reports / "metrics.json"), str(reports / "scores.parquet"))
 
 
@@ -253,8 +249,9 @@ def gate(settings: Settings, params: GateParams, recipe: FitParams, frozen: Froz
         snapshot, registry = read_snapshot(UPath(frozen.folder)), Registry.open(settings)
         decision = registry.decide(registered.version, gate_rules(params, recipe), snapshot)
         changes = [] if decision.champion is None else registry.changes(decision.champion, registered.version)
-        file = settings.area("reports") / "decision.json"
-        write_json(file, {**decision.as_dict(), "changes": changes})
+        for reports in _report_folders(settings, f"training-v{registered.version}"):
+            file = reports / "decision.json"
+            write_json(file, {**decision.as_dict(), "changes": changes})
     return Decided(str(file), decision.promoted, decision.reason)
 
 
@@ -274,7 +271,9 @@ def predict(
     with _timed(settings, "predict"), shown("predict") as progress, open_store(settings) as store:
         version = UNREGISTERED
         if model_folder is None:
-            version, model_folder = _fetch_champion(settings)
+            from wafer.champion import fetch_champion
+
+            version, model_folder = fetch_champion(settings)
         with local_folder(UPath(model_folder)) as folder:
             model = WaferModel.load(folder)
         digests = [b["digest"] for b in read_json(UPath(ingest_report))["batches"] if b["verdict"] == "accepted"]
@@ -291,20 +290,6 @@ def predict(
         model_folder=model_folder,
         model_version=version,
     )
-
-
-def _fetch_champion(settings: Settings) -> tuple[int, str]:
-    """The champion's number, and the folder below `models/` that its verified parts were brought to."""
-    from wafer.registry import Registry
-
-    registry = Registry.open(settings)
-    champion = registry.champion()
-    if champion is None:
-        raise RegistryError("the registry has no champion yet: run the training first")
-    target = settings.area("models") / champion.digest[:12]
-    with written_folder(target) as aside:
-        registry.fetch(champion, aside)
-    return champion.version, str(target)
 
 
 def report_data_quality(settings: Settings, frozen: Frozen, registered: Registered | None = None) -> Reported:
@@ -352,10 +337,12 @@ def _report_of_training(
         return _report(settings, name, parameters, "training")
     from wafer.registry import Registry
 
-    report = _report(settings, name, parameters, f"training-v{registered.version}")
-    files = (UPath(report.notebook), UPath(report.page))
-    Registry.open(settings).log_files(registered.run_id, files, "reports")
-    return report
+    run = f"training-v{registered.version}"
+    try:
+        return _report(settings, name, parameters, run)
+    finally:  # also what a failing cell has left
+        made = (settings.area("reports") / run).glob(f"{name}.*")
+        Registry.open(settings).log_files(registered.run_id, sorted(made, key=str), "reports")
 
 
 def report_prediction(settings: Settings, ingested: Ingested, predicted: Predicted) -> Reported:
@@ -370,16 +357,17 @@ def report_prediction(settings: Settings, ingested: Ingested, predicted: Predict
         "ingest_report": ingested.report,
         "model": predicted.model_folder,
     }
-    folder = UPath(predicted.details)
-    report = _report(settings, "prediction", given, folder.name)
-    if predicted.model_version != UNREGISTERED:
-        from wafer.registry import Registry
+    run = UPath(predicted.details).name
+    try:
+        return _report(settings, "prediction", given, run)
+    finally:  # also what a failing cell has left
+        if predicted.model_version != UNREGISTERED:
+            from wafer.registry import Registry
 
-        registry = Registry.open(settings)
-        counts = {"batches": len(predicted.files), "wafers": predicted.wafers, "alarms": predicted.alarms}
-        run_id = registry.log_prediction(folder.name, counts, tags={"model.version": predicted.model_version})
-        registry.log_files(run_id, sorted(folder.iterdir(), key=str), "reports")
-    return report
+            counts = {"batches": len(predicted.files), "wafers": predicted.wafers, "alarms": predicted.alarms}
+            made = sorted((settings.area("reports") / run).iterdir(), key=str)
+            tags = {"model.version": predicted.model_version}
+            Registry.open(settings).log_prediction(run, counts, made, tags=tags)
 
 
 def _report(settings: Settings, name: str, parameters: Mapping[str, str | list[str]], run: str) -> Reported:

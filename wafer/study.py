@@ -48,8 +48,8 @@ class Study:
             "deliver": lambda: steps.deliver(settings, params.deliver),
             "ingest-training": lambda: steps.ingest(settings, "training"),
             "ingest-prediction": lambda: steps.ingest(settings, "prediction"),
-            "snapshot": lambda: steps.snapshot(settings),
-            "fit": lambda: steps.fit(settings, params.fit, self._frozen().folder),
+            "snapshot": lambda: steps.snapshot(self._emptied("snapshot")),
+            "fit": lambda: steps.fit(self._emptied("models"), params.fit, self._frozen().folder),
             "evaluate": lambda: steps.evaluate(
                 settings, params.evaluate, params.fit, self._frozen().folder, self._fitted().folder
             ),
@@ -61,6 +61,11 @@ class Study:
             ),
             "report-prediction": lambda: steps.report_prediction(settings, self._ingested(), self._predicted()),
         }
+
+    def _emptied(self, area: str) -> Settings:
+        """The settings, once what an earlier run left in an area is gone: a study holds one snapshot and one model."""
+        shutil.rmtree(str(self.settings.area(area)), ignore_errors=True)
+        return self.settings
 
     def _frozen(self) -> Frozen:
         folder = _only_folder(self.settings.area("snapshot"), SnapshotError)

@@ -72,7 +72,8 @@ def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path) -> No
     assert champion.version == 1
     notebooks = ("data_quality", "exploration", "training")
     files = [f"{name}.{ending}" for name in notebooks for ending in ("html", "ipynb")]
-    assert sorted(p.name for p in (storage.area("reports") / "training-v1").iterdir()) == files
+    made = [p.name for p in (storage.area("reports") / "training-v1").iterdir()]
+    assert sorted(made) == sorted([*files, "decision.json"])
     assert kept_files(storage, champion.run_id) == files
     page = Path(predict(str(raw / "prediction")).page)
     assert page.parent.name.startswith("prediction-")

@@ -1,5 +1,6 @@
 """Small wafers that every test of this room may use."""
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -45,3 +46,12 @@ def wafers() -> Wafers:
 def quick() -> dict[str, int]:
     """Parameters with which a model is fitted in well under a second."""
     return {"trees": 20, "search_budget": 1, "max_clusters": 4, "calibration_folds": 3, "reference_window": 60}
+
+
+@pytest.fixture(scope="session")
+def real_table(real_wafers: Path) -> tuple[pd.DataFrame, NDArray[np.int64], NDArray[np.int64]]:
+    """Readings, labels and production order of the real training wafers, in production order."""
+    table = pd.concat([pd.read_csv(file) for file in sorted((real_wafers / "training").glob("*.csv"))])
+    order = table.iloc[:, 0].str.removeprefix("Wafer-").astype(np.int64).to_numpy()
+    table, order = table.iloc[np.argsort(order, kind="stable")], np.sort(order)
+    return table.filter(like="Sensor-").astype(np.float64), table["Good/Bad"].to_numpy(np.int64), order

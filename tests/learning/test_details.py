@@ -97,6 +97,7 @@ def test_a_batch_that_drifted_names_the_sensors_responsible(whole: WaferModel, w
     assert found["drifted"] is True
     assert found["why_not"] is None
     assert found["score"] > found["threshold"]
+    assert found["told_apart"] > 0.9
     assert len(found["sensors"]) == 10
     names = [sensor["sensor"] for sensor in found["sensors"]]
     assert {f"Sensor-{n}" for n in range(9, 18)} <= set(names)

@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
+from numpy.typing import NDArray
 
 from wafer.errors import ModelError
-from wafer.learning.drift import measure_drift, stability_index, usual_drift
+from wafer.learning.drift import measure_drift, stability_index, usual_drift, usual_telling
 from wafer.learning.model import WaferModel
 from wafer.learning.parts import json_bytes, to_parts, write_parts
 
@@ -66,18 +67,37 @@ def test_history_says_what_is_usual(wafers: Any) -> None:
     assert not measure_drift(_table(50, 0), _table(50, 0) + 100.0).drifted
 
 
+def test_the_classifier_sees_sensors_that_change_together() -> None:
+    """Two sensors that trade places keep their distributions, so the score is near 0, but a forest tells the batch."""
+    first, second = (np.random.default_rng(seed).normal(size=(200, 1)) for seed in (0, 1))
+    window = pd.DataFrame(np.hstack([first, first]), columns=["a", "b"])
+    batch = pd.DataFrame(np.hstack([second, -second]), columns=["a", "b"])
+    same = pd.DataFrame(np.hstack([second, second]), columns=["a", "b"])
+    told, quiet = measure_drift(window, batch), measure_drift(window, same)
+    assert abs(told.score) < 0.1
+    assert told.told_apart > 0.8
+    assert quiet.told_apart == pytest.approx(0.5, abs=0.1)
+
+
+def test_history_says_how_well_batches_are_usually_told_apart(wafers: Any) -> None:
+    """Batches that always differ are told apart, others hardly; without history nobody knows."""
+    usual = usual_telling(wafers.X, wafers.order, wafers.batch, window=60)
+    quiet = usual_telling(_table(240, 0), wafers.order, wafers.batch, window=60)
+    assert usual is not None and quiet is not None
+    assert quiet < 0.75 < usual <= 1.0
+    assert usual_telling(wafers.X.iloc[:30], wafers.order[:30], wafers.batch[:30], window=60) is None
+
+
 @pytest.mark.slow
-def test_real_drift_is_told_from_what_is_usual(real_wafers: Path) -> None:
+def test_real_drift_is_told_from_what_is_usual(
+    real_table: tuple[pd.DataFrame, NDArray[np.int64], NDArray[np.int64]],
+) -> None:
     """On the real process, whose batches always differ, a tenth of the sensors moved or some lost are more than usual.
 
     The last hundred wafers as they are, after the two hundred before them, are not.
     """
-    files = [pd.read_csv(file) for file in sorted((real_wafers / "training").glob("*.csv"))]
-    order = [file.iloc[:, 0].str.removeprefix("Wafer-").astype(int).to_numpy() for file in files]
-    table = pd.concat([file.filter(like="Sensor-").astype(float) for file in files], ignore_index=True)
-    sequence = np.argsort(np.concatenate(order), kind="stable")
-    batch = np.repeat(np.arange(len(files)), [len(file) for file in files])[sequence]
-    table = table.iloc[sequence].reset_index(drop=True)
+    table, _, order = real_table
+    batch = np.arange(len(order)) // 100
     usual = usual_drift(table.iloc[:-100], np.arange(len(table) - 100), batch[:-100])
     window, last = table.iloc[-300:-100], table.iloc[-100:]
     assert not measure_drift(window, last, threshold=usual).drifted

@@ -1,8 +1,12 @@
 from typing import Any
 
 import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
 
 from wafer.learning.features import WaferFeatures
+from wafer.learning.model import WaferModel
 from wafer.learning.novelty import Novelty, is_unknown, usual_unknown
 
 
@@ -48,3 +52,30 @@ def test_the_usual_share_of_unknown_wafers_is_of_later_batches() -> None:
     assert 0.01 <= share <= 0.05
     assert usual_unknown(X[:299], order[:299], batches[:299], make_features) < share  # type: ignore[operator]
     assert usual_unknown(X, order, batches, lambda: make_features(400)) is None
+
+
+def test_a_model_calls_few_wafers_unknown_that_are_like_those_it_learned_from(quick: dict[str, int]) -> None:
+    """Of 400 wafers that the model has not seen, no more have a p-value of at most a level than the level allows."""
+    chance = np.random.default_rng(0)
+    X = chance.normal(size=(800, 30))
+    X[chance.random(X.shape) < 0.03] = np.nan
+    y = np.where(chance.random(800) < 0.1, 1, -1)
+    model = WaferModel(**quick).fit(X[:400], y[:400], order=np.arange(400))
+    p_value = model.conformity(X[400:], np.arange(400, 800))
+    for level in (0.01, 0.05, 0.1, 0.2):
+        assert np.mean(p_value <= level) <= level + 2 * np.sqrt(level * (1 - level) / 400)
+    assert np.mean(model.conformity(X[400:] * 3.0) <= 0.01) > 0.95
+
+
+@pytest.mark.slow
+def test_real_wafers_outside_the_training_are_as_often_unknown_as_the_level_says(
+    real_table: tuple[pd.DataFrame, NDArray[np.int64], NDArray[np.int64]], quick: dict[str, int]
+) -> None:
+    """A random quarter of the real wafers, held out, within three standard errors of each level."""
+    X, y, order = real_table
+    held_out = np.random.default_rng(0).random(len(y)) < 0.25
+    model = WaferModel(**quick).fit(X[~held_out], y[~held_out], order=order[~held_out])
+    p_value = model.conformity(X[held_out], order[held_out])
+    for level in (0.01, 0.05, 0.1, 0.2):
+        allowed = level + 3 * np.sqrt(level * (1 - level) / held_out.sum())
+        assert np.mean(p_value <= level) <= allowed, level

@@ -115,6 +115,7 @@ def test_predictions_are_read_by_batch(places, predictions):
         deliveries.read_predictions(folder, ["third"])
     with pytest.raises(ReportError, match="nowhere is not a folder"):
         deliveries.read_predictions(f"{folder}/nowhere")
+    assert deliveries.read_predictions(f"{folder}/nowhere", []).empty
 
 
 def test_a_predictions_file_of_another_shape_is_named(tmp_path):
@@ -147,6 +148,8 @@ def found() -> findings.Findings:
         {"sensor": "Sensor-2", "stability_index": 1.0, "missing_before": 0.0, "missing_now": 0.0, "shift": -1.0},
     ]
     batch = {"wafers": 40, "unknown": 0.2, "threshold": 0.3, "why_not": None, "sensors": sensors}
+    batch |= {"told_apart": 0.97, "usual_told_apart": 0.99}
+    unjudged = dict.fromkeys(("score", "told_apart", "drifted"))
     drift = {
         "unknown_level": 0.01,
         "usual_unknown": 0.02,
@@ -154,7 +157,7 @@ def found() -> findings.Findings:
         "batches": [
             {**batch, "batch": "b", "score": 0.9, "drifted": True},
             {**batch, "batch": "calm", "score": 0.1, "drifted": False, "sensors": sensors[1:]},
-            {**batch, "batch": "one", "score": None, "drifted": None, "why_not": "Too small.", "sensors": []},
+            {**batch, **unjudged, "batch": "one", "why_not": "Too small.", "sensors": []},
         ],
     }
     return findings.Findings(wafers, pd.DataFrame(reasons), drift)
@@ -249,12 +252,27 @@ def test_drift_is_told_by_batch_with_the_sensors_responsible(found):
     """Drifted, usual and unjudged batches each get their word; the sensors are those of the drifted batches."""
     verdicts = findings.drift_table(found)["verdict"].to_dict()
     assert verdicts == {"b": "has drifted", "calm": "as usual", "one": "not judged. Too small."}
+    assert findings.drift_table(found).loc["b", ["told apart", "usually"]].tolist() == [0.97, 0.99]
     table = findings.drift_sensors_table(found)
     assert table["stability index"].to_dict() == {"Sensor-1": 3.0, "Sensor-2": 1.0}
     assert table.loc["Sensor-1", ["batches", "missing now %", "shift of the median"]].tolist() == [1, 50.0, 2.0]
     said = findings.drift_sentence(found)
     assert said.startswith("**1 of 2 judged batches drifted** beyond what is usual: b.")
     assert said.endswith("1 could not be judged; the table says why.")
+
+
+def test_what_was_made_differently_is_listed():
+    """One row a change, a dash for what one version did not have; nothing where no decision was taken."""
+    changes = [
+        {"name": "params.fit.trees", "first": "600", "second": "300"},
+        {"name": "library.shap", "first": None, "second": "0.51"},
+    ]
+    table = tables.changes_table({"changes": changes})
+    assert table.to_dict("index") == {
+        "params.fit.trees": {"champion": "600", "this version": "300"},
+        "library.shap": {"champion": "–", "this version": "0.51"},
+    }
+    assert tables.changes_table(None).empty
 
 
 def test_findings_of_another_run_are_refused(judged, found, tmp_path):

@@ -2,26 +2,34 @@
 
 A new batch is compared with a reference window of recent wafers by each sensor's population stability index (Siddiqi,
 "Credit Risk Scorecards", 2006), in which missing readings count as a bin. Its mean over the sensors is the one score;
-what is usual for it is learned from history, as batches of a drifting process always differ somewhat. (How well a
-classifier tells the two apart would not do as the score: on real wafers its AUC is 0.91 to 1.00 for every batch.)
+what is usual for it is learned from history, as batches of a drifting process always differ somewhat.
+
+A classifier that tries to tell the two apart is a second witness (Lopez-Paz and Oquab, "Revisiting classifier
+two-sample tests", ICLR 2017), which also sees sensors that change together. It is not the score, because it tells every
+batch of the real process apart almost without error: nothing would ever be more than usual.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from sklearn.metrics import roc_auc_score
 
 from wafer.errors import ModelError
 from wafer.learning.features import WaferFeatures, quartiles, spread
+from wafer.learning.members import fit_bagged
 from wafer.learning.novelty import is_unknown, usual_unknown
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
 
 BINS = 10
+TREES = 100  # of the classifier
+LARGEST = 1e38  # that a forest, which reads single precision, can take
 FEWEST = 20  # wafers on each side, below which a score says next to nothing
-MARGIN = 0.02  # that a batch may exceed the largest score of history by; one standard error for 100 wafers is 0.005
+MARGIN = 0.02  # that a batch may exceed the largest score of history by
 
 
 @dataclass(frozen=True)
@@ -31,12 +39,14 @@ class Drift:
     Attributes:
         score: mean stability index of the sensors beyond chance, see `mean_excess`; 0 means no difference.
         threshold: largest score that is usual; None where there is no history.
+        told_apart: out-of-bag ROC AUC of a forest that tells the batch from the window; 0.5 means no difference.
         unknown: share of wafers unlike anything seen, or NaN if not asked for.
         sensors: columns sensor, stability_index, missing_before, missing_now, shift; the most responsible first.
     """
 
     score: float
     threshold: float | None
+    told_apart: float
     unknown: float
     sensors: pd.DataFrame
 
@@ -54,12 +64,14 @@ class DriftReference:
         readings: of the newest training wafers, shape (wafers, sensors), NaN for missing.
         newest: production order of the last of them.
         threshold: largest score of a batch that is usual, from `usual_drift`; None without history.
+        told_apart: largest ROC AUC of the classifier that is usual, from `usual_telling`; None without history.
         unknown: usual share of unknown wafers, from `wafer.learning.novelty.usual_unknown`; None without history.
     """
 
     readings: Floats
     newest: int
     threshold: float | None
+    told_apart: float | None
     unknown: float | None
 
     @classmethod
@@ -76,9 +88,11 @@ class DriftReference:
         newest = np.argsort(order, kind="stable")[-window:]
         if len(newest) < FEWEST:
             return None
-        threshold = usual_drift(pd.DataFrame(readings), order, batches, window=window)
+        frame = pd.DataFrame(readings)
+        threshold = usual_drift(frame, order, batches, window=window)
+        telling = usual_telling(frame, order, batches, window=window)
         unknown = usual_unknown(readings, order, batches, make_features)
-        return cls(readings[newest], int(order[newest[-1]]), threshold, unknown)
+        return cls(readings[newest], int(order[newest[-1]]), threshold, telling, unknown)
 
     def compare(self, readings: Floats, p_value: Floats, names: Sequence[str]) -> Drift:
         """How far wafers of these readings, shape (wafers, sensors), are from the window; `names` are the sensors'."""
@@ -106,7 +120,7 @@ def measure_drift(
     before, now = reference.to_numpy(np.float64), batch[reference.columns].to_numpy(np.float64)
     unknown = float("nan") if conformity is None else float(is_unknown(np.asarray(conformity)).mean())
     table = sensor_drift(before, now, list(reference.columns))
-    return Drift(mean_excess(before, now), threshold, unknown, table)
+    return Drift(mean_excess(before, now), threshold, telling(before, now), unknown, table)
 
 
 def usual_drift(readings: pd.DataFrame, order: ArrayLike, batches: ArrayLike, *, window: int = 200) -> float | None:
@@ -119,16 +133,27 @@ def usual_drift(readings: pd.DataFrame, order: ArrayLike, batches: ArrayLike, *,
 
     Returns: None where there is no history.
     """
+    X = readings.to_numpy(np.float64)
+    scores = [mean_excess(X[earlier], X[now]) for earlier, now in _history(order, batches, window)]
+    return max(scores) + MARGIN if scores else None
+
+
+def usual_telling(readings: pd.DataFrame, order: ArrayLike, batches: ArrayLike, *, window: int = 200) -> float | None:
+    """The largest ROC AUC with which a past batch was told from the window before it; parameters of `usual_drift`."""
+    X = readings.to_numpy(np.float64)
+    found = [telling(X[earlier], X[now]) for earlier, now in _history(order, batches, window)]
+    return max(found) if found else None
+
+
+def _history(order: ArrayLike, batches: ArrayLike, window: int) -> Iterator[tuple[Integers, Integers]]:
+    """Positions of the window before each past batch, and of the batch, where both are large enough."""
     places, names = np.asarray(order), np.asarray(batches)
     sequence = np.argsort(places, kind="stable")
-    X = readings.to_numpy(np.float64)
-    scores = []
     for name in pd.unique(names[sequence]):
-        now = names == name
+        now = np.flatnonzero(names == name)
         earlier = sequence[places[sequence] < places[now].min()][-window:]
-        if len(earlier) >= window // 2 and now.sum() >= FEWEST:
-            scores.append(mean_excess(X[earlier], X[now]))
-    return max(scores) + MARGIN if scores else None
+        if len(earlier) >= window // 2 and len(now) >= FEWEST:
+            yield earlier, now
 
 
 def sensor_drift(before: Floats, now: Floats, names: Sequence[str]) -> pd.DataFrame:
@@ -184,6 +209,16 @@ def mean_excess(before: Floats, now: Floats) -> float:
     """
     pairs = [_index_and_chance(before[:, n], now[:, n]) for n in range(before.shape[1])]
     return float(np.mean([index - chance for index, chance in pairs]))
+
+
+def telling(before: Floats, now: Floats) -> float:
+    """Out-of-bag ROC AUC of a forest that tells wafers of `now` from those of `before`; 0.5 means it cannot."""
+    X = np.vstack([before, now])
+    filled = np.clip(np.where(np.isnan(X), np.nan_to_num(quartiles(X)[1]), X), -LARGEST, LARGEST)
+    is_new = np.arange(len(X)) >= len(before)
+    settings = {"n_estimators": TREES, "min_samples_leaf": 2, "class_weight": "balanced_subsample"}
+    features = np.hstack([filled, np.isnan(X).astype(np.float64)])
+    return float(roc_auc_score(is_new, fit_bagged("random_forest", settings, features, is_new, seed=0)[1]))
 
 
 def _check(reference: pd.DataFrame, batch: pd.DataFrame) -> None:

@@ -115,7 +115,7 @@ def to_parts(model: Any) -> dict[str, bytes]:
         "panel": [f"pooled-{place}-{one.recipe.kind}" for place, one in enumerate(model._panel.members)],
         "panel_sigmoid": [model._panel.sigmoid.slope, model._panel.sigmoid.offset],
         "reasons": None if model.reasons_ is None else [model.reasons_.floor, model.reasons_.strength],
-        "drift": None if drift is None else [drift.newest, drift.threshold, drift.unknown],
+        "drift": None if drift is None else [drift.newest, drift.threshold, drift.told_apart, drift.unknown],
         "experts": {
             str(number): f"cluster-{number}-{one.recipe.kind}" for number, one in model._experts.models.items()
         },

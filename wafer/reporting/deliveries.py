@@ -17,20 +17,23 @@ from wafer.reporting.tables import listing
 PREDICTION_COLUMNS = ("Wafer", "Prediction", "probability", "cluster", "model_version")
 
 
-def read_predictions(folder: str | Path, batches: Sequence[str] = ()) -> pd.DataFrame:
+def read_predictions(folder: str | Path, batches: Sequence[str] | None = None) -> pd.DataFrame:
     """The predictions of several batches in one frame, with the batch's name as first column.
 
     Args:
         folder: holds one CSV per batch: Wafer, Prediction (−1 or 1), probability, cluster, model_version.
-        batches: names of batch files, with or without ending; none means every one in the folder.
+        batches: names of batch files, with or without ending; None means every one in the folder.
 
     Raises:
         ReportError: the folder or a batch is not there, or a file lacks a column.
     """
     place = UPath(folder)
-    if not place.is_dir():
-        raise ReportError(f"{folder} is not a folder: expected predictions/<batch>.csv in it")
-    stems = [UPath(name).stem for name in batches] or sorted((file.stem for file in place.glob("*.csv")), key=str.lower)
+    if batches is None:
+        if not place.is_dir():
+            raise ReportError(f"{folder} is not a folder: expected predictions/<batch>.csv in it")
+        stems = sorted((file.stem for file in place.glob("*.csv")), key=str.lower)
+    else:
+        stems = [UPath(name).stem for name in batches]
     parts = [_read_batch(place / f"{stem}.csv", stem) for stem in stems]
     if not parts:
         return pd.DataFrame(columns=["batch", *PREDICTION_COLUMNS])
@@ -149,21 +152,6 @@ def warnings_table(report: dict[str, Any]) -> pd.DataFrame:
         for rule, cases in sorted(found.items())
     ]
     return pd.DataFrame(rows, columns=["rule", "files", "times", "for example"]).set_index("rule")
-
-
-def files_table(report: dict[str, Any]) -> pd.DataFrame:
-    """Every delivered file with its verdict, wafers, and number of reasons and warnings."""
-    rows = [
-        (
-            batch["file"],
-            "known already" if batch.get("known") else batch["verdict"],
-            batch.get("wafers", 0),
-            len(batch["reasons"]),
-            len(batch["warnings"]),
-        )
-        for batch in report.get("batches", [])
-    ]
-    return pd.DataFrame(rows, columns=["file", "verdict", "wafers", "reasons", "warnings"]).set_index("file")
 
 
 def _place(reason: dict[str, Any]) -> str:

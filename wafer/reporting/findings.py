@@ -187,19 +187,21 @@ def unknown_sentence(judged: pd.DataFrame, findings: Findings) -> str:
 
 
 def drift_table(findings: Findings) -> pd.DataFrame:
-    """Each batch: its wafers, drift score, largest usual score, share of unknown wafers, and what follows."""
+    """Each batch: its wafers, drift score and AUC of the classifier, each with what is usual, and what follows."""
     rows = [
         {
             "batch": one["batch"],
             "wafers": one["wafers"],
             "score": _rounded(one["score"]),
             "usual up to": _rounded(one["threshold"]),
+            "told apart": _rounded(one["told_apart"]),
+            "usually": _rounded(one["usual_told_apart"]),
             "unknown %": round(100 * one["unknown"], 1),
             "verdict": verdict(one),
         }
         for one in findings.drift["batches"]
     ]
-    columns = ["batch", "wafers", "score", "usual up to", "unknown %", "verdict"]
+    columns = ["batch", "wafers", "score", "usual up to", "told apart", "usually", "unknown %", "verdict"]
     return pd.DataFrame(rows, columns=columns).set_index("batch")
 
 
@@ -207,7 +209,10 @@ def verdict(batch: dict[str, Any]) -> str:
     """What a batch's drift came to, in words."""
     if batch["drifted"] is None:
         return f"not judged. {batch['why_not']}"
-    return "has drifted" if batch["drifted"] else "as usual"
+    if batch["drifted"]:
+        return "has drifted"
+    told, usual = batch["told_apart"], batch["usual_told_apart"]
+    return "as usual" if told <= usual else "score as usual, but told apart better than any past batch"
 
 
 def drift_sensors_table(findings: Findings, top: int = 10) -> pd.DataFrame:

@@ -179,7 +179,7 @@ def plot_threshold(scores: pd.DataFrame, policy: Policy) -> Figure:
         axes.axvline(policy.alarm_rate_ceiling, color=FAINT, linewidth=1, linestyle="--")
         axes.set(xlabel="alarm rate, share of all wafers", xlim=(0, 1))
         in_percent(axes, "x")
-    cost.set(ylabel="cost per 1,000 wafers (false alarm = 1)", title="What alarms cost")
+    cost.set(ylabel=f"cost per 1,000 wafers (false alarm = {policy.cost_false_alarm:g})", title="What alarms cost")
     cost.set_ylim(bottom=0)
     cost.annotate(
         "ceiling", (policy.alarm_rate_ceiling, 0), (3, 6), textcoords="offset points", fontsize=8, color=FAINT
