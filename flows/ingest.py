@@ -42,4 +42,6 @@ if __name__ == "__main__":
         help="let wafers with other readings replace the stored ones, which stay in their history",
     )
     options = parser.parse_args()
-    sys.exit(run(lambda: ingest(options.raw, options.kind, options.replace)))
+    taken_in: list[Ingested] = []
+    status = run(lambda: taken_in.append(ingest(options.raw, options.kind, options.replace)))
+    sys.exit(status or int(any(one.unread for one in taken_in)))

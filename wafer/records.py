@@ -20,6 +20,7 @@ class Ingested:
     files: int
     accepted: int
     quarantined: int
+    unread: int
     wafers_stored: int
 
 

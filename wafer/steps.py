@@ -118,6 +118,7 @@ def ingest(
         files=report["files"],
         accepted=report["accepted"],
         quarantined=report["quarantined"],
+        unread=report["unread"],
         wafers_stored=report["wafers_stored"],
     )
 

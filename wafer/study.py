@@ -90,6 +90,7 @@ class Study:
             files=report["files"],
             accepted=report["accepted"],
             quarantined=report["quarantined"],
+            unread=report["unread"],
             wafers_stored=report["wafers_stored"],
         )
 

@@ -19,6 +19,7 @@ from flows.train import train
 from tests.conftest import REPOSITORY
 from wafer import steps
 from wafer.errors import DeliveryError, RegistryError
+from wafer.fab.simulate import simulate_batches
 from wafer.params import read_params
 from wafer.registry import Registry
 from wafer.settings import Settings
@@ -123,6 +124,26 @@ def test_a_persons_mistake_ends_in_one_sentence(
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
+
+
+@pytest.mark.slow
+def test_an_unreadable_file_shows_in_the_exit_status(tmp_path: Path) -> None:
+    """The good file beside it is taken in, the report names it, and the command ends with 1."""
+    raw = tmp_path / "raw"
+    (good,) = simulate_batches(raw, batches=1, wafers=20, seed=7)
+    (raw / "wafer_01012020_000000.csv").symlink_to(tmp_path / "nowhere")
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.ingest", "--raw", str(raw)],
+        cwd=REPOSITORY,
+        env={**os.environ, "WAFER_STORAGE": str(tmp_path / "data")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stderr
+    report = json.loads((tmp_path / "data" / "reports" / "ingest-training.json").read_text())
+    verdicts = {batch["file"]: batch["verdict"] for batch in report["batches"]}
+    assert verdicts == {good.name: "accepted", "wafer_01012020_000000.csv": "unread"}
 
 
 def test_deployments_name_flows_that_exist() -> None:

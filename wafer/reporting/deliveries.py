@@ -131,7 +131,7 @@ def quarantined_table(report: dict[str, Any], limit: int = 5) -> pd.DataFrame:
     """Each file that was turned away and why: file, rule, reason, place; at most `limit` reasons a file."""
     rows = []
     for batch in report.get("batches", []):
-        if batch["verdict"] != "quarantined":
+        if batch["verdict"] == "accepted":
             continue
         reasons = batch["reasons"]
         rows += [(batch["file"], reason["rule"], reason["message"], _place(reason)) for reason in reasons[:limit]]

@@ -40,12 +40,13 @@ def summarise_run(settings: Settings, reported: Sequence[Reported]) -> str:
 def _delivery(report: dict[str, Any]) -> list[str]:
     known = f", {report['known_batches']} of them known before" if report["known_batches"] else ""
     repeats = f", {report['duplicates']:,} seen in another file" if report["duplicates"] else ""
+    unread = f", {report['unread']} could not be read" if report["unread"] else ""
     lines = [
         f"  {report['kind']:<10} {report['files']:>4} files: {report['accepted']} accepted{known} "
-        f"({report['wafers']:,} wafers{repeats}), {report['quarantined']} quarantined"
+        f"({report['wafers']:,} wafers{repeats}), {report['quarantined']} quarantined{unread}"
     ]
     for batch in report["batches"]:
-        if batch["verdict"] == "quarantined":
+        if batch["verdict"] != "accepted":
             told = "; ".join(dict.fromkeys(reason["message"] for reason in batch["reasons"][:3]))
             lines.append(f"             {batch['file']}: {told}")
     return lines
