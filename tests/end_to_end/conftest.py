@@ -36,7 +36,8 @@ def run(checkout: Path) -> Run:
 
     def run(*command: str, **environment: str) -> str:
         path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-        env = {**os.environ, "PATH": path, "DVC_NO_ANALYTICS": "1", **environment}
+        # a shell that went there would say so too; prefect.yaml asks for it
+        env = {**os.environ, "PATH": path, "PWD": str(checkout), "DVC_NO_ANALYTICS": "1", **environment}
         done = subprocess.run(command, cwd=checkout, env=env, capture_output=True, text=True, check=False)
         assert done.returncode == 0, f"{command}:\n{done.stdout}\n{done.stderr}"
         return done.stdout
