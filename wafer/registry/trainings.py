@@ -79,10 +79,8 @@ class RunLog(VersionStore):
                 run_id, model_folder, example, scored, {param.key: param.value for param in as_params(params)}
             )
             folder = Path(scratch)
-            folder.joinpath(packaging.DIGESTS).write_text(digests, encoding="utf-8")
-            folder.joinpath(PARAMS).write_text(json.dumps(params, indent=2) + "\n", encoding="utf-8")
-            libraries = json.dumps(provenance.versions_now(), indent=2) + "\n"
-            folder.joinpath(LIBRARIES).write_text(libraries, encoding="utf-8")
+            for name, text in {packaging.DIGESTS: digests, **_as_documents(params)}.items():
+                folder.joinpath(name).write_text(text, encoding="utf-8")
             probe = example.reset_index(drop=True).assign(probability=scored["probability"].to_numpy())
             write_files(folder, {**(files or {}), SCORES: scores, PROBE: probe}, figures or {})
             self._client.log_artifacts(run_id, str(folder))
@@ -202,6 +200,12 @@ class RunLog(VersionStore):
             self.tag(before.version, "stage", "archived")
         if version < newest:
             self.tag(version, "stage", "archived")
+
+
+def _as_documents(params: Mapping[str, Any]) -> dict[str, str]:
+    """What a rebuild needs besides the snapshot, by name of its file: exact params, and versions of all libraries."""
+    documents = {PARAMS: params, LIBRARIES: provenance.versions_now()}
+    return {name: json.dumps(content, indent=2) + "\n" for name, content in documents.items()}
 
 
 def score_wafers(model: WaferModel, readings: pd.DataFrame) -> pd.DataFrame:
