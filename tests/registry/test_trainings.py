@@ -10,9 +10,13 @@ from pathlib import Path
 import mlflow
 import pytest
 
-from wafer.errors import RegistryError
+from tests.conftest import REPOSITORY
+from wafer import steps
+from wafer.errors import RegistryError, ReportError
+from wafer.records import Frozen, Registered
 from wafer.registry import Registry, Version
 from wafer.registry.versions import LIBRARIES, PARAMS
+from wafer.settings import Settings
 
 
 def test_params_are_kept_exactly(registry: Registry, model_folder, readings, make_scores) -> None:
@@ -109,3 +113,18 @@ def test_the_newest_of_two_trainings_is_the_challenger(registry: Registry, log_t
     announce(1)
     assert registry.aliases() == {"challenger": 2}
     assert [version.stage for version in registry.versions()] == ["archived", "staging"]
+
+
+def test_a_failed_report_is_kept_with_its_training(
+    registry: Registry, log_training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where a cell fails the step fails with its error; the notebook, as far as it came, lies in folder and run."""
+    monkeypatch.chdir(REPOSITORY)
+    logged: Version = log_training()
+    settings = Settings.read(storage_url=str(tmp_path / "data"), state_folder=tmp_path / "state")
+    nowhere = Frozen(str(tmp_path / "nowhere"), "0" * 64, 0, 0)
+    with pytest.raises(ReportError, match=r"SnapshotError: .*nowhere is not a snapshot"):
+        steps.report_data_quality(settings, nowhere, Registered(logged.version, logged.run_id))
+    left = [file.name for file in (tmp_path / "data" / "reports" / "training-v1").iterdir()]
+    kept = mlflow.MlflowClient(registry.tracking_uri).list_artifacts(logged.run_id, "reports")
+    assert left == [Path(file.path).name for file in kept] == ["data_quality.ipynb"]
