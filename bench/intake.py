@@ -19,15 +19,15 @@ import pyarrow.csv as pacsv
 import pymongo
 from bson.binary import Binary
 
+from wafer.contract.facts import Delivery
+from wafer.contract.suites import Contract, Verdict, check
 from wafer.fab.simulate import SENSOR_NAMES, simulate_batches
-from wafer.intake.batches import Delivery
-from wafer.intake.contract import Contract, Verdict, check
-from wafer.intake.embedded import embedded_server, wait_until_stopped
 from wafer.intake.ingest import WAFERS_A_GROUP, ingest
 from wafer.intake.quarantine import Quarantine
 from wafer.intake.statistics import DeliveryStatistics
-from wafer.intake.store import INDEXES, open_store
 from wafer.settings import Settings
+from wafer.store.embedded import embedded_server, wait_until_stopped
+from wafer.store.wafers import INDEXES, open_store
 
 WAFERS = 100
 SEED = 7

@@ -24,8 +24,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 
 from bench.card import write_tables
+from wafer.contract.suites import Contract, check
 from wafer.errors import DeliveryError, WaferError
-from wafer.intake.contract import Contract, check
 from wafer.learning.evaluation import compare, evaluate, forward_splits, score_splits, shuffled_splits, summarise
 from wafer.learning.model import WaferModel
 from wafer.progress import shown

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
-from wafer.intake.embedded import embedded_server, wait_until_stopped
 from wafer.settings import Settings
+from wafer.store.embedded import embedded_server, wait_until_stopped
 
 REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENT = tuple(field.alias for field in Settings.model_fields.values() if field.alias)

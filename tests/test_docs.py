@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
-from wafer.cli import cli
+from wafer.cli.main import cli
 from wafer.params import Params
 from wafer.settings import Settings
 

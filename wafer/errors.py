@@ -16,7 +16,7 @@
     ├── ReportError        a notebook or page that cannot be made
     └── FetchError         the public data set cannot be downloaded or is not what it should be
 
-A broken batch file is not an error: it is a verdict (`wafer.intake.contract.Verdict`). Every message is one sentence
+A broken batch file is not an error: it is a verdict (`wafer.contract.suites.Verdict`). Every message is one sentence
 that names the thing concerned, what was expected and what came; entry points print it without a traceback and exit
 with status 2.
 """

@@ -83,13 +83,13 @@ def ingest(
     With `replace`, wafers that come with other readings than the stored ones take their place; the earlier readings
     stay in their history. Report and page of the last ingest lie in `reports/`, of a named `run` in its folder as well.
     """
-    from wafer.intake.contract import Contract
+    from wafer.contract.suites import Contract
     from wafer.intake.ingest import ingest as take_in
     from wafer.intake.leftovers import remove_leftovers
     from wafer.intake.quarantine import Quarantine
     from wafer.intake.statistics import DeliveryStatistics
-    from wafer.intake.store import open_store
     from wafer.reporting.ingest_page import write_ingest_page
+    from wafer.store.wafers import open_store
 
     folder = settings.area("raw") / kind if raw is None else UPath(raw)
     with _timed(settings, f"ingest-{kind}"), shown(f"ingest {kind}") as progress, open_store(settings) as store:
@@ -125,10 +125,10 @@ def ingest(
 
 def snapshot(settings: Settings) -> Frozen:
     """Freeze every labelled wafer of the store as a table named by its content."""
-    from wafer.intake.contract import Contract
+    from wafer.contract.suites import Contract
     from wafer.intake.leftovers import remove_leftovers
-    from wafer.intake.snapshot import freeze, write_snapshot
-    from wafer.intake.store import open_store
+    from wafer.store.snapshot import freeze, write_snapshot
+    from wafer.store.wafers import open_store
 
     with _timed(settings, "snapshot"), open_store(settings) as store:
         frozen = freeze(store, Contract.load_form("training", EXPECTATIONS).sensors)
@@ -139,10 +139,10 @@ def snapshot(settings: Settings) -> Frozen:
 
 def fit(settings: Settings, params: FitParams, snapshot_folder: str) -> Fitted:
     """Fit a `WaferModel` with reasons and drift on a snapshot that the guard lets pass; its digest names its folder."""
-    from wafer.intake.guard import check_snapshot
-    from wafer.intake.snapshot import read_snapshot
     from wafer.learning.model import WaferModel
     from wafer.registry.packaging import model_digest
+    from wafer.store.guard import check_snapshot
+    from wafer.store.snapshot import read_snapshot
 
     with _timed(settings, "fit"), shown("fit") as progress, tempfile.TemporaryDirectory() as scratch:
         progress(0, 3)
@@ -178,10 +178,10 @@ def evaluate(
     Metrics, scores and curves of the last evaluation lie in `reports/`, those of a named `run` in its folder there too,
     so that two trainings at a time do not mix.
     """
-    from wafer.intake.snapshot import read_snapshot
     from wafer.learning.evaluation import evaluate as judge
     from wafer.learning.model import WaferModel
     from wafer.reporting.tables import precision_recall_points, roc_points
+    from wafer.store.snapshot import read_snapshot
 
     with _timed(settings, "evaluate"), shown("evaluate") as progress:
         frozen = read_snapshot(UPath(snapshot_folder))
@@ -209,11 +209,11 @@ def evaluate(
 
 def register(settings: Settings, params: Params, frozen: Frozen, fitted: Fitted, evaluated: Evaluated) -> Registered:
     """Log params, metrics, plots, scores, lineage and the model to MLflow, and register the model as a new version."""
-    from wafer.intake.snapshot import read_snapshot
     from wafer.learning.model import WaferModel
     from wafer.registry import Registry, describe_snapshot, describe_source
     from wafer.reporting.plots import training_figures
     from wafer.reporting.sources import read_scores
+    from wafer.store.snapshot import read_snapshot
 
     with (
         _timed(settings, "register"),
@@ -243,8 +243,8 @@ def register(settings: Settings, params: Params, frozen: Frozen, fitted: Fitted,
 
 def gate(settings: Settings, params: GateParams, recipe: FitParams, frozen: Frozen, registered: Registered) -> Decided:
     """Let the new version, trained on `frozen`, become champion if it stands up to the present one."""
-    from wafer.intake.snapshot import read_snapshot
     from wafer.registry import Registry, gate_rules
+    from wafer.store.snapshot import read_snapshot
 
     with _timed(settings, "gate"):
         snapshot, registry = read_snapshot(UPath(frozen.folder)), Registry.open(settings)
@@ -262,17 +262,17 @@ def predict(
     """Score every accepted batch of a prediction delivery, one CSV a batch, and store the same rows.
 
     The model is the champion of the registry, verified, or the one in `model_folder`, which is no registered version.
-    Doubts, reasons and drift go to `reports/<run>/`, see `wafer.details.Details`.
+    Doubts, reasons and drift go to `reports/<run>/`, see `wafer.scoring.details.Details`.
     """
-    from wafer.intake.contract import Contract
-    from wafer.intake.store import open_store
+    from wafer.contract.suites import Contract
     from wafer.learning.model import WaferModel
-    from wafer.scoring import score_batches
+    from wafer.scoring.batches import score_batches
+    from wafer.store.wafers import open_store
 
     with _timed(settings, "predict"), shown("predict") as progress, open_store(settings) as store:
         version = UNREGISTERED
         if model_folder is None:
-            from wafer.champion import fetch_champion
+            from wafer.registry.champion import fetch_champion
 
             version, model_folder = fetch_champion(settings)
         with local_folder(UPath(model_folder)) as folder:

@@ -15,12 +15,12 @@ from pathlib import Path
 
 from wafer import steps
 from wafer.errors import ModelError, SnapshotError, WaferError
-from wafer.intake.embedded import embedded_server, wait_until_stopped
 from wafer.params import DEFAULT_FILE, Params, read_params
 from wafer.progress import show_log_lines
 from wafer.records import Evaluated, Fitted, Frozen, Ingested, Predicted
 from wafer.settings import Settings
 from wafer.storage import AnyPath, read_json
+from wafer.store.embedded import embedded_server, wait_until_stopped
 
 DEFAULT_STORAGE = Path("data/repro")
 NEED_DATABASE = frozenset({"ingest-training", "ingest-prediction", "snapshot", "predict"})

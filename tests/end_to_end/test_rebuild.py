@@ -33,7 +33,7 @@ for file in sys.argv[2:]:
     steps.gate(settings, params.gate, params.fit, frozen, registered)
 """
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
-MODELS = "import sys; sys.argv[0] = 'wafer'; from wafer.cli import main; main()"
+MODELS = "import sys; sys.argv[0] = 'wafer'; from wafer.cli.main import main; main()"
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
 

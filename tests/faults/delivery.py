@@ -5,7 +5,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from wafer.intake.agreement import import_agreement, init_agreement
+from wafer.contract.agreement import import_agreement, init_agreement
 
 SENSORS = 4
 

@@ -19,7 +19,7 @@ processes.set_forkserver_preload(
         "tests.faults.runner",
         "wafer.steps",
         "wafer.intake.release",
-        "wafer.intake.snapshot",
+        "wafer.store.snapshot",
         "wafer.reporting.ingest_page",
         "great_expectations.core",
         "great_expectations.expectations.expectation",

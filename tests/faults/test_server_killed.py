@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.scene import Scene
-from wafer.intake.embedded import embedded_server, wait_until_stopped
+from wafer.store.embedded import embedded_server, wait_until_stopped
 
 SOME = ["before insert wafers", "before insert batches", "before update wafers"]
 

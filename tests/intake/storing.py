@@ -1,6 +1,6 @@
 """One batch into the store, by the same calls as an ingest makes."""
 
-from wafer.intake.store import BatchRecord, IncomingBatch, Store
+from wafer.store.wafers import BatchRecord, IncomingBatch, Store
 
 
 def add(store: Store, batch: IncomingBatch, tolerance: float, *, replacing: bool = False) -> BatchRecord:

@@ -9,16 +9,16 @@ from typing import Any
 import pytest
 
 from tests.faults.delivery import agree, line, write
+from wafer.contract.agreement import make_suite, read_agreement
+from wafer.contract.facts import Delivery
+from wafer.contract.suites import Contract, Verdict
 from wafer.errors import DeliveryError, UnreadError
-from wafer.intake.agreement import make_suite, read_agreement
-from wafer.intake.batches import Delivery
-from wafer.intake.contract import Contract, Verdict
-from wafer.intake.documents import BatchRecord, Conflict, with_late
 from wafer.intake.ingest import IngestReport, ingest
 from wafer.intake.quarantine import Quarantine
 from wafer.intake.release import release_entry
-from wafer.intake.store import open_store
 from wafer.settings import Settings
+from wafer.store.documents import BatchRecord, Conflict, with_late
+from wafer.store.wafers import open_store
 
 OTHER_KIND = (
     "the same bytes were taken in for {} before, as wafer_01012020_120000.csv, and are taken in for one kind only"

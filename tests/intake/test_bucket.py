@@ -16,12 +16,12 @@ from upath import UPath
 from tests.faults.delivery import agree, line, write
 from tests.intake.test_quarantine import rejected
 from wafer import steps
-from wafer.cli import cli
+from wafer.cli.main import cli
+from wafer.contract.facts import Delivery
 from wafer.errors import DeliveryError
-from wafer.intake.batches import Delivery
 from wafer.intake.quarantine import Quarantine
-from wafer.intake.store import open_store
 from wafer.settings import Settings
+from wafer.store.wafers import open_store
 
 WAFER = Path(sys.executable).with_name("wafer")
 KEPT = "fab/quarantine/training/"

@@ -16,13 +16,13 @@ import pytest
 
 from tests.intake.fuzzing import IMPLIED, Recipe, broken, draw_recipes, file_name
 from tests.intake.oracle import WAFER_RULES, Truth, find_truth
-from wafer.intake.agreement import init_agreement, make_suite, read_agreement
-from wafer.intake.contract import Contract
+from wafer.contract.agreement import init_agreement, make_suite, read_agreement
+from wafer.contract.suites import Contract
 from wafer.intake.ingest import IngestedFile, ingest
 from wafer.intake.quarantine import Quarantine
-from wafer.intake.snapshot import freeze, read_snapshot, write_snapshot
-from wafer.intake.store import Store, open_store
 from wafer.settings import Settings
+from wafer.store.snapshot import freeze, read_snapshot, write_snapshot
+from wafer.store.wafers import Store, open_store
 
 SENSORS = 6
 MAX_DROPPED_SHARE = 0.5

@@ -13,19 +13,19 @@ import pytest
 
 from tests.faults.delivery import agree, line, write
 from wafer import steps
+from wafer.contract.facts import Delivery
+from wafer.contract.suites import Contract, Verdict
 from wafer.errors import StoreError
 from wafer.fab.simulate import simulate_batches, simulate_frame
-from wafer.intake.batches import Delivery
-from wafer.intake.contract import Contract, Verdict
 from wafer.intake.ingest import IngestReport, ingest, production_order
 from wafer.intake.leftovers import remove_leftovers
 from wafer.intake.quarantine import Quarantine
-from wafer.intake.snapshot import freeze, rebuild
-from wafer.intake.store import Store, open_store
 from wafer.learning.model import WaferModel
-from wafer.scoring import score_wafers
+from wafer.scoring.batches import score_wafers
 from wafer.settings import Settings
 from wafer.storage import read_json
+from wafer.store.snapshot import freeze, rebuild
+from wafer.store.wafers import Store, open_store
 
 
 @pytest.fixture

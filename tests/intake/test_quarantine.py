@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from wafer.contract.facts import Delivery
+from wafer.contract.suites import DroppedRow, Reason, Verdict
 from wafer.errors import DeliveryError, UnreadError
-from wafer.intake.batches import Delivery
-from wafer.intake.contract import DroppedRow, Reason, Verdict
 from wafer.intake.quarantine import Quarantine
 
 REASON = Reason("file_name", "the file is named lot.csv, agreed is …", None, None, "wafer_….csv", "lot.csv")

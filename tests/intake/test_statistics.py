@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from wafer.intake.batches import Delivery
+from wafer.contract.facts import Delivery
 from wafer.intake.statistics import DeliveryStatistics, DeliverySummary, UsualRanges
 
 SENSORS = ["Sensor-1", "Sensor-2", "Sensor-3", "Sensor-4"]

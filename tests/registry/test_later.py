@@ -11,10 +11,10 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from wafer.intake.snapshot import Snapshot
 from wafer.learning.model import WaferModel
 from wafer.registry import GateRules, Registry, Version
 from wafer.registry.later import later_wafers, score_as_champion
+from wafer.store.snapshot import Snapshot
 
 RULES = GateRules(min_later_faults=10, auc_margin=1.0, cost_margin=100.0)
 LogTrained = Callable[..., Version]

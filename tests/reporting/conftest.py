@@ -8,10 +8,10 @@ import pandas as pd
 import pytest
 from upath import UPath
 
-from wafer.details import Details
-from wafer.intake.snapshot import Snapshot, _manifest_digest, _values_digest, write_snapshot
 from wafer.learning.evaluation import evaluate
 from wafer.learning.model import WaferModel
+from wafer.scoring.details import Details
+from wafer.store.snapshot import Snapshot, _manifest_digest, _values_digest, write_snapshot
 
 SENSORS = [f"Sensor-{number}" for number in range(1, 21)]
 WAFERS, BATCH = 240, 40

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pytest
 from PIL import Image
 
-from wafer.intake.batches import Delivery
-from wafer.intake.contract import Contract, check
+from wafer.contract.facts import Delivery
+from wafer.contract.suites import Contract, check
 from wafer.intake.ingest import IngestedFile, IngestReport
 from wafer.intake.statistics import DeliveryStatistics
 from wafer.reporting.deliveries import ingest_totals

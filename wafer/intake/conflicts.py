@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from wafer.intake.batches import Delivery
-from wafer.intake.contract import DroppedRow, Reason
-from wafer.intake.documents import Conflict
-from wafer.intake.verdicts import original_lines
+from wafer.contract.facts import Delivery
+from wafer.contract.suites import DroppedRow, Reason
+from wafer.contract.verdicts import original_lines
+from wafer.store.documents import Conflict
 
 CONFLICT = "conflict"  # the rule that its reason names
 

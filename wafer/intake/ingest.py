@@ -25,16 +25,16 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from wafer.contract.facts import Delivery
+from wafer.contract.suites import Contract, Reason, Verdict, check
+from wafer.contract.verdicts import unread_verdict
 from wafer.errors import UnreadError
-from wafer.intake.batches import Delivery
 from wafer.intake.conflicts import conflict_rows
-from wafer.intake.contract import Contract, Reason, Verdict, check
-from wafer.intake.documents import BatchRecord, Document, IncomingBatch, with_late
 from wafer.intake.quarantine import Quarantine
-from wafer.intake.store import Store
-from wafer.intake.verdicts import unread_verdict
 from wafer.progress import Progress
 from wafer.storage import AnyPath
+from wafer.store.documents import BatchRecord, Document, IncomingBatch, with_late
+from wafer.store.wafers import Store
 
 FILES_JUDGED = 50  # in one validation; more cost memory, fewer cost time
 WAFERS_A_GROUP = 1000

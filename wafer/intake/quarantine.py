@@ -15,10 +15,10 @@ from typing import IO, Any
 
 from upath import UPath
 
+from wafer.contract.facts import Delivery, look_anew
+from wafer.contract.suites import Verdict
 from wafer.errors import DeliveryError, UnreadError
-from wafer.intake.batches import Delivery, look_anew
 from wafer.intake.conflicts import CONFLICT
-from wafer.intake.contract import Verdict
 from wafer.storage import AnyPath, is_local, read_json, write_json, write_text
 
 _REASONS = ".reasons.json"

@@ -1,12 +1,12 @@
 """Out of the quarantine: a file is judged again, under the agreement of today."""
 
+from wafer.contract.facts import read_delivery
+from wafer.contract.suites import Contract
+from wafer.contract.verdicts import keep_rows
 from wafer.errors import DeliveryError
-from wafer.intake.batches import read_delivery
-from wafer.intake.contract import Contract
 from wafer.intake.ingest import IngestedFile, take_in
 from wafer.intake.quarantine import Entry, Quarantine
-from wafer.intake.store import Store
-from wafer.intake.verdicts import keep_rows
+from wafer.store.wafers import Store
 
 
 def release_entry(entry: Entry, quarantine: Quarantine, contract: Contract, store: Store) -> IngestedFile:

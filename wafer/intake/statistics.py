@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from wafer.intake.batches import Delivery
-from wafer.intake.form import LABEL, WAFER
+from wafer.contract.facts import Delivery
+from wafer.contract.form import LABEL, WAFER
 from wafer.intake.ingest import production_order
 
 FENCE = 3.0  # interquartile ranges beyond the quartiles; "far out" in J. W. Tukey, Exploratory Data Analysis, 1977

@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wafer.intake.snapshot import Snapshot
 from wafer.learning.model import WaferModel
+from wafer.store.snapshot import Snapshot
 
 
 def later_wafers(

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
-from wafer.intake.snapshot import Snapshot
+from wafer.store.snapshot import Snapshot
 
 LIBRARIES = ("wafer", "scikit-learn", "xgboost", "xgboost-cpu", "kneed", "numpy", "pandas", "scipy", "mlflow")
 """Those that shape a model: noted as tags of each version and required by each logged model."""

@@ -12,7 +12,6 @@ from dataclasses import replace
 import numpy as np
 
 from wafer.errors import ModelError, RegistryError
-from wafer.intake.snapshot import Snapshot
 from wafer.registry import gate, later
 from wafer.registry.connection import translated
 from wafer.registry.ledger import InUse, LedgerStore
@@ -21,6 +20,7 @@ from wafer.registry.records import Check, Comparison, Decision, GateRules, Versi
 from wafer.registry.runs import as_tags
 from wafer.registry.trainings import now, score_wafers
 from wafer.registry.versions import MANIFEST, PARAMS, PROBE
+from wafer.store.snapshot import Snapshot
 
 ATTEMPTS = 100  # each one that fails means that another process has decided
 LONGEST_REASON = 1000

@@ -1,6 +1,6 @@
 """Tables behind the prediction report that say more than a probability: doubts, reasons of the alarms, drift.
 
-They are made from the files that `wafer.details.Details` writes.
+They are made from the files that `wafer.scoring.details.Details` writes.
 """
 
 import io
@@ -12,9 +12,9 @@ import numpy as np
 import pandas as pd
 from upath import UPath
 
-from wafer.details import REASON_COLUMNS, WAFER_COLUMNS
 from wafer.errors import ReportError
 from wafer.reporting.sources import read_record
+from wafer.scoring.details import REASON_COLUMNS, WAFER_COLUMNS
 
 KEYS = ["batch", "Wafer"]
 MOST_TOLD = 3  # reasons of an alarm that are told in words

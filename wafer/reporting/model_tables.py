@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from wafer.details import describe_reasons
 from wafer.learning.decision import Policy, threshold_curve
 from wafer.learning.model import WaferModel
 from wafer.learning.novelty import UNKNOWN_LEVEL
 from wafer.reporting.tables import PROTOCOLS, listing
+from wafer.scoring.details import describe_reasons
 
 ALARM_RATES = (0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50)
 

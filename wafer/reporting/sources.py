@@ -9,9 +9,9 @@ import pandas as pd
 from upath import UPath
 
 from wafer.errors import ReportError
-from wafer.intake.snapshot import read_snapshot
 from wafer.learning.model import WaferModel
 from wafer.storage import local_folder
+from wafer.store.snapshot import read_snapshot
 
 
 def read_record(path: str | Path) -> Any:

@@ -1,0 +1,110 @@
+"""The command `wafer`, run as a person runs it."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from wafer.fab.simulate import simulate_batches
+
+WAFER = Path(sys.executable).with_name("wafer")
+
+
+def wafer(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([WAFER, *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.fixture(scope="module")
+def delivery(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("delivery")
+    list(simulate_batches(folder, batches=2, wafers=3, seed=1))
+    return folder
+
+
+def test_check_accepts_what_keeps_the_agreement(delivery: Path) -> None:
+    """Good files: exit status 0 and a line each."""
+    done = wafer("check", delivery)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "2 files: 2 accepted, 0 quarantined"
+
+
+def test_check_prints_nothing_but_json(delivery: Path) -> None:
+    """With --json standard output is the list of verdicts, and exit status 1 says that one was turned away."""
+    done = wafer("check", delivery, "--kind", "prediction", "--json")
+    assert done.returncode == 1
+    verdicts = json.loads(done.stdout)
+    assert [v["verdict"] for v in verdicts] == ["quarantined"] * 2
+    assert verdicts[0].keys() == {"file", "verdict", "reasons", "warnings"}
+    (reason,) = verdicts[0]["reasons"]
+    assert reason.keys() == {"rule", "message", "line", "column", "expected", "got"}
+    assert (reason["rule"], reason["line"], reason["column"]) == ("columns_extra", 1, "Good/Bad")
+    assert "Good/Bad" in reason["message"]
+
+
+def test_check_goes_on_behind_a_file_that_cannot_be_read(delivery: Path, tmp_path: Path) -> None:
+    """A link to nowhere is told as unread with the reason, the others are judged, and the exit status is 1."""
+    (first, second) = sorted(delivery.iterdir())
+    (tmp_path / first.name).symlink_to(tmp_path / "gone")
+    (tmp_path / second.name).symlink_to(second)
+    done = wafer("check", tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert done.stdout.splitlines()[0].split() == ["unread", first.name]
+    assert "No such file or directory" in done.stdout
+    assert done.stdout.splitlines()[-1] == "2 files: 1 accepted, 0 quarantined, 1 unread"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("check", "no/such/folder"), "no/such/folder"),
+        (("check", ".", "--expectations", "no/such/suites"), "no/such/suites"),
+        (("check", ".", "--kind", "dinner"), "'dinner' is not one of"),
+        (("agreement", "import", "no/such/agreement.json"), "no/such/agreement.json"),
+        (("simulate", "--batches", "0", "--out", "x"), "0 is not in the range"),
+    ],
+)
+def test_wrong_use_is_one_clear_sentence(arguments: tuple[str, ...], message: str) -> None:
+    """Exit status 2, the thing concerned is named, and there is no traceback."""
+    done = wafer(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+def test_simulate_writes_the_same_bytes_for_the_same_seed(tmp_path: Path) -> None:
+    """Two runs with one seed give the same files."""
+    for name in ("a", "b"):
+        done = wafer("simulate", "--batches", "2", "--wafers", "4", "--seed", "3", "--out", tmp_path / name)
+        assert done.returncode == 0, done.stderr
+    first, second = ({f.name: f.read_bytes() for f in (tmp_path / n).iterdir()} for n in ("a", "b"))
+    assert len(first) == 2
+    assert first == second
+
+
+def test_an_agreement_for_a_new_customer_becomes_a_suite(tmp_path: Path) -> None:
+    """`agreement init` writes a file that `agreement import` takes, and its rules judge files."""
+    suites = tmp_path / "suites"
+    assert wafer("agreement", "init", tmp_path / "a.json", "--sensors", "4").returncode == 0
+    done = wafer("agreement", "import", tmp_path / "a.json", "--expectations", suites)
+    assert done.returncode == 0, done.stderr
+    assert wafer("check", tmp_path / "a.json", "--expectations", suites).returncode == 1
+
+
+@pytest.mark.parametrize("command", [(), ("check",), ("simulate",), ("fetch",), ("agreement", "import")])
+def test_help_teaches(command: tuple[str, ...]) -> None:
+    """Each command explains itself; the larger ones with an example."""
+    done = wafer(*command, "--help")
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+    assert len(done.stdout.splitlines()) > 5
+
+
+def test_help_needs_no_heavy_library() -> None:
+    """`wafer check --help` imports none of the libraries that take seconds."""
+    heavy = ("pandas", "sklearn", "great_expectations", "mlflow", "xgboost")
+    script = f"import sys; import wafer.cli.main; print([m for m in {heavy} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

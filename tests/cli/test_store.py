@@ -1,0 +1,161 @@
+"""`wafer store …` and `wafer quarantine …`, run as a person runs them."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.delivery import agree, line, write
+from wafer import steps
+from wafer.settings import Settings
+from wafer.store.snapshot import read_snapshot
+
+WAFER = Path(sys.executable).with_name("wafer")
+Wafer = Callable[..., subprocess.CompletedProcess[str]]
+
+
+@pytest.fixture
+def wafer(settings: Settings, tmp_path: Path) -> Wafer:
+    """The command in a folder whose agreement rejects empty sensors, on the test's own storage and database."""
+    agree(tmp_path, EmptySensors="reject")
+    environment = {
+        **os.environ,
+        "WAFER_STORAGE": settings.storage_url,
+        "MONGODB_URL": settings.mongodb_url or "",
+        "MONGODB_DATABASE": settings.mongodb_database,
+    }
+
+    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [WAFER, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+        )
+
+    return run
+
+
+@pytest.fixture
+def taken_in(wafer: Wafer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three files: good, one conflict, an empty sensor; the raw files are gone afterwards."""
+    monkeypatch.chdir(tmp_path)
+    raw = tmp_path / "raw"
+    raw.mkdir()
+    write(raw, 1, [line(1, -1), line(2, 1)])
+    write(raw, 2, [line(2, 1, shift=1.0), line(4, -1)])
+    broken = write(raw, 3, ["Wafer-7,1,,3,4,-1", "Wafer-8,1,,3,4,1"])
+    steps.ingest(settings, "training", str(raw))
+    for file in raw.iterdir():
+        file.unlink()
+    return broken
+
+
+def test_the_quarantine_is_listed_with_its_reasons(wafer: Wafer, taken_in: Path) -> None:
+    """A line for each file with its rules and for each single wafer with its reason; the same as JSON."""
+    done = wafer("quarantine", "list")
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 3
+    assert taken_in.name in lines[0]
+    assert lines[0].endswith("empty_sensors")
+    assert "Wafer-2 came before in wafer_01012020_120000.csv with Sensor-1 2" in lines[1]
+    assert lines[2] == "1 files and 1 single wafers in quarantine"
+    found = json.loads(wafer("quarantine", "list", "--json").stdout)
+    assert [entry["file"] for entry in found["training"]["files"]] == [taken_in.name]
+    assert [row["text"] for row in found["training"]["wafers"]] == [line(2, 1, shift=1.0)]
+    assert found["prediction"] == {"files": [], "wafers": []}
+
+
+def test_one_entry_is_shown(wafer: Wafer, taken_in: Path) -> None:
+    """A file's every reason, by its name or digest; of an accepted file its single wafers; nothing is an error."""
+    done = wafer("quarantine", "show", taken_in.name)
+    assert done.returncode == 0, done.stderr
+    assert "empty_sensors: " in done.stdout
+    entry = json.loads(wafer("quarantine", "show", taken_in.name, "--json").stdout)
+    assert wafer("quarantine", "show", entry["digest"][:8]).stdout == done.stdout
+    single = wafer("quarantine", "show", "wafer_02012020_120000.csv")
+    assert single.stdout.startswith("wafer_02012020_120000.csv, line 2: Wafer-2,3,")
+    assert "conflict: line 2: Wafer-2 came before" in single.stdout
+    missing = wafer("quarantine", "show", "wafer_01012020_120000.csv")
+    assert missing.returncode == 2
+    assert "no single file fits 'wafer_01012020_120000.csv'" in missing.stderr
+
+
+def test_release_follows_the_agreement(wafer: Wafer, taken_in: Path, tmp_path: Path) -> None:
+    """Still not as agreed: the reasons and exit status 1. As agreed by now: it is stored, and no longer here."""
+    refused = wafer("quarantine", "release", taken_in.name)
+    assert refused.returncode == 1
+    assert "empty_sensors" in refused.stdout
+    agree(tmp_path, EmptySensors="tolerate")
+    done = wafer("quarantine", "release", taken_in.name)
+    assert (done.returncode, done.stderr.strip().splitlines()[1:]) == (0, [])
+    assert done.stdout == f"{taken_in.name}: taken in, 2 wafers, 2 of them new\n"
+    assert wafer("quarantine", "list").stdout.splitlines()[-1] == "0 files and 1 single wafers in quarantine"
+    held = json.loads(wafer("store", "status", "--json").stdout)
+    assert held["last"]["file"] == taken_in.name
+    again = wafer("quarantine", "release", taken_in.name)
+    assert again.returncode == 2
+
+
+def test_the_store_tells_what_it_holds(wafer: Wafer, taken_in: Path) -> None:
+    """Numbers of wafers, labels, batches and conflicts, and the last batch with its time; for people and as JSON."""
+    done = wafer("store", "status")
+    assert done.returncode == 0, done.stderr
+    assert [text.split()[0] for text in done.stdout.splitlines()] == [
+        "wafers",
+        "batches",
+        "predictions",
+        "conflicts",
+        "replaced",
+        "last",
+    ]
+    held = json.loads(wafer("store", "status", "--json").stdout)
+    last = held.pop("last")
+    assert (last["file"], last["kind"]) == ("wafer_02012020_120000.csv", "training")
+    assert last["time"].endswith("+00:00")
+    assert held == {
+        "wafers": 3,
+        "labelled": 3,
+        "faulty": 1,
+        "batches": {"training": 2, "prediction": 0},
+        "conflicts": 1,
+        "replaced": 0,
+        "predictions": 0,
+    }
+
+
+@pytest.mark.usefixtures("taken_in")
+def test_an_earlier_snapshot_is_exported(wafer: Wafer, settings: Settings, tmp_path: Path) -> None:
+    """After later deliveries that replace readings, the manifest's digest still gives the table of its time."""
+    frozen = steps.snapshot(settings)
+    before = read_snapshot(Path(frozen.folder))
+    write(tmp_path / "raw", 4, [line(1, -1, shift=2.0), line(9, -1)])
+    steps.ingest(settings, "training", str(tmp_path / "raw"), replace=True)
+    assert steps.snapshot(settings).digest != frozen.digest
+    done = wafer("store", "export", "--manifest", frozen.digest[:8], "--out", "old")
+    assert done.returncode == 0, done.stderr
+    assert frozen.digest in done.stdout
+    assert read_snapshot(tmp_path / "old" / frozen.digest[:12]).table.equals(before.table)
+    table = wafer("store", "export", "--manifest", frozen.folder, "--format", "csv")
+    assert table.returncode == 0, table.stderr
+    text = (tmp_path / f"{frozen.digest[:12]}.csv").read_text()
+    assert text.startswith(
+        '"Wafer","Sensor-1","Sensor-2","Sensor-3","Sensor-4","Good/Bad"\n"Wafer-1",1,1.1428571428571428,'
+    )
+    unknown = wafer("store", "export", "--manifest", "feedbeef")
+    assert unknown.returncode == 2
+    assert "feedbeef: no snapshots in" in unknown.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("store",), ("store", "status"), ("store", "export"), ("quarantine", "list"), ("quarantine", "release")],
+)
+def test_help_teaches(command: tuple[str, ...]) -> None:
+    """Each command explains itself."""
+    done = subprocess.run([WAFER, *command, "--help"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0
+    assert "Usage:" in done.stdout
+    assert len(done.stdout.splitlines()) > 5

@@ -1,0 +1,249 @@
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from wafer.contract.agreement import DEFAULTS, NEEDED, import_agreement, init_agreement, make_suite, read_agreement
+from wafer.contract.facts import FACTS
+from wafer.contract.rules import SEVERITIES
+from wafer.contract.suites import Contract
+from wafer.errors import AgreementError
+
+EXPECTATIONS = Path(__file__).parents[2] / "expectations"
+
+
+def document(kind: str, sensors: int = 590) -> dict[str, Any]:
+    """An agreement as customers write it: names with spaces, types with blanks."""
+    columns = {"Wafer": "varchar"} | {f"Sensor - {number}": " float" for number in range(1, sensors + 1)}
+    if kind == "training":
+        columns["Output"] = "Integer"
+    return {
+        "SampleFileName": "wafer_08012020_120000.csv",
+        "LengthOfDateStampInFile": 8,
+        "LengthOfTimeStampInFile": 6,
+        "NumberofColumns": len(columns),
+        "ColName": columns,
+    }
+
+
+def write(folder: Path, content: Any) -> Path:
+    """`content` as a JSON file in `folder`."""
+    path = folder / "schema.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def rules(path: Path) -> dict[str, dict[str, Any]]:
+    """The rules of a suite file by name, both sections."""
+    suite = json.loads(path.read_bytes())
+    return {entry["meta"]["rule"]: entry for entry in suite["expectations"] + suite["readings"]}
+
+
+OWN = {
+    "type": "expect_column_values_to_be_between",
+    "kwargs": {"column": "Sensor-1", "min_value": 0},
+    "meta": {"rule": "sensor_1", "severity": "warn", "message": "low", "source": "customer"},
+}
+
+
+@pytest.mark.parametrize("kind", ["training", "prediction"])
+def test_the_committed_suites_are_what_the_agreement_states(tmp_path, kind):
+    """Importing the agreement afresh gives the committed suite, byte for byte."""
+    target = import_agreement(write(tmp_path, document(kind)), kind, tmp_path / "expectations")
+    assert target == tmp_path / "expectations" / f"{kind}.json"
+    assert target.read_bytes() == (EXPECTATIONS / f"{kind}.json").read_bytes()
+
+
+@pytest.mark.parametrize("kind", ["training", "prediction"])
+def test_the_real_agreement_states_the_committed_suites(real_wafers, kind):
+    """The customer's own file leads to the committed suite."""
+    suite = make_suite(read_agreement(real_wafers / "agreement" / f"schema_{kind}.json"))
+    assert suite == json.loads((EXPECTATIONS / f"{kind}.json").read_bytes())
+
+
+def test_importing_replaces_only_rules_of_an_agreement(tmp_path):
+    """The customer's own rules and settings stay, one of an agreed name wins, and a second import changes nothing."""
+    folder = tmp_path / "expectations"
+    source = write(tmp_path, document("training", 3))
+    target = import_agreement(source, folder=folder)
+    suite = json.loads(target.read_bytes())
+    suite["readings"].append(OWN)
+    for entry in suite["expectations"]:
+        if entry["meta"]["rule"] == "empty_sensors":
+            entry["meta"] |= {"severity": "reject file", "source": "customer"}
+        if entry["meta"]["rule"] == "wafers":
+            entry["kwargs"]["min_value"] = 7
+    suite["meta"] |= {"repeat_tolerance": 1e-6, "order": "file_time"}
+    target.write_text(json.dumps(suite))
+
+    import_agreement(source, folder=folder)
+    found = rules(target)
+    assert found["sensor_1"] == OWN
+    assert found["empty_sensors"]["meta"]["severity"] == "reject file"
+    assert found["wafers"]["kwargs"]["min_value"] == 1
+    meta = json.loads(target.read_bytes())["meta"]
+    assert (meta["repeat_tolerance"], meta["order"]) == (1e-6, "file_time")
+
+    before = target.read_bytes()
+    import_agreement(source, folder=folder)
+    assert target.read_bytes() == before
+
+
+def test_an_agreement_says_more_where_it_wants_to(tmp_path):
+    """Severities, limits, names and order come from the agreement's further keys."""
+    terms = {
+        "EmptySensors": "reject",
+        "BadWafers": "drop wafer",
+        "MaxDroppedShare": 0.25,
+        "MaxBytes": 1000,
+        "Order": "file_time",
+        "LabelNames": ["Verdict"],
+        "Labels": {"ok": -1, "faulty": 1},
+    }
+    target = import_agreement(write(tmp_path, document("training", 3) | terms), folder=tmp_path)
+    found, meta = rules(target), json.loads(target.read_bytes())["meta"]
+    assert found["empty_sensors"]["meta"]["severity"] == "reject file"
+    assert found["bad_cells"]["meta"]["severity"] == "drop wafer"
+    assert found["too_large"]["kwargs"] == {"column": "size", "max_value": 1000}
+    assert (meta["max_dropped_share"], meta["order"]) == (0.25, "file_time")
+    assert (meta["form"]["label"], meta["form"]["labels"]) == (["Verdict", "Output"], {"ok": -1, "faulty": 1})
+
+
+def test_other_stamps_and_names_are_agreed_on(tmp_path):
+    """A short date, a time without seconds and another name give the rules for them."""
+    other = {"SampleFileName": "lot.a_080120_1200.txt", "LengthOfDateStampInFile": 6, "LengthOfTimeStampInFile": 4}
+    target = import_agreement(write(tmp_path, document("prediction", 3) | other), folder=tmp_path)
+    found = rules(target)
+    assert found["file_name"]["kwargs"]["regex"] == r"\A[Ll]ot\.a_[0-9]+_[0-9]+\.txt\Z"
+    assert found["file_name"]["meta"]["expected"] == "lot.a_DDMMYY_HHMM.txt"
+    assert found["calendar"]["kwargs"]["strftime_format"] == "%d%m%y_%H%M"
+    assert "labels_missing" not in found
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"SampleFileName": None}, "SampleFileName: expected name_DDDDDDDD_TTTTTT.csv with stamps of the agreed"),
+        ({"SampleFileName": "wafer_0801202_120000.csv"}, "SampleFileName: expected name_DDDDDDDD_TTTTTT.csv"),
+        ({"SampleFileName": "wafer_32012020_120000.csv"}, "SampleFileName: 32012020_120000 is no date and time"),
+        ({"LengthOfDateStampInFile": "8"}, "LengthOfDateStampInFile: expected 8 or 6, got '8'"),
+        ({"LengthOfTimeStampInFile": 7}, "LengthOfTimeStampInFile: expected 6 or 4, got 7"),
+        ({"NumberofColumns": 4}, "NumberofColumns: 4, but ColName lists 5 columns"),
+        ({"ColName": []}, "ColName: expected an object of names and types, got []"),
+        ({"Colour": 1}, "Colour: unknown key"),
+        ({"EmptySensors": "ignore"}, "EmptySensors: expected tolerate or reject, got 'ignore'"),
+        ({"MaxDroppedShare": 7}, "MaxDroppedShare: expected a number from 0 to 1, got 7"),
+        ({"MaxBytes": 0}, "MaxBytes: expected a whole number above 0, got 0"),
+        ({"Labels": {"x": 0}}, "Labels: expected spellings of -1 (good) and 1 (faulty)"),
+        ({"LabelNames": "Output"}, "LabelNames: expected a list of names, got 'Output'"),
+        ({"WaferId": "Wafer-[0-9]+"}, "meta.form.wafer_id: needs the groups number"),
+        ({"ColName": {"Wafer": "varchar", "a": "float", "b": "date"}, "NumberofColumns": 3}, "ColName.b: expected var"),
+        ({"ColName": {"a": "float", "Wafer": "varchar"}, "NumberofColumns": 2}, "ColName: expected the id (varchar)"),
+        ({"ColName": {"Wafer": "varchar", "Output": "Integer"}, "NumberofColumns": 2}, "ColName: expected one varchar"),
+        (
+            {"ColName": {"Wafer": "varchar", "S - 1": "float", "S-1": "float"}, "NumberofColumns": 3},
+            "ColName.S-1: stands twice, spaces apart",
+        ),
+    ],
+)
+def test_an_agreement_that_cannot_be_used_names_the_key(tmp_path, change, message):
+    """What is wrong with an agreement is said with its file and key, and no suite is written."""
+    source = write(tmp_path, document("training", 3) | change)
+    with pytest.raises(AgreementError, match=re.escape(message)) as raised:
+        import_agreement(source, folder=tmp_path / "expectations")
+    assert str(source) in str(raised.value)
+    assert not (tmp_path / "expectations").exists()
+
+
+@pytest.mark.parametrize("key", ["SampleFileName", "LengthOfDateStampInFile", "NumberofColumns", "ColName"])
+def test_a_missing_key_is_named(tmp_path, key):
+    """Each key that an agreement needs is asked for."""
+    content = document("training", 3)
+    del content[key]
+    with pytest.raises(AgreementError, match=f"{key}: missing"):
+        read_agreement(write(tmp_path, content))
+
+
+def test_a_key_that_stands_twice_is_no_agreement(tmp_path):
+    """A column listed twice would silently be one, and is refused."""
+    path = tmp_path / "schema.json"
+    path.write_text('{"ColName": {"Wafer": "varchar", "Wafer": "float"}}')
+    with pytest.raises(AgreementError, match="Wafer: stands twice"):
+        read_agreement(path)
+
+
+def test_a_file_that_is_no_agreement_is_named(tmp_path):
+    """A missing file, text that is no JSON and another document are one clear sentence each."""
+    with pytest.raises(AgreementError, match=r"none\.json: No such file or directory"):
+        read_agreement(tmp_path / "none.json")
+    (tmp_path / "text.json").write_text("hello")
+    with pytest.raises(AgreementError, match=r"text\.json: no JSON document"):
+        read_agreement(tmp_path / "text.json")
+    with pytest.raises(AgreementError, match="an agreement is an object, got list"):
+        read_agreement(write(tmp_path, []))
+
+
+def test_the_kind_must_fit_the_agreement(tmp_path):
+    """An agreement without a label is none for training, and the other way round."""
+    with pytest.raises(AgreementError, match=r"has no label column \(Integer\), so it is no training agreement"):
+        import_agreement(write(tmp_path, document("prediction", 3)), "training", tmp_path)
+    with pytest.raises(AgreementError, match=r"has a label column \(Integer\), so it is no prediction agreement"):
+        import_agreement(write(tmp_path, document("training", 3)), "prediction", tmp_path)
+
+
+def test_a_present_suite_that_cannot_be_read_is_not_overwritten(tmp_path):
+    """Own rules are never lost to an import: what cannot be read stays as it is."""
+    source = write(tmp_path, document("training", 3))
+    for content in ("{", '{"expectations": [{}], "readings": [], "meta": {}}', "[]"):
+        (tmp_path / "training.json").write_text(content)
+        with pytest.raises(AgreementError):
+            import_agreement(source, folder=tmp_path)
+        assert (tmp_path / "training.json").read_text() == content
+
+
+@pytest.mark.parametrize("kind", ["training", "prediction"])
+def test_a_first_agreement_can_be_imported_as_it_is(tmp_path, kind):
+    """What `init` writes for a new customer has every key, and leads to the same suite as the bare agreement."""
+    path = init_agreement(tmp_path / "new.json", kind)
+    target = import_agreement(path, kind, tmp_path)
+    assert target.read_bytes() == (EXPECTATIONS / f"{kind}.json").read_bytes()
+
+
+def test_a_first_agreement_never_overwrites_and_checks_its_arguments(tmp_path):
+    """An agreement that is there stays, and impossible arguments are refused."""
+    path = tmp_path / "new.json"
+    init_agreement(path, "training", sensors=2, customer="Acme-7")
+    before = path.read_bytes()
+    assert json.loads(before)["SampleFileName"] == "Acme-7_08012020_120000.csv"
+    with pytest.raises(AgreementError, match="is there already and stays as it is"):
+        init_agreement(path)
+    assert path.read_bytes() == before
+    for arguments, message in (
+        ({"kind": "other"}, "kind: expected training or prediction, got 'other'"),
+        ({"sensors": 0}, "sensors: expected at least 1, got 0"),
+        ({"customer": "a_b"}, "customer: expected letters, digits and hyphens, got 'a_b'"),
+    ):
+        with pytest.raises(AgreementError, match=message):
+            init_agreement(tmp_path / "other.json", **arguments)
+
+
+DOCS = Path(__file__).parents[2] / "docs" / "agreement.md"
+
+
+def test_every_key_fact_and_rule_is_documented():
+    """The documentation names each key of an agreement, each fact, each agreed rule and each word of a rule."""
+    text = DOCS.read_text()
+    names = {*NEEDED, *DEFAULTS, *FACTS, *rules(EXPECTATIONS / "training.json"), *SEVERITIES}
+    names |= {"rule", "severity", "message", "source", "expected", "told", "tolerance"}
+    assert [name for name in sorted(names) if f"`{name}`" not in text] == []
+
+
+def test_the_documented_rules_are_rules():
+    """The rule shown in the documentation is the committed one, and the customer's own one can be added as it is."""
+    shown = re.findall(r"```json\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    suite = json.loads((EXPECTATIONS / "training.json").read_bytes())
+    assert json.loads(shown[0]) in suite["expectations"]
+    suite |= json.loads(f"{{{shown[1]}}}")
+    assert Contract.of(suite, "training").rules[-1].name == "sensor_12_range"

@@ -1,0 +1,157 @@
+"""The command `wafer`: what a person does with deliveries at a terminal. What takes long to import is imported late."""
+
+import json
+import sys
+from collections import Counter
+from pathlib import Path
+
+import click
+
+from wafer import __version__
+from wafer.cli.models import models
+from wafer.cli.store import expectations_folder, quarantine, store
+from wafer.errors import WaferError
+
+KINDS = click.Choice(["training", "prediction"])
+EXIT_QUARANTINED = 1
+EXIT_WRONG_USE = 2
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.version_option(__version__, prog_name="wafer")
+def cli() -> None:
+    """Find faulty semiconductor wafers from their 590 sensor readings.
+
+    \b
+    A first round:
+      wafer simulate --out data/raw/training      make batch files as a fab delivers them
+      wafer check data/raw/training               see which of them keep the agreement, and why not
+      python -m flows                             ingest, train, predict and report
+    """
+
+
+@cli.command()
+@click.option("--batches", default=12, show_default=True, type=click.IntRange(1), help="Batch files to make.")
+@click.option("--wafers", default=100, show_default=True, type=click.IntRange(1), help="Wafers in each.")
+@click.option("--seed", default=7, show_default=True, type=click.IntRange(0), help="Names the fab.")
+@click.option("--first-batch", default=0, show_default=True, type=click.IntRange(0), help="Batches made before.")
+@click.option("--unlabelled", is_flag=True, help="Leave out the label, as for prediction.")
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to fill.")
+def simulate(batches: int, wafers: int, seed: int, first_batch: int, unlabelled: bool, out: Path) -> None:
+    """Make batch files of a synthetic fab, in the delivered format; the same seed gives the same bytes.
+
+    \b
+    Twelve labelled batches and the three that follow them:
+      wafer simulate --out raw/training
+      wafer simulate --out raw/prediction --batches 3 --first-batch 12 --unlabelled
+    """
+    from wafer.fab.simulate import simulate_batches
+    from wafer.progress import shown
+
+    with shown("simulate") as progress:
+        files = simulate_batches(
+            out, batches=batches, wafers=wafers, seed=seed, labelled=not unlabelled, first_batch=first_batch
+        )
+        for done, _ in enumerate(files, 1):
+            progress(done, batches)
+    click.echo(f"{batches} batch files of {wafers} wafers in {out}")
+
+
+@cli.command()
+@click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to fill.")
+@click.option("--url", default=None, help="Another address of the archive (zip).")
+def fetch(out: Path, url: str | None) -> None:
+    """Download the public SECOM data set (UCI 179, CC BY 4.0), check it and cut it into batch files.
+
+    \b
+    Example:
+      wafer fetch --out data/secom
+    """
+    from wafer.fab.fetch import SECOM_URL, fetch_secom
+    from wafer.progress import shown
+
+    with shown("fetch") as progress:
+        record = fetch_secom(out, url=url or SECOM_URL, progress=progress)
+    click.echo(f"{record.files} batch files, {record.wafers} wafers, {record.faulty} faulty, in {out}")
+
+
+@cli.command()
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option("--kind", type=KINDS, default="training", show_default=True, help="Which agreement applies.")
+@expectations_folder
+@click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON and nothing else.")
+def check(paths: tuple[Path, ...], kind: str, expectations: Path, as_json: bool) -> None:
+    """Check batch files against the data sharing agreement, without storing anything.
+
+    PATHS are files or folders; a folder means every file in it. Exit status: 0 all accepted, 1 some would be
+    quarantined or cannot be read, 2 wrong use.
+
+    \b
+    Examples:
+      wafer check incoming/ --kind prediction
+      wafer check incoming/wafer_07012020_041011.csv --json
+    """
+    from wafer.contract.suites import Contract
+    from wafer.contract.suites import check as judge
+    from wafer.progress import shown
+
+    contract = Contract.load(kind, expectations)
+    with shown("check") as progress:
+        verdicts = [verdict for _, verdict in judge(paths, contract, progress=progress)]
+    if as_json:
+        click.echo(json.dumps([v.as_dict() for v in verdicts], indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        for verdict in verdicts:
+            colour = "green" if verdict.accepted else "red"
+            click.echo(f"{click.style(verdict.word, fg=colour):<12} {verdict.file}")
+            for reason in verdict.reasons:
+                click.echo(f"    {reason.rule}: {reason.message}")
+            for warning in verdict.warnings:
+                click.secho(f"    {warning.rule} (warning): {warning.message}", dim=True)
+        words = Counter(verdict.word for verdict in verdicts)
+        unread = f", {words['unread']} unread" if words["unread"] else ""
+        click.echo(f"{len(verdicts)} files: {words['accepted']} accepted, {words['quarantined']} quarantined{unread}")
+    sys.exit(0 if all(v.accepted for v in verdicts) else EXIT_QUARANTINED)
+
+
+@cli.group()
+def agreement() -> None:
+    """Turn the customer's data sharing agreement into the suites that judge deliveries."""
+
+
+@agreement.command("init")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--kind", type=KINDS, default="training", show_default=True, help="With a label, or without.")
+@click.option("--sensors", default=590, show_default=True, type=click.IntRange(1), help="Number of sensors.")
+def init_agreement(file: Path, kind: str, sensors: int) -> None:
+    """Write a first agreement FILE (JSON) for a new customer, to be edited and imported."""
+    from wafer.contract.agreement import init_agreement as write
+
+    write(file, kind=kind, sensors=sensors)
+    click.echo(f"{file} written; edit it, then: wafer agreement import {file} --kind {kind}")
+
+
+@agreement.command("import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--kind", type=KINDS, default=None, help="Default: training where the agreement has a label column.")
+@expectations_folder
+def import_agreement(file: Path, kind: str | None, expectations: Path) -> None:
+    """Generate the suite from the agreement FILE; rules of your own in the suite stay."""
+    from wafer.contract.agreement import import_agreement as convert
+
+    suite = convert(file, kind, expectations)
+    click.echo(f"{suite} written")
+
+
+cli.add_command(models)
+cli.add_command(store)
+cli.add_command(quarantine)
+
+
+def main() -> None:
+    """Run the command; an error that a person can mend is told in one sentence, with exit status 2."""
+    try:
+        cli()
+    except WaferError as error:
+        click.secho(f"wafer: {error}", fg="red", err=True)
+        sys.exit(EXIT_WRONG_USE)

@@ -1,0 +1,364 @@
+"""The commands about models: `wafer models …`. What takes long to import is imported by the commands that need it."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from wafer.registry import Check, Comparison, Decision, Registry, Version
+    from wafer.registry.rebuild import Rebuilt
+
+EXIT_CHECK_FAILED = 1
+
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+reason = click.option("--why", required=True, metavar="TEXT", help="The reason, which the ledger keeps.")
+PROTOCOLS = ("shuffled", "forward", "permuted")
+
+
+@click.group()
+def models() -> None:
+    """See which models there are, compare them, put one into use, take it back, prove where it comes from.
+
+    A VERSION is a number or an alias: champion (in use), challenger (the newest that did not become champion) or
+    previous (the champion before).
+
+    \b
+    Who is in use, and why; and back to the one before:
+      wafer models list
+      wafer models log
+      wafer models rollback --why "misses the edge faults of week 30"
+    """
+
+
+@models.command("list")
+@as_json
+def list_versions(as_json: bool) -> None:
+    """List all versions, newest last.
+
+    Each with its alias, stage, when it was trained, both ROC AUCs, snapshot and commit. The forward ROC AUC is the one
+    to look at: how well faults of the next batch are foreseen.
+    """
+    registry = _registry()
+    aliases = _aliases(registry)
+    rows = [_row(registry, version, aliases.get(version.version, [])) for version in registry.versions()]
+    if as_json:
+        _print_json(rows)
+        return
+    if not rows:
+        click.echo("no version yet: python -m flows.train makes the first")
+        return
+    click.echo("version  alias       stage       trained           shuffled  forward  snapshot      commit")
+    for row in rows:
+        shuffled, forward = _number(row["shuffled_auc"]), _number(row["forward_auc"])
+        line = f"{row['version']:>7}  {','.join(row['aliases']):<10}  {row['stage']:<10}  {_minute(row['trained'])}"
+        snapshot, commit = str(row["snapshot"])[:12], str(row["commit"])[:10]
+        click.echo(f"{line}  {shuffled:>8}  {forward:>7}  {snapshot:<12}  {commit}".rstrip())
+
+
+@models.command()
+@click.argument("version")
+@as_json
+def show(version: str, as_json: bool) -> None:
+    """Tell all that is recorded of a VERSION.
+
+    That is its metrics with their intervals, its lineage (snapshot, commit, libraries), params, and decisions on it.
+
+    \b
+    Examples:
+      wafer models show champion
+      wafer models show 3 --json
+    """
+    from wafer.registry.provenance import lineage
+    from wafer.registry.versions import PARAMS
+
+    registry = _registry()
+    found = registry.version(version)
+    aliases = _aliases(registry).get(found.version, [])
+    record: dict[str, Any] = {
+        **_row(registry, found, aliases),
+        "run_id": found.run_id,
+        "digest": found.digest,
+        "metrics": registry.metrics(found),
+        "lineage": lineage(found.tags),
+        "params": registry.stored_json(found, PARAMS),
+        "decisions": [line.as_dict() for line in registry.ledger() if line.challenger == found.version],
+    }
+    if as_json:
+        _print_json(record)
+        return
+    click.echo(f"version {found.version}  {', '.join([*aliases, found.stage])}")
+    click.echo(f"trained {_minute(found.created)}, run {found.run_id}, model {found.digest[:12]}")
+    _echo_metrics(record["metrics"])
+    _echo_pairs("lineage", record["lineage"])
+    for section, values in (record["params"] or {}).items():
+        _echo_pairs(f"params: {section}", values if isinstance(values, dict) else {section: values})
+    for line in record["decisions"]:
+        click.echo(f"{_minute(line['time'])}  {line['kind']}: {line['reason']}")
+
+
+@models.command()
+@click.argument("first")
+@click.argument("second", default="champion")
+@click.option("--params", default="params.yaml", show_default=True, help="File with the gate's rules and the costs.")
+@as_json
+def compare(first: str, second: str, params: str, as_json: bool) -> None:
+    """Compare two versions on the wafers of both, with intervals.
+
+    The stored forward scores are compared, wafer by wafer, and it is told what was made differently. A difference is
+    FIRST minus SECOND (the champion where it is left out): a higher ROC AUC is better, a higher cost is worse. An
+    interval that holds 0 says that they cannot be told apart.
+
+    \b
+    Examples:
+      wafer models compare challenger
+      wafer models compare 4 2 --json
+    """
+    from wafer.errors import RegistryError
+    from wafer.params import read_params
+    from wafer.registry import gate_rules
+
+    settings = read_params(params)
+    registry = _registry()
+    one, other = registry.version(first), registry.version(second)
+    comparison = registry.compare(one, other, gate_rules(settings.gate, settings.fit))
+    if comparison is None:
+        raise RegistryError(
+            f"versions {one.version} and {other.version} cannot be compared: no wafer has a forward score of both"
+        )
+    changes = registry.changes(one, other)
+    if as_json:
+        _print_json({"first": one.version, "second": other.version, **asdict(comparison), "changes": changes})
+        return
+    _echo_comparison(comparison, one.version, other.version)
+    _echo_changes(changes)
+
+
+@models.command()
+@click.argument("version")
+@reason
+@as_json
+def promote(version: str, why: str, as_json: bool) -> None:
+    """Put a VERSION into use by hand, past the gate.
+
+    It must still be what was registered: every digest is checked, and its probe wafers are scored.
+
+    \b
+    Example:
+      wafer models promote challenger --why "the process was changed on 3 May, old batches count no longer"
+    """
+    _echo_decision(_registry().promote(version, why), as_json)
+
+
+@models.command()
+@reason
+@as_json
+def rollback(why: str, as_json: bool) -> None:
+    """Put the champion before this one into use again.
+
+    A second rollback takes back the first: the version that was rolled back from is in use again. To go further back,
+    promote a version by its number.
+
+    \b
+    Example:
+      wafer models rollback --why "too many false alarms since yesterday"
+    """
+    _echo_decision(_registry().rollback(why), as_json)
+
+
+@models.command()
+@as_json
+def log(as_json: bool) -> None:
+    """Tell every decision ever taken, newest last.
+
+    With --json each with all its numbers: checks, limits, both sides of the comparison, the rules that were applied.
+
+    \b
+    Example:
+      wafer models log --json
+    """
+    lines = _registry().ledger()
+    if as_json:
+        _print_json([line.as_dict() for line in lines])
+        return
+    for line in lines:
+        what = "promoted" if line.promoted else "refused"
+        click.echo(f"{_minute(line.time)}  {line.kind:<8}  version {line.challenger} {what}")
+        click.echo(f"    {line.reason}")
+    if not lines:
+        click.echo("no decision yet")
+
+
+@models.command()
+@click.argument("version", required=False)
+@as_json
+def verify(version: str | None, as_json: bool) -> None:
+    """Check that a VERSION is what was registered.
+
+    Every file's digest is compared, and the probe wafers must score as they did. Without a VERSION all are checked; one
+    that cannot be fetched has failed.
+    Exit status: 0 all is as registered, 1 something is not.
+
+    \b
+    Examples:
+      wafer models verify
+      wafer models verify champion --json
+    """
+    registry = _registry()
+    wanted = registry.versions() if version is None else [registry.version(version)]
+    found = {one.version: registry.verify(one) for one in wanted}
+    if as_json:
+        _print_json({number: [asdict(check) for check in checks] for number, checks in found.items()})
+    else:
+        for number, checks in found.items():
+            click.echo(f"version {number}")
+            _echo_checks(checks)
+    sys.exit(0 if all(check.passed for checks in found.values() for check in checks) else EXIT_CHECK_FAILED)
+
+
+@models.command()
+@click.argument("version")
+@as_json
+def rebuild(version: str, as_json: bool) -> None:
+    """Train a VERSION again and prove that the same model comes out.
+
+    It is trained from its recorded snapshot, commit and params. The snapshot is taken from the storage, else from DVC's
+    cache or remote, else exported from the database again. The code is checked out beside your own tree, which stays as
+    it is. Every installed library whose version is another than then is named. It takes as long as the training took.
+    Exit status: 0 the same model, 1 another one.
+
+    \b
+    Examples:
+      wafer models rebuild champion
+      wafer models rebuild 3 --json
+    """
+    from wafer.registry.rebuild import rebuild as train_again
+    from wafer.settings import Settings
+
+    rebuilt = train_again(Settings.read(), version)
+    if as_json:
+        _print_json(rebuilt.as_dict())
+    else:
+        _echo_rebuilt(rebuilt)
+    sys.exit(0 if rebuilt.identical else EXIT_CHECK_FAILED)
+
+
+def _registry() -> "Registry":
+    from wafer.registry import Registry
+    from wafer.settings import Settings
+
+    return Registry.open(Settings.read())
+
+
+def _aliases(registry: "Registry") -> dict[int, list[str]]:
+    names: dict[int, list[str]] = {}
+    for alias, version in sorted(registry.aliases().items()):
+        names.setdefault(version, []).append(alias)
+    return names
+
+
+def _row(registry: "Registry", version: "Version", aliases: list[str]) -> dict[str, Any]:
+    metrics = registry.metrics(version)
+    return {
+        "version": version.version,
+        "aliases": aliases,
+        "stage": version.stage,
+        "trained": version.created,
+        "shuffled_auc": metrics.get("shuffled.auc"),
+        "forward_auc": metrics.get("forward.auc"),
+        "snapshot": version.tags.get("snapshot.digest", ""),
+        "commit": version.tags.get("git.commit", ""),
+    }
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _minute(time: str) -> str:
+    return time[:16].replace("T", " ")
+
+
+def _echo_pairs(title: str, values: dict[str, Any]) -> None:
+    click.echo(title)
+    for key, value in values.items():
+        click.echo(f"    {key:<28}  {value}")
+
+
+def _echo_metrics(metrics: dict[str, float]) -> None:
+    """Each metric of a protocol with its interval, where it has one."""
+    for protocol in PROTOCOLS:
+        own = {
+            key.removeprefix(f"{protocol}."): value for key, value in metrics.items() if key.startswith(f"{protocol}.")
+        }
+        if not own:
+            continue
+        click.echo(protocol)
+        for name, value in sorted(own.items()):
+            if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in own:
+                continue
+            low, high = own.get(f"{name}_low"), own.get(f"{name}_high")
+            interval = "" if low is None or high is None else f"  [{low:.4g}, {high:.4g}]"
+            click.echo(f"    {name:<28}  {value:.4g}{interval}")
+    rest = {key: f"{value:.6g}" for key, value in sorted(metrics.items()) if not key.startswith(PROTOCOLS)}
+    if rest:
+        _echo_pairs("counts", rest)
+
+
+def _echo_comparison(comparison: "Comparison", first: int, second: int) -> None:
+    c = comparison
+    click.echo(f"{c.wafers:,} common wafers, {c.faulty:,} faulty, {c.batches} batches, stored forward scores")
+    click.echo(f"{'':<22}{f'version {first}':>12}{f'version {second}':>12}  difference")
+    if c.auc_difference is None:
+        click.echo("ROC AUC               no common batch holds both faulty and good wafers")
+    else:
+        told = f"{c.auc_difference:+.3f} [{c.auc_low:+.3f}, {c.auc_high:+.3f}]"
+        click.echo(f"{'ROC AUC':<22}{_number(c.auc_challenger):>12}{_number(c.auc_champion):>12}  {told}")
+    told = f"{c.cost_difference:+.0f} [{c.cost_low:+.0f}, {c.cost_high:+.0f}]"
+    click.echo(f"{'cost per 1,000 wafers':<22}{c.cost_challenger:>12.0f}{c.cost_champion:>12.0f}  {told}")
+
+
+def _echo_changes(changes: "Sequence[Mapping[str, str | None]]") -> None:
+    click.echo("made differently" if changes else "both were made from the same data, parameters, code and libraries")
+    for change in changes:
+        first, second = (value if value is None else value[:16] for value in (change["first"], change["second"]))
+        click.echo(f"    {change['name']:<28}  {first or '–':<16}  {second or '–'}")
+
+
+def _echo_checks(checks: "Iterable[Check]") -> None:
+    for check in checks:
+        passed = click.style("passed", fg="green") if check.passed else click.style("failed", fg="red")
+        click.echo(f"    {passed}  {check.name}: {check.text}")
+
+
+def _echo_decision(decision: "Decision", as_json: bool) -> None:
+    if as_json:
+        _print_json(decision.as_dict())
+        return
+    before = f", version {decision.champion} was before" if decision.champion is not None else ""
+    click.echo(f"version {decision.challenger} is champion{before}")
+
+
+def _echo_rebuilt(rebuilt: "Rebuilt") -> None:
+    click.echo(f"version {rebuilt.version}")
+    click.echo(f"    snapshot   {rebuilt.snapshot[:12]}, from {rebuilt.source}")
+    click.echo(f"    code       {rebuilt.code}")
+    for name, (then, present) in rebuilt.libraries.items():
+        click.echo(f"    library    {name}: trained with {then or 'none'}, installed is {present or 'none'}")
+    for note in rebuilt.notes:
+        click.echo(f"    note       {note}")
+    for part in rebuilt.parts:
+        click.echo(f"    differs    {part}")
+    if rebuilt.deviation is not None:
+        click.echo(
+            f"    scores     {rebuilt.wafers:,} wafers, largest deviation of a probability {rebuilt.deviation:.3g}"
+        )
+    told = "the same model, part by part" if rebuilt.identical else "not the same model"
+    click.secho(f"    result     {told}", fg="green" if rebuilt.identical else "red")

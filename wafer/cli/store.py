@@ -1,0 +1,239 @@
+"""The commands about what is kept: `wafer store …` and `wafer quarantine …`."""
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from wafer.intake.quarantine import Entry, Quarantine
+    from wafer.settings import Settings
+    from wafer.store.documents import BatchRecord
+
+KINDS = ("training", "prediction")
+EXIT_STILL_QUARANTINED = 1
+
+one_kind = click.option("--kind", type=click.Choice(KINDS), default=None, help="Only deliveries of this kind.")
+expectations_folder = click.option(
+    "--expectations",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=Path("expectations"),
+    show_default=True,
+    help="Folder of the suites.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
+
+
+@click.group()
+def store() -> None:
+    """See what the wafer database holds, and get an earlier training table back."""
+
+
+@store.command()
+@as_json
+def status(as_json: bool) -> None:
+    """Count batches, wafers and labels, and name the last batch that was taken in.
+
+    \b
+    Example:
+      wafer store status --json
+    """
+    from wafer.store.wafers import open_store
+
+    with open_store(_settings()) as opened:
+        held = opened.status()
+    last = None if held.last is None else _told(held.last)
+    if as_json:
+        click.echo(json.dumps({**asdict(held), "last": last}, indent=2))
+        return
+    click.echo(f"wafers       {held.wafers:>9,}  ({held.labelled:,} labelled, {held.faulty:,} faulty)")
+    click.echo(
+        f"batches      {sum(held.batches.values()):>9,}  ({', '.join(f'{n:,} {k}' for k, n in held.batches.items())})"
+    )
+    click.echo(f"predictions  {held.predictions:>9,}")
+    click.echo(f"conflicts    {held.conflicts:>9,}  (wafers turned away; `wafer quarantine list` shows them)")
+    click.echo(f"replaced     {held.replaced:>9,}  (wafers with a history)")
+    click.echo(f"last ingest  {'never' if last is None else '{time}  {file} ({kind})'.format(**last)}")
+
+
+def _told(record: "BatchRecord") -> dict[str, str | None]:
+    time = None if record.taken_in is None else record.taken_in.isoformat(timespec="seconds")
+    return {"file": record.file, "kind": record.kind, "digest": record.digest, "time": time}
+
+
+@store.command()
+@click.option("--manifest", required=True, help="A snapshot's manifest.json or folder, or the start of its digest.")
+@click.option(
+    "--out",
+    default=".",
+    show_default=True,
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Folder to write to.",
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["parquet", "csv"]),
+    default="parquet",
+    show_default=True,
+    help="A snapshot folder, or one CSV with text quoted.",
+)
+def export(manifest: str, out: Path, form: str) -> None:
+    """Rebuild an earlier snapshot from what the database holds, to the same digest, whatever came since.
+
+    \b
+    Examples:
+      wafer store export --manifest 3f2a90c1                      (of the storage's snapshots)
+      wafer store export --manifest old/manifest.json --format csv --out export
+    """
+    from wafer.store.snapshot import find_manifest, rebuild, write_csv, write_snapshot
+    from wafer.store.wafers import open_store
+
+    settings = _settings()
+    wanted = find_manifest(settings.area("snapshot"), manifest)
+    with open_store(settings) as opened:
+        rebuilt = rebuild(opened, wanted)
+    target = write_csv(rebuilt, out) if form == "csv" else write_snapshot(rebuilt, out)
+    click.echo(f"{target}: {rebuilt.manifest['wafers']} wafers, digest {rebuilt.digest}")
+
+
+@click.group()
+def quarantine() -> None:
+    """See what was turned away and why, and take it in when it is as agreed by now."""
+
+
+@quarantine.command("list")
+@one_kind
+@as_json
+def list_entries(kind: str | None, as_json: bool) -> None:
+    """List quarantined files and the rules they break, and single wafers that were dropped or contradict others."""
+    places = dict(_places(_settings(), kind))
+    if as_json:
+        found = {
+            name: {"files": [e.verdict for e in place.entries()], "wafers": place.dropped()}
+            for name, place in places.items()
+        }
+        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        return
+    files = wafers = 0
+    for name, place in places.items():
+        for entry in place.entries():
+            files += 1
+            rules = ", ".join(dict.fromkeys(reason["rule"] for reason in entry.verdict["reasons"]))
+            click.echo(f"{name:<10}  {entry.digest[:8]}  {entry.path.name}  {rules}")
+        for row in place.dropped():
+            wafers += 1
+            told = "; ".join(reason["message"] for reason in row["reasons"])
+            click.echo(f"{name:<10}  {row['digest'][:8]}  {row['file']}  {told}")
+    click.echo(f"{files} files and {wafers} single wafers in quarantine")
+
+
+@quarantine.command()
+@click.argument("name")
+@one_kind
+@as_json
+def show(name: str, kind: str | None, as_json: bool) -> None:
+    """Tell every reason against one file, or its single wafers; NAME is its name or the start of its digest."""
+    settings = _settings()
+    rows = [row for _, place in _places(settings, kind) for row in place.dropped() if _fits(row, name)]
+    entry = None if rows and not _entries(settings, kind, name) else _find(settings, kind, name)[2]
+    verdict = {} if entry is None else {**entry.verdict, "path": str(entry.path)}
+    if as_json:
+        click.echo(json.dumps({**verdict, "wafers": rows}, indent=2, ensure_ascii=False))
+        return
+    if entry is not None:
+        click.echo(f"{entry.file}\nbytes   {entry.path}\ndigest  {entry.digest}")
+        _tell(entry.verdict)
+    for row in rows:
+        click.echo(f"{row['file']}, line {row['line']}: {row['text'][:60]}…")
+        _tell(row)
+
+
+@quarantine.command()
+@click.argument("name")
+@one_kind
+@expectations_folder
+def release(name: str, kind: str | None, expectations: Path) -> None:
+    """Check a quarantined file again under the present agreement, and take it in if it is accepted.
+
+    NAME is its name or the start of its digest. Exit status: 0 taken in, 1 still not as agreed.
+
+    \b
+    Example: after `wafer agreement import new_agreement.json`
+      wafer quarantine release wafer_07012020_041011.csv
+    """
+    from wafer.contract.suites import Contract
+    from wafer.intake.release import release_entry
+    from wafer.store.wafers import open_store
+
+    settings = _settings()
+    of_kind, place, entry = _find(settings, kind, name)
+    contract = Contract.load(of_kind, expectations)
+    with open_store(settings) as opened:
+        outcome = release_entry(entry, place, contract, opened)
+    if outcome.verdict == "accepted":
+        click.echo(f"{entry.file}: taken in, {outcome.wafers} wafers, {outcome.stored} of them new")
+        for conflict in outcome.conflicts:
+            click.echo(f"    conflict: {conflict['wafer']} is stored from {conflict['stored_file']}")
+        return
+    click.echo(f"{entry.file}: still quarantined")
+    _tell({"reasons": outcome.reasons, "warnings": outcome.warnings})
+    sys.exit(EXIT_STILL_QUARANTINED)
+
+
+def _settings() -> "Settings":
+    from wafer.settings import Settings
+
+    return Settings.read()
+
+
+def _places(settings: "Settings", kind: str | None) -> "Iterator[tuple[str, Quarantine]]":
+    from wafer.intake.quarantine import Quarantine
+
+    for name in KINDS if kind is None else (kind,):
+        yield name, Quarantine(settings.area("quarantine") / name)
+
+
+def _fits(row: dict[str, Any], name: str) -> bool:
+    return name == row["file"] or (len(name) >= 6 and row["digest"].startswith(name))
+
+
+def _entries(settings: "Settings", kind: str | None, name: str) -> "list[tuple[str, Quarantine, Entry]]":
+    """The entries that `name` means, one a kind at most, with their kind and quarantine."""
+    from wafer.errors import DeliveryError
+
+    found = []
+    for of_kind, place in _places(settings, kind):
+        with suppress(DeliveryError):
+            found.append((of_kind, place, place.find(name)))
+    return found
+
+
+def _find(settings: "Settings", kind: str | None, name: str) -> "tuple[str, Quarantine, Entry]":
+    """The one entry that `name` means.
+
+    Raises:
+        DeliveryError: there is none, or more than one.
+    """
+    from wafer.errors import DeliveryError
+
+    found = _entries(settings, kind, name)
+    if len(found) > 1:
+        raise DeliveryError(f"{name!r} is in the quarantine of both kinds: say --kind training or --kind prediction")
+    if not found:
+        raise DeliveryError(
+            f"{settings.area('quarantine')}: no single file fits {name!r}, `wafer quarantine list` shows what is there"
+        )
+    return found[0]
+
+
+def _tell(verdict: dict[str, Any]) -> None:
+    for reason in verdict["reasons"]:
+        click.echo(f"    {reason['rule']}: {reason['message']}")
+    for warning in verdict.get("warnings", ()):
+        click.secho(f"    {warning['rule']} (warning): {warning['message']}", dim=True)

@@ -1,0 +1,304 @@
+"""Wafers in MongoDB: the only module that talks to it.
+
+Three collections, none of which ever holds a thing twice:
+
+- ``wafers``, one document a wafer: ``{_id: "Wafer-12", order: 12, label: -1, batch: <digest>, file: "wafer_….csv",
+  label_batch: <digest>, missing: 27, readings: [3030.93, 2564.0, NaN, …]}``. ``readings[i]`` is sensor ``i + 1``;
+  a missing reading is NaN. An array of doubles is exact, can be read and queried by a person, and costs a third of the
+  room and time of 590 named fields. A wafer whose readings were replaced has the earlier ones in ``earlier``, an array
+  of the same fields, oldest first.
+- ``batches``, the ledger: one document a batch file that was taken in, keyed by the SHA-256 of its bytes, written after
+  its wafers. Its ``wafers`` are the ids in the file's order.
+- ``predictions``, one document a wafer, batch and model version.
+"""
+
+import datetime
+from collections.abc import Collection as Many
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pymongo
+from pymongo.collection import Collection
+from pymongo.database import Database
+from pymongo.errors import BulkWriteError, PyMongoError, ServerSelectionTimeoutError
+
+from wafer.errors import StoreError
+from wafer.settings import Settings
+from wafer.store.documents import (
+    BatchRecord,
+    Conflict,
+    Document,
+    IncomingBatch,
+    ledger_line,
+    ledger_record,
+    settle,
+    version_of,
+)
+from wafer.store.embedded import embedded_server
+
+__all__ = ["BatchRecord", "Conflict", "IncomingBatch", "Status", "Store", "open_store"]
+
+DUPLICATE_KEY = 11000
+MILLISECONDS_TO_CONNECT = 8000
+WAFERS_A_QUERY = 500
+# what an index is scanned for; whether a field exists is asked of every document
+ANY_TEXT = {"$gt": ""}
+ANY_TIME = {"$gt": datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)}
+INDEXES = {
+    "wafers": {"by_label": [("label", 1), ("order", 1)]},
+    "batches": {
+        "by_place": [("kind", 1), ("order", 1), ("file", 1), ("_id", 1)],
+        "by_time": [("taken_in", 1)],
+        "by_replaced": [("replaced", 1)],
+        "by_conflict": [("conflicts.wafer", 1)],
+    },
+    "predictions": {"by_batch": [("batch", 1)]},
+}
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a store holds.
+
+    `batches` are numbers by kind, `conflicts` wafers that were turned away, `replaced` wafers with a history, `last`
+    the batch that was taken in last.
+    """
+
+    wafers: int
+    labelled: int
+    faulty: int
+    batches: dict[str, int]
+    conflicts: int
+    replaced: int
+    predictions: int
+    last: BatchRecord | None
+
+
+class Store:
+    """Wafers, ledger and predictions in one database; made by `open_store`."""
+
+    def __init__(self, database: Database[Document]) -> None:
+        durable = pymongo.WriteConcern(w="majority", j=True)
+        self._wafers: Collection[Document] = database.get_collection("wafers", write_concern=durable)
+        self._batches: Collection[Document] = database.get_collection("batches", write_concern=durable)
+        self._predictions: Collection[Document] = database.get_collection("predictions", write_concern=durable)
+
+    def ensure_indexes(self) -> None:
+        """Create the indexes: wafers by label, the ledger by what is asked of it, predictions by batch."""
+        for collection in (self._wafers, self._batches, self._predictions):
+            for name, keys in INDEXES[collection.name].items():
+                collection.create_index(keys, name=name)
+
+    def known(self, digests: Sequence[str]) -> dict[str, BatchRecord]:
+        """The ledger's records of those `digests` that were taken in before."""
+        found = self._batches.find({"_id": {"$in": list(digests)}})
+        return {d["_id"]: ledger_record(d) for d in found}
+
+    def insert(self, batches: Sequence[IncomingBatch]) -> dict[str, Document]:
+        """Insert the wafers that are new, the first of each id; the stored documents of all the others.
+
+        Each batch is then to be settled and written to the ledger, in the same order.
+        """
+        new: dict[str, Document] = {}
+        twice = []
+        for batch in batches:
+            for document in batch.documents:
+                if new.setdefault(document["_id"], document) is not document:
+                    twice.append(document["_id"])
+        return self.find(_insert_new(self._wafers, list(new.values())) + twice)
+
+    def settle(
+        self, batch: IncomingBatch, stored: Mapping[str, Document], tolerance: float, *, replacing: bool = False
+    ) -> tuple[BatchRecord, dict[str, Document]]:
+        """Do what is to be done about those wafers of `batch` that are in `stored`, as `insert` returned it.
+
+        One with the same readings (within `tolerance`, relative) is a repeat; a label that it lacked is added. Other
+        readings or another label are a conflict, and the stored wafer stays as it is; where `replacing`, it goes into
+        the history of the one that came.
+
+        Returns:
+            The line for the ledger, still to be written, and the documents that changed.
+        """
+        settled = settle(batch, stored, tolerance, replacing=replacing)
+        changes: list[pymongo.UpdateOne | pymongo.ReplaceOne[Document]] = [
+            pymongo.UpdateOne(
+                {"_id": d["_id"], "label": {"$in": [None, d["label"]]}},
+                {"$set": {"label": d["label"], "label_batch": d["label_batch"]}},
+            )
+            for d in settled.labelled
+        ]
+        changes += [
+            pymongo.ReplaceOne({"_id": d["_id"], "batch": d["earlier"][-1]["batch"]}, d) for d in settled.replaced
+        ]
+        if changes:
+            self._wafers.bulk_write(changes, ordered=False)
+        return settled.record, {d["_id"]: d for d in (*settled.labelled, *settled.replaced)}
+
+    def write_ledger(self, records: Sequence[BatchRecord]) -> None:
+        """Write the ledger's lines of batches whose wafers are stored; with that they are taken in."""
+        now = datetime.datetime.now(datetime.UTC)
+        lines = [{**ledger_line(record), "taken_in": now} for record in records]
+        there = set(_insert_new(self._batches, lines))
+        again = [pymongo.ReplaceOne({"_id": line["_id"]}, line) for line in lines if line["_id"] in there]
+        if again:
+            self._batches.bulk_write(again)
+
+    def find(self, wafers: Sequence[str]) -> dict[str, Document]:
+        """The documents of those `wafers` that are stored, by id."""
+        found = {}
+        for start in range(0, len(wafers), WAFERS_A_QUERY):
+            for document in self._wafers.find({"_id": {"$in": list(wafers[start : start + WAFERS_A_QUERY])}}):
+                found[document["_id"]] = document
+        return found
+
+    def batches(self, kind: str) -> list[BatchRecord]:
+        """The ledger's records of one kind, in production order."""
+        found = self._batches.find({"kind": kind}).sort([("order", 1), ("file", 1), ("_id", 1)])
+        return [ledger_record(d) for d in found]
+
+    def replacements(self) -> list[BatchRecord]:
+        """The ledger's records of batches, of any kind, that replaced a wafer's earlier readings."""
+        return [ledger_record(d) for d in self._batches.find({"replaced": ANY_TEXT}).sort("_id", 1)]
+
+    def read_wafers(
+        self, wafers: Sequence[str], sensors: Sequence[str], replacing: Many[str] | None = None
+    ) -> pd.DataFrame:
+        """The stored wafers by id, in the order asked for.
+
+        Columns: wafer (str), order (int64), label (Int8, missing where unknown), then one float64 column a sensor.
+        With `replacing`, each is as it was when just the batches of these digests had replaced earlier readings.
+
+        Raises:
+            StoreError: a wafer is not in the database, or has another number of sensors.
+        """
+        found = self._versions(wafers, replacing)
+        lost = [w for w in wafers if w not in found]
+        if lost:
+            raise StoreError(f"{len(lost)} wafers of the ledger are not in the database, the first is {lost[0]}")
+        rows = [found[w] for w in wafers]
+        unfit = next((w for w, d in zip(wafers, rows, strict=True) if len(d["readings"]) != len(sensors)), None)
+        if unfit is not None:
+            raise StoreError(f"{unfit} has {len(found[unfit]['readings'])} readings, expected {len(sensors)}")
+        readings = np.array([d["readings"] for d in rows]).reshape(len(rows), len(sensors))
+        facts = pd.DataFrame(
+            {
+                "wafer": pd.Series(list(wafers), dtype="str"),
+                "order": np.array([d["order"] for d in rows], dtype=np.int64),
+                "label": pd.array([d["label"] for d in rows], dtype="Int8"),
+            }
+        )
+        return pd.concat([facts, pd.DataFrame(readings, columns=list(sensors))], axis=1)
+
+    def _versions(self, wafers: Sequence[str], replacing: Many[str] | None) -> dict[str, Document]:
+        """A version of each wafer by id, with its readings as an array, which takes a tenth of a list's room."""
+        found = {}
+        for start in range(0, len(wafers), WAFERS_A_QUERY):
+            for wafer, document in self.find(wafers[start : start + WAFERS_A_QUERY]).items():
+                version = document if replacing is None else version_of(document, replacing)
+                found[wafer] = {**version, "readings": np.array(version["readings"], dtype=np.float64)}
+        return found
+
+    def add_predictions(self, batch: str, rows: Sequence[Mapping[Hashable, Any]]) -> None:
+        """Store one batch's predictions; the same wafer, batch and model version again replaces the earlier row."""
+        operations = []
+        for row in rows:
+            key = f"{batch}:{row['Wafer']}:{row['model_version']}"
+            document = {"_id": key, "batch": batch, **{str(name): value for name, value in row.items()}}
+            operations.append(pymongo.ReplaceOne({"_id": key}, document, upsert=True))
+        if operations:
+            self._predictions.bulk_write(operations, ordered=False)
+
+    def predictions(self, batch: str) -> pd.DataFrame:
+        """The stored predictions of the batch with this digest."""
+        return pd.DataFrame(list(self._predictions.find({"batch": batch}, {"_id": 0})))
+
+    def counts(self) -> dict[str, int]:
+        """Documents in each collection."""
+        return {
+            "wafers": self._wafers.count_documents({}),
+            "batches": self._batches.count_documents({}),
+            "predictions": self._predictions.count_documents({}),
+        }
+
+    def status(self) -> Status:
+        """What the store holds, in numbers."""
+        counts = self.counts()
+        batches = {kind: self._batches.count_documents({"kind": kind}) for kind in ("training", "prediction")}
+        conflicts = self._batches.find({"conflicts.wafer": ANY_TEXT}, {"conflicts": 1})
+        last = next(iter(self._batches.find({"taken_in": ANY_TIME}).sort("taken_in", -1).limit(1)), None)
+        return Status(
+            wafers=counts["wafers"],
+            labelled=self._wafers.count_documents({"label": {"$in": [-1, 1]}}),
+            faulty=self._wafers.count_documents({"label": 1}),
+            batches=batches,
+            conflicts=sum(len(d["conflicts"]) for d in conflicts),
+            replaced=len({wafer for record in self.replacements() for wafer in record.replaced}),
+            predictions=counts["predictions"],
+            last=None if last is None else ledger_record(last),
+        )
+
+
+@contextmanager
+def open_store(settings: Settings) -> Iterator[Store]:
+    """The store that `settings` name: the server at MONGODB_URL, else the embedded one.
+
+    Raises:
+        StoreError: the server cannot be reached or started, or fails on the way.
+    """
+    if settings.mongodb_url is not None:
+        with _connected(settings.mongodb_url, settings.mongodb_database) as store:
+            yield store
+    else:
+        with (
+            embedded_server(settings.state / "mongodb") as url,
+            _connected(url, settings.mongodb_database) as store,
+        ):
+            yield store
+
+
+@contextmanager
+def _connected(url: str, database: str) -> Iterator[Store]:
+    try:
+        client: pymongo.MongoClient[Document] = pymongo.MongoClient(
+            url, serverSelectionTimeoutMS=MILLISECONDS_TO_CONNECT, appname="wafer", tz_aware=True
+        )
+    except PyMongoError as error:
+        raise StoreError(f"MONGODB_URL is not a usable address: {_brief(error)}") from error
+    with client:
+        try:
+            store = Store(client[database])
+            store.ensure_indexes()
+            yield store
+        except ServerSelectionTimeoutError as error:
+            nodes = ", ".join(
+                f"{host}:{port}" for host, port in sorted(client.topology_description.server_descriptions())
+            )
+            raise StoreError(f"no MongoDB server answers at {nodes}: {_brief(error)}") from error
+        except PyMongoError as error:
+            raise StoreError(f"the database failed: {_brief(error)}") from error
+
+
+def _insert_new(collection: Collection[Document], documents: list[Document]) -> list[str]:
+    """Insert what is new, which is much cheaper than a replacement or update; the ids that were there already."""
+    if not documents:
+        return []
+    try:
+        collection.insert_many(documents, ordered=False)
+    except BulkWriteError as error:
+        problems = (error.details or {}).get("writeErrors", [])
+        other = [p for p in problems if p["code"] != DUPLICATE_KEY]
+        if other or not problems:
+            what = other[0]["errmsg"][:200] if other else _brief(error)
+            refused = f"{len(other) or 'some'} of {len(documents)} documents"
+            raise StoreError(f"the database refused {refused} for {collection.name}: {what}") from None
+        return [p["op"]["_id"] for p in problems]
+    return []
+
+
+def _brief(error: Exception) -> str:
+    """The first part of a driver's message, which may go on with the whole document or topology."""
+    return str(error).split(", Timeout:")[0].split(" (configured timeouts")[0][:300]
