@@ -1,0 +1,104 @@
+"""Text as it may be shown: control characters escaped, cut at a stated length, secrets masked.
+
+`shown_text` is for a value from outside (a file's name, a cell, a key) that is put into a sentence, a page or a log;
+`shown_message` is for a whole sentence before it is printed; `masked` is for every address and for log files. This is a
+module of the foundation: any room may use it, and it imports no other one.
+"""
+
+import json
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote, quote_plus, unquote, unquote_plus
+
+LONGEST_VALUE = 200
+"""Characters of a quoted value that are shown."""
+LONGEST_MESSAGE = 1500
+"""Characters of a message that are shown."""
+MASK = "***"
+
+_ADDRESS = re.compile(r"\b([A-Za-z][\w+.-]{0,40}://)(\S+)")
+_PARAMETER = re.compile(
+    r"\b([\w.-]{0,40}(?:password|passwd|pwd|token|secret|key|signature|credential)[\w.-]{0,20}=)(?!\s)[^&;\s'\"<>]+",
+    re.IGNORECASE,
+)
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|AUTH_STRING|KEY$|KEY_ID$|_PASS$", re.IGNORECASE)
+_ADDRESS_START = re.compile(r"[A-Za-z][\w+.-]*://")
+_ADDRESS_NAME = re.compile(r"(URL|URI|ADDRESS|ENDPOINT)$", re.IGNORECASE)
+_ADDRESS_PASSWORD = re.compile(r"^(?:[A-Za-z][\w+.-]*://)?[^:]*:(.+)@", re.DOTALL)
+_SHORTEST_ANYWHERE = 8  # characters; a shorter secret is masked where it stands as a word of its own
+_SHORTEST = 4  # an even shorter one only within an address
+
+
+def shown_text(value: object, longest: int = LONGEST_VALUE) -> str:
+    """`value` as text on one line, at most `longest` characters of it; whatever is not printable is escaped.
+
+    Escaped are terminal sequences, line ends, marks that change the direction of writing, and lone surrogates (bytes of
+    a file's name that are not UTF-8); letters of all scripts stay as they are. What was cut ends with `…`.
+    """
+    text = str(value)
+    cut = text[: longest + 1]
+    told = cut if cut.isprintable() else "".join(c if c.isprintable() else _escape(c) for c in cut)
+    return told if len(told) <= longest else f"{told[:longest]}…"
+
+
+def shown_message(text: str, longest: int = LONGEST_MESSAGE) -> str:
+    """A sentence as it may be printed: secrets masked, one line, no more than `longest` characters."""
+    return shown_text(masked(text[: 10 * longest]), longest)
+
+
+def masked(text: str) -> str:
+    """`text` without secrets: each becomes `***`.
+
+    Masked are the password of every address, also of one that cannot be parsed because the password holds `/`, `@`, `:`
+    or `%`; the values of parameters named like a secret (`?token=…`, `password=…`); and wherever they stand, in plain,
+    percent-encoded or quoted spelling, the secrets of the environment and of `.env`: the values of variables named like
+    a secret (`PREFECT_API_KEY`, `AWS_SECRET_ACCESS_KEY`, …) and the passwords of addresses in any variable.
+    """
+    text = _PARAMETER.sub(rf"\g<1>{MASK}", _ADDRESS.sub(_without_password, text))
+    for secret in sorted(set(_secrets()), key=len, reverse=True):
+        if len(secret) >= _SHORTEST_ANYWHERE:
+            text = text.replace(secret, MASK)
+        elif len(secret) >= _SHORTEST and secret in text:
+            text = re.sub(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])", MASK, text)
+    return text
+
+
+def _escape(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def _without_password(found: re.Match[str]) -> str:
+    scheme, rest = found.groups()
+    before, at, host = rest.rpartition("@")
+    user, colon, _ = before.partition(":")
+    if not at or not (colon or "/" not in before):
+        return found[0]
+    return f"{scheme}{user}:{MASK}@{host}" if colon else f"{scheme}{MASK}@{host}"
+
+
+def _secrets() -> Iterator[str]:
+    """Each secret that a variable holds, in each spelling in which a library may tell it."""
+    for name, value in _variables().items():
+        if _SECRET_NAME.search(name):
+            yield from _spellings(value)
+        if _ADDRESS_START.match(value) or _ADDRESS_NAME.search(name):
+            for password in _ADDRESS_PASSWORD.findall(value):
+                yield from _spellings(password)
+
+
+def _spellings(secret: str) -> Iterator[str]:
+    for plain in (secret, unquote(secret), unquote_plus(secret)):
+        yield plain
+        yield from (quote(plain), quote(plain, safe=""), quote_plus(plain), repr(plain)[1:-1], json.dumps(plain)[1:-1])
+
+
+def _variables() -> dict[str, str]:
+    from dotenv import dotenv_values
+
+    try:
+        written = dotenv_values(".env") if Path(".env").is_file() else {}
+    except (OSError, UnicodeError):
+        written = {}
+    return {name: value for name, value in (*written.items(), *os.environ.items()) if value}
