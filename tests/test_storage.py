@@ -1,12 +1,15 @@
 """Files that are complete or absent, in a folder and in S3."""
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from upath import UPath
 
 from wafer.settings import Settings
-from wafer.storage import local_folder, read_json, write_bytes, write_json, written_folder
+from wafer.storage import local_folder, private_folder, read_json, write_bytes, write_json, written_folder
 
 
 @pytest.fixture(params=["folder", "s3"])
@@ -65,3 +68,40 @@ def test_a_failed_write_leaves_nothing_aside(tmp_path: Path) -> None:
     with pytest.raises(IsADirectoryError):
         write_bytes(tmp_path / "a", b"x")
     assert list(tmp_path.iterdir()) == [tmp_path / "a"]
+
+
+@pytest.fixture(params=[0o022, 0o077])
+def umask(request: pytest.FixtureRequest) -> Iterator[int]:
+    """The umask of a user who shares, and of one who does not."""
+    before = os.umask(request.param)
+    yield request.param
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_what_is_written_has_the_mode_that_the_umask_gives(umask: int, tmp_path: Path) -> None:
+    """Files, folders, and those above them; a tree that is copied from a temporary folder included."""
+    write_bytes(tmp_path / "reports" / "a.json", b"{}")
+    scratch = tmp_path / "scratch"
+    scratch.mkdir(mode=0o700)
+    (scratch / "part").write_bytes(b"x")
+    with written_folder(tmp_path / "models" / "m") as aside:
+        shutil.copytree(scratch, aside, dirs_exist_ok=True)
+    assert mode(tmp_path / "reports" / "a.json") == mode(tmp_path / "models" / "m" / "part") == 0o666 & ~umask
+    folders = (tmp_path / "reports", tmp_path / "models", tmp_path / "models" / "m")
+    assert {mode(folder) for folder in folders} == {0o777 & ~umask}
+
+
+def test_a_private_folder_is_private_however_it_was(umask: int, tmp_path: Path) -> None:
+    """A new one, and one that others could enter; one with the sticky bit is shared on purpose."""
+    assert mode(private_folder(tmp_path / "storage" / "state")) == 0o700
+    assert mode(tmp_path / "storage") == 0o777 & ~umask
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o775)
+    assert mode(private_folder(tmp_path / "open")) == 0o700
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    assert mode(private_folder(tmp_path / "shared")) == 0o777

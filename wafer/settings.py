@@ -15,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
 from wafer.errors import SettingsError
+from wafer.storage import private_folder
 
 
 class Settings(BaseSettings):
@@ -132,6 +133,8 @@ def prepare_environment() -> None:
     }
     if settings.prefect_url is None:
         home = Path(os.environ.get("PREFECT_HOME") or settings.state / "prefect")
+        if not os.environ.get("PREFECT_HOME"):
+            private_folder(settings.state)
         home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only, and its server hangs without it
         defaults |= {"PREFECT_HOME": str(home), "PREFECT_LOGGING_LEVEL": "WARNING"}
     else:

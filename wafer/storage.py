@@ -1,11 +1,14 @@
 """Files in a folder or in S3 through one interface: a `UPath` is a `pathlib.Path` that also speaks `s3://`.
 
-Whatever is written here is complete or absent: locally it is written aside and renamed, on S3 one put is atomic.
+Whatever is written here is complete or absent: locally it is written aside and renamed, on S3 one put is atomic. Files
+and folders get the mode that the umask gives; only what is nobody else's business is narrower, by `private_folder`.
 """
 
 import json
 import os
+import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,16 +32,15 @@ def write_bytes(path: AnyPath, data: bytes) -> None:
         return
     local = Path(str(path))
     local.parent.mkdir(parents=True, exist_ok=True)
-    handle, aside = tempfile.mkstemp(prefix=f".{local.name}.", suffix=".part", dir=local.parent)
+    aside = _aside(local)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with aside.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        Path(aside).chmod(0o644)
-        Path(aside).replace(local)
+        aside.replace(local)
     except BaseException:
-        Path(aside).unlink(missing_ok=True)
+        aside.unlink(missing_ok=True)
         raise
 
 
@@ -64,21 +66,43 @@ def written_folder(target: AnyPath) -> Iterator[Path]:
     On S3 the files are put one by one, those whose name starts with `manifest` last, so that a folder with its manifest
     is complete.
     """
-    parent = Path(str(target)).parent if is_local(target) else None
-    if parent is not None:
-        parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{target.name}.", suffix=".part", dir=parent))
-    aside.chmod(0o755)
+    local = Path(str(target)) if is_local(target) else None
+    if local is not None:
+        local.parent.mkdir(parents=True, exist_ok=True)
+        aside = _aside(local)
+        aside.mkdir()
+    else:
+        aside = Path(tempfile.mkdtemp(suffix=".part"))
+    mode = aside.stat().st_mode
     try:
         yield aside
-        if parent is not None:
-            _swap(aside, Path(str(target)))
+        if local is not None:
+            aside.chmod(mode)  # a tree copied into it has brought its own, that of a temporary folder
+            _swap(aside, local)
         else:
             files = sorted((p for p in aside.rglob("*") if p.is_file()), key=lambda p: p.name.startswith("manifest"))
             for file in files:
                 target.joinpath(*file.relative_to(aside).parts).write_bytes(file.read_bytes())
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+
+
+def private_folder(path: Path) -> Path:
+    """Make the folder `path` and those above it; nobody but its owner may enter it, also where it was there before.
+
+    A folder of somebody else and one that is shared on purpose (with the sticky bit, as `/tmp`) stay as they are.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
+    found = path.stat()
+    if found.st_mode & 0o077 and not found.st_mode & stat.S_ISVTX and found.st_uid == os.geteuid():
+        path.chmod(0o700)
+    return path
+
+
+def _aside(local: Path) -> Path:
+    """Where what will be `local` is written first: a hidden name of its own beside it."""
+    return local.with_name(f".{local.name}.{secrets.token_hex(4)}.part")
 
 
 def _swap(aside: Path, target: Path) -> None:

@@ -19,7 +19,7 @@ from wafer.registry import packaging
 from wafer.registry.connection import prepare_place, silence, translated, without_password
 from wafer.registry.records import Version
 from wafer.settings import Settings
-from wafer.storage import read_json
+from wafer.storage import private_folder, read_json
 
 SCORES = "scores.parquet"
 PROBE = "probe.parquet"
@@ -54,6 +54,8 @@ class VersionStore:
     @classmethod
     def open(cls, settings: Settings) -> Self:
         """The registry that `settings` name: a server, or the embedded one below the state folder."""
+        if settings.mlflow_url is None:
+            private_folder(settings.state)
         return cls(settings.tracking_uri, settings.artifact_root)
 
     def version(self, which: int | str | Version) -> Version:

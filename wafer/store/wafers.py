@@ -28,6 +28,7 @@ from pymongo.errors import BulkWriteError, PyMongoError, ServerSelectionTimeoutE
 
 from wafer.errors import StoreError
 from wafer.settings import Settings
+from wafer.storage import private_folder
 from wafer.store.documents import (
     BatchRecord,
     Conflict,
@@ -253,6 +254,7 @@ def open_store(settings: Settings) -> Iterator[Store]:
         with _connected(settings.mongodb_url, settings.mongodb_database) as store:
             yield store
     else:
+        private_folder(settings.state)
         with (
             embedded_server(settings.state / "mongodb") as url,
             _connected(url, settings.mongodb_database) as store,
