@@ -1,26 +1,26 @@
 """The main job in one go: ingest, train and predict in one process and on one Prefect server, then a short summary."""
 
 import sys
-from pathlib import Path
 
+import wafer
 from flows.entry import command, run
 from flows.ingest import ingest
 from flows.predict import predict
 from flows.train import train
 from wafer import steps
 from wafer.params import read_params
-from wafer.reporting.summary import summarise_run
-from wafer.settings import Settings
+from wafer.reporting.summary import summarise_runs
 
 
-def main_job(raw: str | None, params_file: str) -> None:
+def main_job(raw: str | None, params_file: str | None) -> tuple[str, ...]:
     """Run the three flows on the folders training/ and prediction/ of `raw`, and print what came of it."""
-    settings = Settings.read()
-    if raw is None:
-        raw = steps.deliver_where_empty(settings, read_params(params_file).deliver)
-    ingest(str(Path(raw) / "training"), "training")
-    reported = [train(params_file), predict(str(Path(raw) / "prediction"))]
-    print(summarise_run(settings, reported))  # noqa: T201 - what the person came for
+    with wafer.open() as workspace:
+        if raw is None:
+            steps.deliver_where_empty(workspace, read_params(params_file or workspace.params_file).deliver)
+        folders = [None if raw is None else f"{raw.rstrip('/')}/{kind}" for kind in ("training", "prediction")]
+        done = [ingest(folders[0], "training"), train(params_file), predict(folders[1])]
+        print(summarise_runs(workspace, [workspace.runs.get(one.run_id) for one in done]))  # noqa: T201 - the result
+    return tuple(complaint for one in done for complaint in one.complaints)
 
 
 if __name__ == "__main__":
@@ -30,6 +30,6 @@ if __name__ == "__main__":
         help="folder that holds training/ and prediction/ "
         "(default: raw/ below WAFER_STORAGE, filled by the synthetic fab where it is empty)",
     )
-    parser.add_argument("--params", default="params.yaml", help="parameter file (%(default)s)")
+    parser.add_argument("--params", default=None, help="parameter file (the project's params.yaml)")
     options = parser.parse_args()
     sys.exit(run(lambda: main_job(options.raw, options.params)))

@@ -6,15 +6,20 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from typing import cast
+from dataclasses import dataclass
+from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectException
+from prefect.client.schemas.objects import State
 
+import wafer
 from wafer.errors import WaferError
 from wafer.progress import Progress, show_log_lines
+from wafer.runs import Run
+from wafer.storage import is_local
+from wafer.workspace import Workspace
 
 SECONDS_BETWEEN_UPDATES = 2.0
 
@@ -34,10 +39,31 @@ def progress_artifact(title: str) -> Iterator[Progress]:
     yield tell
 
 
-def link_page(key: str, page: str) -> None:
+@dataclass(frozen=True)
+class Finished:
+    """A run that came to its end, and what it has to complain of: files that could not be read, a page that failed."""
+
+    run_id: str
+    complaints: tuple[str, ...] = ()
+
+
+@contextmanager
+def opened(run_id: str) -> Iterator[tuple[Workspace, Run]]:
+    """The workspace of this process and a run in it."""
+    with wafer.open() as workspace:
+        yield workspace, workspace.runs.get(run_id)
+
+
+def failures(*states: State[Any]) -> tuple[str, ...]:
+    """The errors of the tasks that failed, a sentence each."""
+    return tuple(str(state.result(raise_on_failure=False)) for state in states if not state.is_completed())
+
+
+def link_page(workspace: Workspace, page: str) -> None:
     """Link a page of reports with the running task."""
-    link = page if "://" in page else Path(page).absolute().as_uri()
-    create_link_artifact(link=link, link_text=Path(page).name, key=key)
+    place = workspace.storage.place(page)
+    link = place.as_uri() if is_local(place) else str(place)
+    create_link_artifact(link=link, link_text=place.name, key=f"{place.stem}-page".replace("_", "-"))
 
 
 def run(work: Callable[[], object]) -> int:

@@ -1,43 +1,29 @@
 """Score a delivery: ingest it, predict with the champion, report."""
 
-import sys
-
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.entry import command, link_page, progress_artifact, run
+import wafer
+from flows.entry import Finished, failures, opened, progress_artifact
 from flows.ingest import ingest_batches
+from flows.report import report
 from wafer import steps
 from wafer.progress import heard_by
-from wafer.records import Ingested, Predicted, Reported
-from wafer.settings import Settings
+from wafer.records import Predicted
 
 
 @task(cache_policy=NO_CACHE)
-def predict_batches(ingested: Ingested) -> Predicted:
-    """Score every accepted batch with the champion; what it says of them goes to a report folder of its own."""
-    with heard_by(progress_artifact):
-        return steps.predict(Settings.read(), ingested.report, run=steps.named_by_time("prediction"))
-
-
-@task(cache_policy=NO_CACHE)
-def report_prediction(ingested: Ingested, predicted: Predicted) -> Reported:
-    """Run the prediction notebook."""
-    report = steps.report_prediction(Settings.read(), ingested, predicted)
-    link_page("prediction-page", report.page)
-    return report
+def predict_batches(run_id: str) -> Predicted:
+    """Score every accepted batch with the champion."""
+    with opened(run_id) as (workspace, run), heard_by(progress_artifact):
+        return steps.predict(workspace, run)
 
 
 @flow
-def predict(raw: str | None = None) -> Reported:
-    """Score the batch files in the folder `raw` (default: the storage's own `raw/prediction`)."""
-    ingested = ingest_batches(raw, "prediction")
-    predicted = predict_batches(ingested)
-    return report_prediction(ingested, predicted)
-
-
-if __name__ == "__main__":
-    parser = command("flows.predict", __doc__)
-    parser.add_argument("--raw", help="folder of batch files (default: raw/prediction below WAFER_STORAGE)")
-    options = parser.parse_args()
-    sys.exit(run(lambda: predict(options.raw)))
+def predict(raw: str | None = None) -> Finished:
+    """Score the batch files in the folder `raw` (default: those delivered to the storage)."""
+    with wafer.open() as workspace, steps.working(workspace, "prediction") as run:
+        ingested = ingest_batches(run.id, raw, "prediction")
+        predicted = predict_batches(run.id)
+        failed = failures(report(run.id, "prediction", return_state=True))
+    return Finished(run.id, (*ingested.complaints, *predicted.complaints, *failed))

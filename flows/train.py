@@ -1,90 +1,62 @@
-"""Train on what the store holds: snapshot, fit, evaluate, register, gate, report."""
-
-import sys
+"""Train on what the store holds: snapshot, fit, evaluate, register, gate, then draw and report."""
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.entry import command, link_page, progress_artifact, run
+import wafer
+from flows.entry import Finished, failures, opened, progress_artifact
+from flows.report import draw_figures, report
 from wafer import steps
 from wafer.params import EvaluateParams, FitParams, GateParams, Params, read_params
 from wafer.progress import heard_by
-from wafer.records import Decided, Evaluated, Fitted, Frozen, Registered, Reported
-from wafer.settings import Settings
+from wafer.records import Decided, Evaluated, Fitted, Frozen, Registered
 
 
 @task(cache_policy=NO_CACHE)
-def freeze_snapshot() -> Frozen:
+def freeze_snapshot(run_id: str) -> Frozen:
     """Freeze every labelled wafer of the store."""
-    return steps.snapshot(Settings.read())
+    with opened(run_id) as (workspace, run):
+        return steps.snapshot(workspace, run)
 
 
 @task(cache_policy=NO_CACHE)
-def fit_model(params: FitParams, frozen: Frozen) -> Fitted:
+def fit_model(run_id: str, params: FitParams) -> Fitted:
     """Fit and save the model."""
-    with heard_by(progress_artifact):
-        return steps.fit(Settings.read(), params, frozen.folder)
+    with opened(run_id) as (workspace, run), heard_by(progress_artifact):
+        return steps.fit(workspace, run, params)
 
 
 @task(cache_policy=NO_CACHE)
-def evaluate_recipe(params: EvaluateParams, recipe: FitParams, frozen: Frozen, fitted: Fitted) -> Evaluated:
+def evaluate_recipe(run_id: str, params: EvaluateParams, recipe: FitParams) -> Evaluated:
     """Score the recipe on wafers that it did not train on."""
-    with heard_by(progress_artifact):
-        run = steps.named_by_time("evaluation")
-        return steps.evaluate(Settings.read(), params, recipe, frozen.folder, fitted.folder, run=run)
+    with opened(run_id) as (workspace, run), heard_by(progress_artifact):
+        return steps.evaluate(workspace, run, params, recipe)
 
 
 @task(cache_policy=NO_CACHE)
-def register_version(params: Params, frozen: Frozen, fitted: Fitted, evaluated: Evaluated) -> Registered:
+def register_version(run_id: str, params: Params) -> Registered:
     """Log the training and register its model."""
-    return steps.register(Settings.read(), params, frozen, fitted, evaluated)
+    with opened(run_id) as (workspace, run):
+        return steps.register(workspace, run, params)
 
 
 @task(cache_policy=NO_CACHE)
-def decide_champion(params: GateParams, recipe: FitParams, frozen: Frozen, registered: Registered) -> Decided:
+def decide_champion(run_id: str, params: GateParams, recipe: FitParams) -> Decided:
     """Let the new version become champion, or not."""
-    return steps.gate(Settings.read(), params, recipe, frozen, registered)
-
-
-@task(cache_policy=NO_CACHE)
-def report_data_quality(frozen: Frozen, registered: Registered) -> None:
-    """Run the data quality notebook."""
-    link_page("data-quality-page", steps.report_data_quality(Settings.read(), frozen, registered).page)
-
-
-@task(cache_policy=NO_CACHE)
-def report_exploration(frozen: Frozen, fitted: Fitted, registered: Registered) -> None:
-    """Run the exploration notebook."""
-    link_page("exploration-page", steps.report_exploration(Settings.read(), frozen, fitted, registered).page)
-
-
-@task(cache_policy=NO_CACHE)
-def report_training(
-    frozen: Frozen, fitted: Fitted, evaluated: Evaluated, decided: Decided, registered: Registered
-) -> Reported:
-    """Run the training notebook."""
-    report = steps.report_training(Settings.read(), frozen, fitted, evaluated, decided, registered)
-    link_page("training-page", report.page)
-    return report
+    with opened(run_id) as (workspace, run):
+        return steps.gate(workspace, run, params, recipe)
 
 
 @flow
-def train(params_file: str = "params.yaml") -> Reported:
+def train(params_file: str | None = None) -> Finished:
     """Train a new version on every labelled wafer of the store and let the gate decide on it."""
-    params = read_params(params_file)
-    frozen = freeze_snapshot()
-    fitted = fit_model(params.fit, frozen)
-    evaluated = evaluate_recipe(params.evaluate, params.fit, frozen, fitted)
-    registered = register_version(params, frozen, fitted, evaluated)
-    decided = decide_champion(params.gate, params.fit, frozen, registered)
-    report = report_training(frozen, fitted, evaluated, decided, registered)
-    report_data_quality(frozen, registered)
-    report_exploration(frozen, fitted, registered)
-    return report
-
-
-if __name__ == "__main__":
-    parser = command("flows.train", __doc__)
-    parser.add_argument("--params", default="params.yaml", help="parameter file (%(default)s)")
-    options = parser.parse_args()
-    sys.exit(run(lambda: train(options.params)))
+    with wafer.open() as workspace, steps.working(workspace, "training") as run:
+        params = read_params(params_file or workspace.params_file)
+        freeze_snapshot(run.id)
+        fit_model(run.id, params.fit)
+        evaluate_recipe(run.id, params.evaluate, params.fit)
+        register_version(run.id, params)
+        decide_champion(run.id, params.gate, params.fit)
+        figures = draw_figures(run.id, return_state=True)
+        pages = [report(run.id, name, return_state=True) for name in ("data_quality", "exploration", "training")]
+    return Finished(run.id, failures(figures, *pages))

@@ -8,6 +8,7 @@
     ├── AgreementError     a data sharing agreement or a suite in expectations/ that cannot be used
     ├── DeliveryError      a folder or file of deliveries that is not there
     │   └── UnreadError    a delivered file whose bytes cannot be had, or not those that were judged
+    ├── StorageError       the folder or bucket of all outputs cannot be used, or lacks what it should hold
     ├── StoreError         the wafer database cannot be reached, started or trusted
     ├── SnapshotError      a snapshot that is missing, changed or not fit to train on
     ├── ModelError         a model that cannot be fitted, loaded or trusted
@@ -44,6 +45,10 @@ class DeliveryError(WaferError):
 
 class UnreadError(DeliveryError):
     """A delivered file whose bytes cannot be had, or not those that were judged."""
+
+
+class StorageError(WaferError):
+    """The folder or bucket of all outputs cannot be used, or lacks what it should hold."""
 
 
 class StoreError(WaferError):

@@ -1,19 +1,30 @@
-"""What steps hand to each other: small immutable records of paths, digests and counts, never frames."""
+"""What steps hand to each other: small immutable records of keys, digests and counts, never frames.
+
+A key is relative to the storage (`wafer.storage.Storage`). Each record is kept as JSON with its run (`wafer.runs.Run`),
+under the name of its step, so that any step can be run again alone.
+"""
 
 from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+Kind = Literal["training", "prediction"]
 
 
 @dataclass(frozen=True)
 class Delivered:
     """Folders of raw batch files."""
 
+    step: ClassVar[str] = "deliver"
     training: str
     prediction: str
 
 
 @dataclass(frozen=True)
 class Ingested:
-    """What a delivery came to; `report` is the path of the whole story as JSON, `page` of the one for reviewers."""
+    """What a delivery came to; `report` is the whole story as JSON, `page` the one for reviewers.
+
+    `complaints` are sentences about what should not be: no batch file was there, some could not be read.
+    """
 
     report: str
     page: str
@@ -22,12 +33,14 @@ class Ingested:
     quarantined: int
     unread: int
     wafers_stored: int
+    complaints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Frozen:
     """A snapshot: its folder and digest."""
 
+    step: ClassVar[str] = "snapshot"
     folder: str
     digest: str
     wafers: int
@@ -38,30 +51,34 @@ class Frozen:
 class Fitted:
     """A saved model: its folder and the digest of its manifest."""
 
+    step: ClassVar[str] = "fit"
     folder: str
     digest: str
 
 
 @dataclass(frozen=True)
 class Evaluated:
-    """Paths of the metrics and of the out-of-fold scores that they were computed from."""
+    """The metrics, and the out-of-fold scores that they were computed from."""
 
+    step: ClassVar[str] = "evaluate"
     metrics: str
     scores: str
 
 
 @dataclass(frozen=True)
 class Registered:
-    """A version in the registry."""
+    """A version in the registry, and the run of its training in MLflow."""
 
+    step: ClassVar[str] = "register"
     version: int
     run_id: str
 
 
 @dataclass(frozen=True)
 class Decided:
-    """What the gate said; `decision` is the path of all its numbers."""
+    """What the gate said; `decision` holds all its numbers."""
 
+    step: ClassVar[str] = "gate"
     decision: str
     promoted: bool
     reason: str
@@ -69,8 +86,12 @@ class Decided:
 
 @dataclass(frozen=True)
 class Predicted:
-    """What scoring came to: one CSV a batch in `folder`, named by `files`; doubts, reasons and drift in `details`."""
+    """What scoring came to: one CSV a batch in `folder`, named by `files`; doubts, reasons and drift in `details`.
 
+    `model_version` is 0 and `run_id`, of the run in MLflow, is None where the model is no registered version.
+    """
+
+    step: ClassVar[str] = "predict"
     folder: str
     files: tuple[str, ...]
     wafers: int
@@ -78,6 +99,8 @@ class Predicted:
     details: str
     model_folder: str
     model_version: int
+    run_id: str | None
+    complaints: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
 from wafer.errors import SettingsError
-from wafer.storage import private_folder
+from wafer.storage import Storage, private_folder
+
+PACKAGED = Path(__file__).parent / "defaults"
+DEFAULTS = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[1]
+"""What a folder of one's own may replace: expectations/, notebooks/ and params.yaml, in the wheel or in a checkout."""
 
 
 class Settings(BaseSettings):
@@ -25,9 +29,16 @@ class Settings(BaseSettings):
         SettingsError: from `Settings.read`, when a variable cannot be used.
     """
 
-    model_config = SettingsConfigDict(frozen=True, env_file=".env", extra="ignore", populate_by_name=True)
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
-    storage_url: str = Field("data", alias="WAFER_STORAGE", description="folder, or s3://bucket/prefix, of all outputs")
+    project: Path | None = Field(
+        None,
+        alias="WAFER_PROJECT",
+        description="folder of params.yaml, expectations/ and notebooks/; default: this one or one above",
+    )
+    storage_url: str = Field(
+        alias="WAFER_STORAGE", description="folder, or s3://bucket/prefix, of all outputs; default <project>/data"
+    )
     state_folder: Path | None = Field(
         None, alias="WAFER_STATE", description="local folder of embedded state; default <WAFER_STORAGE>/state"
     )
@@ -38,6 +49,9 @@ class Settings(BaseSettings):
     )
     prefect_url: str | None = Field(None, alias="PREFECT_API_URL", description="unset: Prefect's own local server")
     s3_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL", description="another S3 than Amazon's")
+    s3_key: SecretStr | None = Field(None, alias="AWS_ACCESS_KEY_ID")
+    s3_secret: SecretStr | None = Field(None, alias="AWS_SECRET_ACCESS_KEY")
+    s3_token: SecretStr | None = Field(None, alias="AWS_SESSION_TOKEN")
     commit: str | None = Field(
         None,
         alias="WAFER_COMMIT",
@@ -48,18 +62,56 @@ class Settings(BaseSettings):
         default_factory=lambda: os.cpu_count() or 1, alias="WAFER_JOBS", ge=1, description="processes of one step"
     )
 
-    @field_validator("state_folder", "mongodb_url", "mlflow_url", "prefect_url", "s3_endpoint", "commit", mode="before")
+    @field_validator(
+        "state_folder",
+        "mongodb_url",
+        "mlflow_url",
+        "prefect_url",
+        "s3_endpoint",
+        "s3_key",
+        "s3_secret",
+        "s3_token",
+        "commit",
+        mode="before",
+    )
     @classmethod
     def _empty_is_unset(cls, value: Any) -> Any:
         return value or None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _nothing_depends_on_the_working_directory(cls, given: dict[str, Any]) -> dict[str, Any]:
+        """Paths made absolute: those of the environment from here, those of a project's `.env` from the project."""
+        project = given.get("project") or given.get("WAFER_PROJECT")
+        found = dict(given)
+        for name, variable in (("storage_url", "WAFER_STORAGE"), ("state_folder", "WAFER_STATE")):
+            value = given.get(name) or given.get(variable)
+            if value and "://" not in str(value):
+                from_file = name not in given and not os.environ.get(variable)
+                base = Path(project) if project and from_file else Path.cwd()
+                found[variable] = str(base.absolute() / value)
+            elif name == "storage_url" and not value and project:
+                found[variable] = str(Path(project).absolute() / "data")
+            elif name == "storage_url" and not value:
+                raise ValueError(
+                    f"no project lies in {Path.cwd()} or above it: go to a folder with params.yaml and expectations/, "
+                    "or name it by WAFER_PROJECT, or name a folder for all outputs by WAFER_STORAGE"
+                )
+            if variable in found:
+                found.pop(name, None)
+        return found
+
     @classmethod
     def read(cls, **overrides: Any) -> "Settings":
         """The settings of this process; `overrides` take field names and win over the environment."""
+        named = overrides.pop("project", None) or os.environ.get("WAFER_PROJECT") or find_project(Path.cwd())
+        project = None if named is None else Path(named).absolute()
         try:
-            return cls(**overrides)
+            return cls(**{"_env_file": project and project / ".env", "project": project, **overrides})
         except ValidationError as error:
             first = error.errors()[0]
+            if not first["loc"]:
+                raise SettingsError(first["msg"].removeprefix("Value error, ")) from error
             raise SettingsError(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from error
 
     @classmethod
@@ -74,12 +126,20 @@ class Settings(BaseSettings):
         )
 
     @cached_property
-    def storage(self) -> UPath:
-        """The folder or bucket prefix below which all outputs lie."""
-        if "://" in self.storage_url:
-            options = {"endpoint_url": self.s3_endpoint} if self.s3_endpoint else {}
-            return UPath(self.storage_url, **options)
-        return UPath(Path(self.storage_url).absolute())
+    def storage(self) -> Storage:
+        """The folder or bucket prefix below which all outputs lie.
+
+        Raises:
+            StorageError: WAFER_STORAGE is of another kind.
+        """
+        return Storage(self.storage_url, **(self.s3_options if "://" in self.storage_url else {}))
+
+    @property
+    def s3_options(self) -> dict[str, Any]:
+        """What opens a bucket: endpoint and keys, where they are set."""
+        keys = {"key": self.s3_key, "secret": self.s3_secret, "token": self.s3_token}
+        found: dict[str, Any] = {name: value.get_secret_value() for name, value in keys.items() if value is not None}
+        return found | ({"endpoint_url": self.s3_endpoint} if self.s3_endpoint else {})
 
     @cached_property
     def state(self) -> Path:
@@ -89,17 +149,26 @@ class Settings(BaseSettings):
             SettingsError: storage is remote and WAFER_STATE is not set.
         """
         if self.state_folder is not None:
-            return self.state_folder.absolute()
+            return self.state_folder
         if "://" in self.storage_url:
             raise SettingsError(
                 f"WAFER_STATE must name a local folder because WAFER_STORAGE is {self.storage_url}: "
                 "embedded state cannot lie in a bucket"
             )
-        return Path(self.storage_url).absolute() / "state"
+        return Path(self.storage_url) / "state"
+
+    def default(self, name: str) -> Path:
+        """A file or folder of the project, such as `params.yaml`; the library's own where it has none."""
+        own = None if self.project is None else self.project / name
+        return own if own is not None and own.exists() else DEFAULTS / name
+
+    def opened(self, path: str) -> UPath:
+        """A folder or `s3://` address that a person named, opened with the endpoint and keys of these settings."""
+        return UPath(path, **self.s3_options) if "://" in path else UPath(Path(path).absolute())
 
     def area(self, name: str) -> UPath:
-        """One of the output folders: raw, quarantine, snapshot, models, reports, predictions."""
-        return self.storage / name
+        """One of the output folders: raw, quarantine, snapshot, models, runs."""
+        return self.storage.place(name)
 
     @property
     def tracking_uri(self) -> str:
@@ -110,6 +179,14 @@ class Settings(BaseSettings):
     def artifact_root(self) -> str | None:
         """Where an embedded MLflow keeps files; None where a server decides."""
         return None if self.mlflow_url else str(self.state / "mlflow" / "artifacts")
+
+
+def find_project(folder: Path) -> Path | None:
+    """The nearest folder, `folder` or one above it, that holds params.yaml and expectations/; else None."""
+    for candidate in (folder, *folder.parents):
+        if (candidate / "params.yaml").is_file() and (candidate / "expectations").is_dir():
+            return candidate
+    return None
 
 
 def prepare_environment() -> None:

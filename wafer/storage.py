@@ -1,28 +1,217 @@
-"""Files in a folder or in S3 through one interface: a `UPath` is a `pathlib.Path` that also speaks `s3://`.
+"""Where all outputs lie, a folder or a prefix of an S3 bucket: what is written is complete or absent.
 
-Whatever is written here is complete or absent: locally it is written aside and renamed, on S3 one put is atomic. Files
-and folders get the mode that the umask gives; only what is nobody else's business is narrower, by `private_folder`.
+`Storage` turns a key, such as ``runs/train-20260131-083000/metrics.json``, into something to open, with its own
+endpoint and credentials; nothing else does. Sets of files get a prefix of their own and become visible by one small
+file that is written last: a manifest, a run's record, or a pointer (`Storage.point`).
+Files and folders get the mode that the umask gives; only what is nobody else\'s business is narrower, by `private_folder`.
 """
 
+import fcntl
 import json
 import os
 import secrets
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from upath import UPath
 
+from wafer.errors import StorageError
+
 AnyPath = Path | UPath
+
+LISTED_LAST = "manifest"
+PATIENCE = {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 2, "mode": "standard"}}
+ATTEMPTS = 100  # of a pointer; each one that fails means that another writer has changed it
+
+
+class Storage:
+    """A folder or a bucket's prefix, by keys: relative paths with `/`.
+
+    Args:
+        url: a folder, or ``s3://bucket/prefix``.
+        options: what s3fs takes besides: endpoint_url, key, secret, token.
+
+    Raises:
+        StorageError: the address is of another kind, or names no bucket.
+    """
+
+    def __init__(self, url: str, **options: Any) -> None:
+        scheme, separator, rest = url.partition("://")
+        if not separator:
+            self.root = UPath(Path(url).absolute())
+        elif scheme != "s3":
+            raise StorageError(f"WAFER_STORAGE must be a folder or s3://bucket/prefix, got {scheme}://…")
+        elif not rest.split("/", 1)[0]:
+            raise StorageError("WAFER_STORAGE names no bucket: expected s3://bucket/prefix")
+        else:
+            self.root = UPath(url, config_kwargs=PATIENCE, **options)
+
+    def __repr__(self) -> str:
+        return f"Storage({str(self.root)!r})"
+
+    def place(self, key: str) -> UPath:
+        """What opens `key`: a path of this machine, or one of the bucket with its endpoint and credentials."""
+        return self.root.joinpath(*key.split("/"))
+
+    def key(self, place: AnyPath) -> str:
+        """The key of a place below this storage."""
+        return str(place).removeprefix(str(self.root)).strip("/")
+
+    def check(self) -> None:
+        """Make sure that something can be written here, before anything long starts; makes a missing folder.
+
+        Raises:
+            StorageError: the folder cannot be made or written, or the bucket is not there or refuses the keys. A
+                bucket is never made.
+        """
+        probe = self.place(f".check-{os.getpid()}")
+        try:
+            if not is_local(self.root) and not self.root.fs.exists(self.root.path.split("/", 1)[0]):
+                raise StorageError(f"WAFER_STORAGE: there is no bucket for {self.root}, or it refuses these keys")
+            write_bytes(probe, b"")
+            probe.unlink()
+        except OSError as error:
+            told = error.strerror or str(error)
+            raise StorageError(f"WAFER_STORAGE: {self.root} cannot be written: {told}") from error
+
+    def exists(self, key: str) -> bool:
+        """Whether there is a file or folder of this key."""
+        return bool(self.place(key).exists())
+
+    def children(self, key: str) -> list[str]:
+        """The names in a folder, sorted, without hidden ones; none where there is no such folder."""
+        folder = self.place(key)
+        look_anew(folder)
+        return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
+
+    def read_json(self, key: str) -> Any:
+        """The JSON document of `key`.
+
+        Raises:
+            StorageError: it is not there, or is not JSON.
+        """
+        try:
+            return read_json(self.place(key))
+        except FileNotFoundError as error:
+            raise StorageError(f"{self.place(key)} is not there") from error
+        except ValueError as error:
+            raise StorageError(f"{self.place(key)} is not JSON: {error}") from error
+
+    def write_json(self, key: str, value: Any) -> None:
+        """Write `value` as JSON, whole or not at all; NaN is refused."""
+        write_json(self.place(key), value)
+
+    def write_text(self, key: str, text: str) -> None:
+        """Write `text` as UTF-8, whole or not at all."""
+        write_text(self.place(key), text)
+
+    def write_bytes(self, key: str, data: bytes) -> None:
+        """Write `data`, whole or not at all."""
+        write_bytes(self.place(key), data)
+
+    @contextmanager
+    def local(self, key: str) -> Iterator[Path]:
+        """The folder `key` on this machine: itself where it is local, else a temporary copy."""
+        with local_folder(self.place(key)) as folder:
+            yield folder
+
+    def point(self, key: str, value: Any, *, newer: Callable[[Any], bool] = lambda _: True) -> bool:
+        """Let the pointer `key` hold `value`, if it is `newer` than what the pointer holds now, or that is nothing.
+
+        Of two writers at the same moment one comes first, and the other then sees what that one has written.
+
+        Returns: whether the pointer holds `value` now.
+        """
+        data = as_json(value)
+        for _ in range(ATTEMPTS):
+            if is_local(self.root):
+                with _locked(Path(str(self.place(key)))) as (file, present):
+                    if present is not None and not newer(json.loads(present)):
+                        return False
+                    write_bytes(file, data)
+                    return True
+            present, tag = self._look(key)
+            if present is not None and not newer(json.loads(present)):
+                return False
+            if self._put(key, data, tag):
+                return True
+        raise StorageError(f"{self.place(key)} could not be written: other writers came first again and again")
+
+    def put_new(self, key: str, data: bytes) -> bool:
+        """Write `data` where nothing is yet; whether this writer was the first."""
+        if not is_local(self.root):
+            return self._put(key, data, None)
+        with _locked(Path(str(self.place(key)))) as (file, present):
+            if present is None:
+                write_bytes(file, data)
+            return present is None
+
+    def _look(self, key: str) -> tuple[bytes | None, str | None]:
+        """What a bucket holds under `key`, with its ETag."""
+        place = self.place(key)
+        bucket, _, name = place.path.partition("/")
+        place.fs.invalidate_cache()
+        try:
+            tag = place.fs.call_s3("head_object", Bucket=bucket, Key=name)["ETag"]
+            found = place.fs.call_s3("get_object", Bucket=bucket, Key=name, IfMatch=tag)
+        except FileNotFoundError:
+            return None, None
+        except OSError as error:
+            if _refused(error):
+                return self._look(key)
+            raise
+        from fsspec.asyn import sync
+
+        return bytes(sync(place.fs.loop, found["Body"].read)), str(tag)
+
+    def _put(self, key: str, data: bytes, tag: str | None) -> bool:
+        """Put `data` if the object still has this ETag, or is still absent; S3 lets one of many writers through."""
+        place = self.place(key)
+        bucket, _, name = place.path.partition("/")
+        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        try:
+            place.fs.call_s3("put_object", Bucket=bucket, Key=name, Body=data, **condition)
+        except OSError as error:
+            if _refused(error):
+                return False
+            raise
+        place.fs.invalidate_cache()
+        return True
+
+
+def _refused(error: BaseException) -> bool:
+    """Whether a conditional request came second: 412, or 409 for one that must be tried again."""
+    response = getattr(error.__cause__, "response", None) or {}
+    return response.get("ResponseMetadata", {}).get("HTTPStatusCode") in (409, 412)
+
+
+@contextmanager
+def _locked(file: Path) -> Iterator[tuple[Path, bytes | None]]:
+    """A local file and what it holds, while nobody else changes files of its folder through this function."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    folder = os.open(file.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield file, file.read_bytes() if file.exists() else None
+    finally:
+        os.close(folder)
 
 
 def is_local(path: AnyPath) -> bool:
     """Whether `path` lies on this machine's own file system."""
     return isinstance(path, Path) or path.protocol in ("", "file", "local")
+
+
+def look_anew(folder: AnyPath) -> None:
+    """Let the next look at `folder` show what is there now: of a bucket, listings are remembered within a process."""
+    if not is_local(folder):
+        remote = UPath(folder)
+        remote.fs.invalidate_cache(remote.path)
 
 
 def write_bytes(path: AnyPath, data: bytes) -> None:
@@ -51,7 +240,12 @@ def write_text(path: AnyPath, text: str) -> None:
 
 def write_json(path: AnyPath, value: Any) -> None:
     """Write `value` as indented JSON with a newline at the end, whole or not at all; NaN is refused."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_bytes(path, as_json(value))
+
+
+def as_json(value: Any) -> bytes:
+    """`value` as indented JSON with a newline at the end; NaN is refused."""
+    return (json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def read_json(path: AnyPath) -> Any:
@@ -64,7 +258,7 @@ def written_folder(target: AnyPath) -> Iterator[Path]:
     """A local folder to fill; it appears at `target` when the block ends without an error, replacing what was there.
 
     On S3 the files are put one by one, those whose name starts with `manifest` last, so that a folder with its manifest
-    is complete.
+    is complete; what was there and is not written again is removed before the manifest is put.
     """
     local = Path(str(target)) if is_local(target) else None
     if local is not None:
@@ -80,9 +274,7 @@ def written_folder(target: AnyPath) -> Iterator[Path]:
             aside.chmod(mode)  # a tree copied into it has brought its own, that of a temporary folder
             _swap(aside, local)
         else:
-            files = sorted((p for p in aside.rglob("*") if p.is_file()), key=lambda p: p.name.startswith("manifest"))
-            for file in files:
-                target.joinpath(*file.relative_to(aside).parts).write_bytes(file.read_bytes())
+            _upload(aside, UPath(target))
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
@@ -103,6 +295,17 @@ def private_folder(path: Path) -> Path:
 def _aside(local: Path) -> Path:
     """Where what will be `local` is written first: a hidden name of its own beside it."""
     return local.with_name(f".{local.name}.{secrets.token_hex(4)}.part")
+
+
+def _upload(folder: Path, target: UPath) -> None:
+    files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.name.startswith(LISTED_LAST))
+    names = [file.relative_to(folder).parts for file in files]
+    look_anew(target)
+    earlier = {str(p): p for p in target.rglob("*") if p.is_file()} if target.exists() else {}
+    for place in earlier.keys() - {str(target.joinpath(*name)) for name in names}:
+        earlier[place].unlink()
+    for name, file in zip(names, files, strict=True):
+        target.joinpath(*name).write_bytes(file.read_bytes())
 
 
 def _swap(aside: Path, target: Path) -> None:

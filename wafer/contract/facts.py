@@ -14,12 +14,11 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from upath import UPath
 
 from wafer.contract.form import LABEL, NUMBER_OF_AN_ID, WAFER, Finding, Form, Header
 from wafer.contract.linescan import Evidence, Sound, examine, parse
 from wafer.errors import DeliveryError
-from wafer.storage import AnyPath, is_local
+from wafer.storage import AnyPath, is_local, look_anew
 
 # Every fact, with what it is about. A broken rule about a "table" fact must reject the file, since there is nothing to
 # accept; one about a "wafer" fact must reject the file or drop the wafer, so that what is stored is sound.
@@ -111,13 +110,6 @@ def list_files(paths: Iterable[AnyPath]) -> list[AnyPath]:
 
 def _leads_nowhere(path: AnyPath) -> bool:
     return is_local(path) and os.path.lexists(str(path)) and not path.exists()
-
-
-def look_anew(folder: AnyPath) -> None:
-    """Let the next look at `folder` show what is there now: of a bucket, listings are remembered within a process."""
-    if not is_local(folder):
-        remote = UPath(folder)
-        remote.fs.invalidate_cache(remote.path)
 
 
 def read_delivery(path: AnyPath, form: Form, file: str | None = None) -> Delivery:

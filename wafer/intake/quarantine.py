@@ -15,11 +15,11 @@ from typing import IO, Any
 
 from upath import UPath
 
-from wafer.contract.facts import Delivery, look_anew
+from wafer.contract.facts import Delivery
 from wafer.contract.suites import Verdict
 from wafer.errors import DeliveryError, UnreadError
 from wafer.intake.conflicts import CONFLICT
-from wafer.storage import AnyPath, is_local, read_json, write_json, write_text
+from wafer.storage import AnyPath, is_local, look_anew, read_json, write_json, write_text
 
 _REASONS = ".reasons.json"
 _DROPPED = ".dropped.jsonl"

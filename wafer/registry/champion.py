@@ -7,13 +7,12 @@ from pathlib import Path
 from upath import UPath
 
 from wafer.errors import RegistryError
-from wafer.registry import Registry
-from wafer.settings import Settings
-from wafer.storage import written_folder
+from wafer.registry.tracking import Registry
+from wafer.storage import Storage, written_folder
 
 
-def fetch_champion(settings: Settings) -> tuple[int, str]:
-    """The champion's number, and the folder below `models/` that holds its parts, verified against the registry.
+def fetch_champion(registry: Registry, storage: Storage) -> tuple[int, str]:
+    """The champion's number, and the key of the folder that holds its parts, verified against the registry.
 
     A folder that holds them already is left alone, since another prediction may be reading it.
 
@@ -21,17 +20,17 @@ def fetch_champion(settings: Settings) -> tuple[int, str]:
         RegistryError: there is no champion yet, or the registry cannot be reached.
         TamperedError: a part is not what was registered.
     """
-    registry = Registry.open(settings)
     champion = registry.champion()
     if champion is None:
         raise RegistryError("the registry has no champion yet: run the training first")
-    target = settings.area("models") / champion.digest[:12]
+    key = f"models/{champion.digest[:12]}"
+    target = storage.place(key)
     with tempfile.TemporaryDirectory() as scratch:
         fetched = registry.fetch(champion, Path(scratch, "model"))
         if not _holds(target, fetched):
             with written_folder(target) as aside:
                 shutil.copytree(fetched, aside, dirs_exist_ok=True)
-    return champion.version, str(target)
+    return champion.version, key
 
 
 def _holds(target: UPath, model: Path) -> bool:

@@ -6,18 +6,18 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from upath import UPath
 
 from wafer.errors import ReportError
 from wafer.learning.model import WaferModel
 from wafer.reporting.findings import Findings
 from wafer.reporting.ingest_rows import ingest_counts
 from wafer.reporting.tables import listing
+from wafer.storage import AnyPath
 
 PREDICTION_COLUMNS = ("Wafer", "Prediction", "probability", "cluster", "model_version")
 
 
-def read_predictions(folder: str | Path, batches: Sequence[str] | None = None) -> pd.DataFrame:
+def read_predictions(folder: AnyPath, batches: Sequence[str] | None = None) -> pd.DataFrame:
     """The predictions of several batches in one frame, with the batch's name as first column.
 
     Args:
@@ -27,20 +27,19 @@ def read_predictions(folder: str | Path, batches: Sequence[str] | None = None) -
     Raises:
         ReportError: the folder or a batch is not there, or a file lacks a column.
     """
-    place = UPath(folder)
     if batches is None:
-        if not place.is_dir():
+        if not folder.is_dir():
             raise ReportError(f"{folder} is not a folder: expected predictions/<batch>.csv in it")
-        stems = sorted((file.stem for file in place.glob("*.csv")), key=str.lower)
+        stems = sorted((file.stem for file in folder.glob("*.csv")), key=str.lower)
     else:
-        stems = [UPath(name).stem for name in batches]
-    parts = [_read_batch(place / f"{stem}.csv", stem) for stem in stems]
+        stems = [Path(name).stem for name in batches]
+    parts = [_read_batch(folder / f"{stem}.csv", stem) for stem in stems]
     if not parts:
         return pd.DataFrame(columns=["batch", *PREDICTION_COLUMNS])
     return pd.concat(parts, ignore_index=True)
 
 
-def _read_batch(file: UPath, stem: str) -> pd.DataFrame:
+def _read_batch(file: AnyPath, stem: str) -> pd.DataFrame:
     try:
         frame = pd.read_csv(io.BytesIO(file.read_bytes()))
     except FileNotFoundError as error:

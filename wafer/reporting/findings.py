@@ -5,16 +5,14 @@ They are made from the files that `wafer.scoring.details.Details` writes.
 
 import io
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from upath import UPath
 
 from wafer.errors import ReportError
-from wafer.reporting.sources import read_record
 from wafer.scoring.details import REASON_COLUMNS, WAFER_COLUMNS
+from wafer.storage import AnyPath, read_json
 
 KEYS = ["batch", "Wafer"]
 MOST_TOLD = 3  # reasons of an alarm that are told in words
@@ -41,19 +39,19 @@ class Findings:
         return bool(self.drift["reasons"]["shown"])
 
 
-def read_findings(folder: str | Path) -> Findings:
+def read_findings(folder: AnyPath) -> Findings:
     """The findings of one run in `folder`, local or S3.
 
     Raises:
         ReportError: a file is not there, or lacks a column.
     """
-    wafers = _read(UPath(folder) / "wafers.csv", ["batch", *WAFER_COLUMNS])
-    reasons = _read(UPath(folder) / "reasons.csv", ["batch", *REASON_COLUMNS])
+    wafers = _read(folder / "wafers.csv", ["batch", *WAFER_COLUMNS])
+    reasons = _read(folder / "reasons.csv", ["batch", *REASON_COLUMNS])
     flags = wafers.astype({"unknown": bool, "label_known": bool})
-    return Findings(flags, reasons.fillna({"together_with": ""}), read_record(f"{folder}/drift.json"))
+    return Findings(flags, reasons.fillna({"together_with": ""}), read_json(folder / "drift.json"))
 
 
-def _read(file: UPath, columns: list[str]) -> pd.DataFrame:
+def _read(file: AnyPath, columns: list[str]) -> pd.DataFrame:
     try:
         frame = pd.read_csv(io.BytesIO(file.read_bytes()), dtype={"batch": str, "together_with": str})
     except FileNotFoundError as error:

@@ -1,63 +1,118 @@
-"""What reports are made from: records, scores and models, in a folder or in S3."""
+"""What notebooks are made from: records, scores, model and wafers of one run, each read when it is first asked for."""
 
 import io
-import json
-from pathlib import Path
+from collections.abc import Sequence
+from functools import cached_property
 from typing import Any
 
 import pandas as pd
-from upath import UPath
 
+import wafer
 from wafer.errors import ReportError
 from wafer.learning.model import WaferModel
-from wafer.storage import local_folder
-from wafer.store.snapshot import read_snapshot
+from wafer.records import Decided, Evaluated, Fitted, Frozen, Ingested, Predicted
+from wafer.reporting.deliveries import read_predictions
+from wafer.reporting.findings import Findings, read_findings, with_findings
+from wafer.runs import Run
+from wafer.workspace import Workspace
 
 
-def read_record(path: str | Path) -> Any:
-    """The JSON document at `path`, a folder's or `s3://`; None where `path` is empty.
+def open_run(kind: str, run: str = "", storage: str = "") -> tuple[Workspace, Run]:
+    """A run and the workspace that it lies in.
 
-    Raises:
-        ReportError: it is not there or is not JSON.
-    """
-    if not str(path):
-        return None
-    try:
-        return json.loads(_bytes(path))
-    except ValueError as error:
-        raise ReportError(f"{path} is not JSON: {error}") from error
-
-
-def read_scores(path: str | Path) -> pd.DataFrame:
-    """The out-of-fold scores at `path`.
+    Args:
+        kind: of the run that is meant where none is named.
+        run: its name; empty: the newest of the kind.
+        storage: folder or `s3://` address; empty: as the environment says.
 
     Raises:
-        ReportError: the file is not there.
+        ReportError: there is no run of the kind yet.
+        StorageError: there is no run of that name.
     """
-    return pd.read_parquet(io.BytesIO(_bytes(path)))
+    workspace = wafer.open(storage_url=storage) if storage else wafer.open()
+    found = workspace.runs.get(run) if run else workspace.runs.latest(kind)
+    if found is None:
+        raise ReportError(f"{workspace.storage.root} holds no run of the kind {kind!r} yet")
+    return workspace, found
 
 
-def _bytes(path: str | Path) -> bytes:
-    try:
-        return UPath(path).read_bytes()
-    except FileNotFoundError as error:
-        raise ReportError(f"{path} is not there: the report is made from it") from error
+class TrainingSources:
+    """What a training has left; `run` and `storage` as for `open_run`."""
+
+    def __init__(self, run: str = "", storage: str = "") -> None:
+        self.workspace, self.run = open_run("training", run, storage)
+
+    @cached_property
+    def model(self) -> WaferModel:
+        """The model; its digests are checked."""
+        return self.workspace.model(self.run.read(Fitted).folder)
+
+    @cached_property
+    def metrics(self) -> dict[str, Any]:
+        """The metrics of both protocols and the canary."""
+        found: dict[str, Any] = self.workspace.storage.read_json(self.run.read(Evaluated).metrics)
+        return found
+
+    @cached_property
+    def scores(self) -> pd.DataFrame:
+        """The out-of-fold scores that the metrics were computed from."""
+        place = self.workspace.storage.place(self.run.read(Evaluated).scores)
+        return pd.read_parquet(io.BytesIO(place.read_bytes()))
+
+    @cached_property
+    def manifest(self) -> dict[str, Any]:
+        """The manifest of the snapshot."""
+        found: dict[str, Any] = self.workspace.storage.read_json(f"{self.run.read(Frozen).folder}/manifest.json")
+        return found
+
+    @cached_property
+    def wafers(self) -> pd.DataFrame:
+        """The snapshot, its values checked: wafer, order, batch, label and the sensors."""
+        return self.workspace.snapshot(self.run.read(Frozen).folder).table
+
+    @cached_property
+    def decision(self) -> dict[str, Any] | None:
+        """What the gate said, with all its numbers; None where it was not asked."""
+        if not self.run.has(Decided):
+            return None
+        found: dict[str, Any] = self.workspace.storage.read_json(self.run.read(Decided).decision)
+        return found
+
+    @cached_property
+    def delivery(self) -> dict[str, Any]:
+        """The report of the ingest of labelled batches, of the same run or the newest; empty where there was none."""
+        step = "ingest-training"
+        run = self.run if self.run.has(Ingested, step) else self.workspace.runs.latest(step)
+        return {} if run is None else dict(self.workspace.storage.read_json(run.read(Ingested, step).report))
 
 
-def read_model(folder: str | Path) -> WaferModel:
-    """The saved model in `folder`; its digests are checked.
+class PredictionSources:
+    """What a prediction has left; `run` and `storage` as for `open_run`."""
 
-    Raises:
-        ModelError: there is none, or it was changed.
-    """
-    with local_folder(UPath(folder)) as local:
-        return WaferModel.load(local)
+    def __init__(self, run: str = "", storage: str = "") -> None:
+        self.workspace, self.run = open_run("prediction", run, storage)
 
+    @cached_property
+    def _record(self) -> Predicted:
+        return self.run.read(Predicted)
 
-def read_wafers(snapshot: str | Path) -> pd.DataFrame:
-    """The wafers of a snapshot, its values checked: wafer, order, batch, label and the sensors.
+    @cached_property
+    def model(self) -> WaferModel:
+        """The model that made the predictions; its digests are checked."""
+        return self.workspace.model(self._record.model_folder)
 
-    Raises:
-        SnapshotError: it is missing, or its values are not those of its manifest.
-    """
-    return read_snapshot(UPath(snapshot)).table
+    @cached_property
+    def findings(self) -> Findings:
+        """What the model says besides: doubts, reasons, drift."""
+        return read_findings(self.workspace.storage.place(self._record.details))
+
+    def predictions(self, batches: Sequence[str] | None = None) -> pd.DataFrame:
+        """The predictions of these batches (names of CSV files; None: all), with what was found besides."""
+        folder = self.workspace.storage.place(self._record.folder)
+        return with_findings(read_predictions(folder, batches or self._record.files), self.findings)
+
+    @cached_property
+    def delivery(self) -> dict[str, Any]:
+        """The report of the ingest."""
+        report = self.run.read(Ingested, "ingest-prediction").report
+        return dict(self.workspace.storage.read_json(report))

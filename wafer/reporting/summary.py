@@ -1,55 +1,55 @@
 """The short summary at the end of the main job: what came in, how good the model is, what it said, where to read on."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-from upath import UPath
-
-from wafer.records import Reported
-from wafer.settings import Settings
-from wafer.storage import read_json
+from wafer.records import Decided, Evaluated, Ingested, Predicted
+from wafer.reporting.index import PLACE, pages
+from wafer.runs import Run
+from wafer.workspace import Workspace
 
 SUMMARISED = ("shuffled", "forward")
 
 
-def summarise_run(settings: Settings, reported: Sequence[Reported]) -> str:
-    """The last ingest, training and prediction below the settings' storage, in some lines of plain text.
+def summarise_runs(workspace: Workspace, runs: Sequence[Run]) -> str:
+    """What came of each of the `runs`, in some lines of plain text that end with their pages."""
+    lines = [line for run in runs for line in _of_run(run)]
+    made = [f"  {run.place(page)}" for run in runs for page in pages(run)]
+    return "\n".join([*lines, "", "Reports", *made, f"  all runs: {workspace.storage.place(PLACE)}"])
 
-    Every page that lies beside one of the `reported` is named.
-    """
-    reports = settings.area("reports")
-    metrics = read_json(reports / "metrics.json")
-    lines = ["", "Deliveries"]
+
+def _of_run(run: Run) -> Iterator[str]:
     for kind in ("training", "prediction"):
-        lines += _delivery(read_json(reports / f"ingest-{kind}.json"))
-    lines += [
-        "",
-        f"Model (on {metrics['wafers']:,} wafers, {metrics['faulty']} faulty, {metrics['clusters']} clusters)",
-    ]
-    lines += [_protocol(name, metrics.get(name)) for name in SUMMARISED]
-    lines.append(f"  permuted   AUC {metrics['permuted']['auc']:.3f}, should be near 0.5")
-    lines.append(f"  {read_json(reports / 'decision.json')['reason']}")
-    lines += ["", "Predictions", *_predictions(read_json(reports / "predictions.json"))]
-    lines += ["", "Reports"]
-    lines += [f"  {page}" for report in reported for page in sorted(UPath(report.page).parent.glob("*.html"), key=str)]
-    lines += [f"  {reports / f'ingest-{kind}.html'}" for kind in ("training", "prediction")]
-    lines.append(f"  predictions, a CSV a batch: {settings.area('predictions')}")
-    return "\n".join(lines)
+        if run.has(Ingested, f"ingest-{kind}"):
+            yield from ["", "Delivery", *_delivery(run.storage.read_json(run.read(Ingested, f"ingest-{kind}").report))]
+    if run.has(Evaluated):
+        metrics = run.storage.read_json(run.read(Evaluated).metrics)
+        told = f"{metrics['wafers']:,} wafers, {metrics['faulty']} faulty, {metrics['clusters']} clusters"
+        yield from ["", f"Model (on {told})"]
+        yield from (_protocol(name, metrics.get(name)) for name in SUMMARISED)
+        if "permuted" in metrics:
+            yield f"  permuted   AUC {metrics['permuted']['auc']:.3f}, should be near 0.5"
+    if run.has(Decided):
+        yield f"  {run.read(Decided).reason}"
+    if run.has(Predicted):
+        done = run.read(Predicted)
+        share = f" ({100 * done.alarms / done.wafers:.1f} %)" if done.wafers else ""
+        yield from ["", "Predictions", f"  {len(done.files)} batches, {done.wafers:,} wafers, {done.alarms} alarms{share}"]
+        yield f"  a CSV a batch: {run.storage.place(done.folder)}"
 
 
-def _delivery(report: dict[str, Any]) -> list[str]:
+def _delivery(report: dict[str, Any]) -> Iterator[str]:
     known = f", {report['known_batches']} of them known before" if report["known_batches"] else ""
     repeats = f", {report['duplicates']:,} seen in another file" if report["duplicates"] else ""
     unread = f", {report['unread']} could not be read" if report["unread"] else ""
-    lines = [
+    yield (
         f"  {report['kind']:<10} {report['files']:>4} files: {report['accepted']} accepted{known} "
         f"({report['wafers']:,} wafers{repeats}), {report['quarantined']} quarantined{unread}"
-    ]
+    )
     for batch in report["batches"]:
         if batch["verdict"] != "accepted":
             told = "; ".join(dict.fromkeys(reason["message"] for reason in batch["reasons"][:3]))
-            lines.append(f"             {batch['file']}: {told}")
-    return lines
+            yield f"             {batch['file']}: {told}"
 
 
 def _protocol(name: str, values: dict[str, Any] | None) -> str:
@@ -59,9 +59,3 @@ def _protocol(name: str, values: dict[str, Any] | None) -> str:
         f"  {name:<10} AUC {values['auc']:.3f} [{values['auc_low']:.3f}, {values['auc_high']:.3f}], "
         f"alarm rate {100 * values['alarm_rate']:.1f} %"
     )
-
-
-def _predictions(index: list[dict[str, Any]]) -> list[str]:
-    wafers, alarms = (sum(entry[key] for entry in index) for key in ("wafers", "alarms"))
-    share = f" ({100 * alarms / wafers:.1f} %)" if wafers else ""
-    return [f"  {len(index)} batches, {wafers:,} wafers, {alarms} alarms{share}"]

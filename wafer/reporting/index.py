@@ -1,0 +1,64 @@
+"""The list of runs that people open: `reports/index.html`, newest first, with what came of each."""
+
+from collections.abc import Iterator, Mapping
+from html import escape
+from typing import Any
+
+from wafer.records import Decided, Ingested, Predicted, Registered
+from wafer.runs import Run, Runs
+from wafer.storage import look_anew
+
+NEWEST = 200  # runs in the list
+PLACE = "reports/index.html"
+STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1b1f24; }
+table { border-collapse: collapse; width: 100%; }
+th, td { text-align: left; padding: .4rem .8rem .4rem 0; vertical-align: top; }
+tr { border-bottom: 1px solid #d8dee4; }
+.failed { color: #b42318; }
+.running { color: #6b7280; }
+@media (prefers-color-scheme: dark) {
+  body { background: #14171a; color: #e6e8eb; }
+  a { color: #8ab4f8; }
+  tr { border-color: #30363d; }
+  .failed { color: #ff8a80; }
+}
+"""
+
+
+def write_index(runs: Runs) -> str:
+    """Write the list anew, from what is in the storage now; its key."""
+    rows = "".join(_row(runs.get(str(note["id"])), note) for note in runs.all(NEWEST))
+    table = f"<table><tr><th>started (UTC)<th>what<th>what came of it<th>pages</tr>{rows}</table>"
+    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Runs</title><style>{STYLE}</style>'
+    runs.storage.write_text(PLACE, f"{head}<h1>Runs</h1>{table if rows else '<p>No run yet.</p>'}</html>\n")
+    return PLACE
+
+
+def _row(run: Run, note: Mapping[str, Any]) -> str:
+    started, state = str(note["started"])[:16].replace("T", " "), str(note["state"])
+    links = ", ".join(f'<a href="../{run.key(name)}">{escape(name.removesuffix(".html"))}</a>' for name in pages(run))
+    told = {"failed": str(note["error"]), "running": "not finished"}.get(state, "; ".join(what_came_of(run)))
+    return f'<tr><td>{started}<td>{escape(run.kind)}<td class="{state}">{escape(told)}<td>{links}</tr>'
+
+
+def pages(run: Run) -> list[str]:
+    """The names of a run's pages."""
+    look_anew(run.place(""))
+    return sorted(p.name for p in run.place("").iterdir() if p.name.endswith(".html"))
+
+
+def what_came_of(run: Run) -> Iterator[str]:
+    """A few words for each step of a run that says something."""
+    for kind in ("training", "prediction"):
+        if run.has(Ingested, f"ingest-{kind}"):
+            done = run.read(Ingested, f"ingest-{kind}")
+            unread = f", {done.unread} unread" if done.unread else ""
+            yield f"{done.accepted} of {done.files} files accepted, {done.quarantined} quarantined{unread}"
+    if run.has(Registered):
+        version = run.read(Registered).version
+        verdict = "" if not run.has(Decided) else "promoted" if run.read(Decided).promoted else "refused"
+        yield f"version {version} {verdict}".rstrip()
+    if run.has(Predicted):
+        scored = run.read(Predicted)
+        yield f"{scored.wafers:,} wafers scored by version {scored.model_version}, {scored.alarms} alarms"
