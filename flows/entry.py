@@ -11,8 +11,8 @@ from typing import Any, cast
 from uuid import UUID
 
 from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
-from prefect.exceptions import PrefectException
 from prefect.client.schemas.objects import State
+from prefect.exceptions import PrefectException
 
 import wafer
 from wafer.errors import WaferError

@@ -2,8 +2,8 @@
 
 `Storage` turns a key, such as ``runs/train-20260131-083000/metrics.json``, into something to open, with its own
 endpoint and credentials; nothing else does. Sets of files get a prefix of their own and become visible by one small
-file that is written last: a manifest, a run's record, or a pointer (`Storage.point`).
-Files and folders get the mode that the umask gives; only what is nobody else\'s business is narrower, by `private_folder`.
+file that is written last: a manifest, a run's record, or a pointer (`Storage.point`). Files and folders get the mode
+that the umask gives; only what is nobody else's business is narrower, by `private_folder`.
 """
 
 import fcntl

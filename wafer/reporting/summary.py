@@ -34,7 +34,11 @@ def _of_run(run: Run) -> Iterator[str]:
     if run.has(Predicted):
         done = run.read(Predicted)
         share = f" ({100 * done.alarms / done.wafers:.1f} %)" if done.wafers else ""
-        yield from ["", "Predictions", f"  {len(done.files)} batches, {done.wafers:,} wafers, {done.alarms} alarms{share}"]
+        yield from [
+            "",
+            "Predictions",
+            f"  {len(done.files)} batches, {done.wafers:,} wafers, {done.alarms} alarms{share}",
+        ]
         yield f"  a CSV a batch: {run.storage.place(done.folder)}"
 
 
