@@ -55,9 +55,9 @@ bench-model: $(READY) ## the model's worth on real batches, for docs/model-card.
 	$(BIN)/python -m bench.model $(if $(RAW),--raw "$(RAW)")
 
 notebooks: $(READY) ## run every notebook on the synthetic fab and, with RAW=DIR or WAFER_REAL_DATA, on real batches
-	$(BIN)/python -m wafer.steps --storage data/notebooks/simulated
+	$(BIN)/python -m wafer.study --storage data/notebooks/simulated
 ifneq ($(or $(RAW),$(WAFER_REAL_DATA)),)
-	$(BIN)/python -m wafer.steps --storage data/notebooks/real --raw "$(or $(RAW),$(WAFER_REAL_DATA))"
+	$(BIN)/python -m wafer.study --storage data/notebooks/real --raw "$(or $(RAW),$(WAFER_REAL_DATA))"
 endif
 	@ls data/notebooks/*/reports/*/*.html
 

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import re
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ SECONDS_BETWEEN_UPDATES = 2.0
 @contextmanager
 def progress_artifact(title: str) -> Iterator[Progress]:
     """A listener for `wafer.progress.heard_by`: keeps a progress artifact of the running task."""
-    artifact = cast(UUID, create_progress_artifact(progress=0.0, key=title.replace(" ", "-"), description=title))
+    artifact = cast(UUID, create_progress_artifact(progress=0.0, key=re.sub(r"[ _]", "-", title), description=title))
     last = time.monotonic()
 
     def tell(done: int, total: int) -> None:

@@ -5,15 +5,20 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from wafer.errors import SettingsError
 from wafer.settings import Settings, prepare_environment
 
 
 def test_with_nothing_set_everything_is_embedded_below_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The defaults: outputs in data/, embedded state in data/state, SQLite for MLflow."""
-    monkeypatch.chdir(tmp_path)
+    """The defaults: outputs in the project's data/, embedded state in data/state, SQLite for MLflow."""
+    (tmp_path / "expectations").mkdir()
+    (tmp_path / "params.yaml").touch()
+    (tmp_path / "notebooks" / "of-mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "notebooks" / "of-mine")
     settings = Settings.read()
-    assert Path(str(settings.storage)) == tmp_path / "data"
+    assert settings.project == tmp_path
+    assert str(settings.storage.root) == str(tmp_path / "data")
     assert settings.state == tmp_path / "data" / "state"
     assert settings.tracking_uri == f"sqlite:///{tmp_path}/data/state/mlflow/mlflow.db"
     assert settings.mongodb_url is None
@@ -30,6 +35,28 @@ def test_the_environment_and_a_dotenv_file_are_read(monkeypatch: pytest.MonkeyPa
     assert settings.tracking_uri == "http://mlflow:5000"
     assert settings.artifact_root is None
     assert settings.mongodb_url is None
+
+
+def test_a_relative_path_is_of_the_place_where_it_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In a project's .env relative to the project, in the environment to the working directory."""
+    (tmp_path / "expectations").mkdir()
+    (tmp_path / "params.yaml").touch()
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / ".env").write_text("WAFER_STORAGE=out\n")
+    assert Settings.read().storage_url == str(tmp_path / "out")
+    monkeypatch.setenv("WAFER_STORAGE", "out")
+    assert Settings.read().storage_url == str(tmp_path / "here" / "out")
+
+
+def test_without_a_project_outputs_must_be_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One sentence says what to do; with a storage, the library's own agreement and parameters are used."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SettingsError, match=r"^no project lies in .* name a folder for all outputs by WAFER_STORAGE$"):
+        Settings.read()
+    monkeypatch.setenv("WAFER_STORAGE", "out")
+    assert Settings.read().default("params.yaml") == REPOSITORY / "params.yaml"
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_study_uses_no_server(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -3,24 +3,35 @@
 import os
 import shutil
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from upath import UPath
 
+from wafer.errors import StorageError
 from wafer.settings import Settings
-from wafer.storage import local_folder, private_folder, read_json, write_bytes, write_json, written_folder
+from wafer.storage import (
+    Storage,
+    is_local,
+    local_folder,
+    private_folder,
+    read_json,
+    write_bytes,
+    write_json,
+    written_folder,
+)
 
 
 @pytest.fixture(params=["folder", "s3"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> UPath:
     """The storage of settings that name a folder, and of settings that name a bucket."""
     if request.param == "folder":
-        return Settings.read(storage_url=str(tmp_path / "data")).storage
+        return Settings.read(storage_url=str(tmp_path / "data")).storage.root
     address = request.getfixturevalue("s3_address")
     settings = Settings.read(storage_url=f"s3://{tmp_path.name}/data", s3_endpoint=address, state_folder=tmp_path)
-    settings.storage.fs.mkdir(tmp_path.name)
-    return settings.storage
+    settings.storage.root.fs.mkdir(tmp_path.name)
+    return settings.storage.root
 
 
 def names(folder: UPath | Path) -> list[str]:
@@ -105,3 +116,76 @@ def test_a_private_folder_is_private_however_it_was(umask: int, tmp_path: Path) 
     (tmp_path / "shared").mkdir()
     (tmp_path / "shared").chmod(0o1777)
     assert mode(private_folder(tmp_path / "shared")) == 0o777
+
+
+@pytest.fixture
+def keyed(storage: UPath, request: pytest.FixtureRequest) -> Storage:
+    """The same storage by keys."""
+    if is_local(storage):
+        return Storage(str(storage))
+    return Storage(str(storage), endpoint_url=request.getfixturevalue("s3_address"))
+
+
+def test_a_key_is_opened_by_its_storage_alone(keyed: Storage) -> None:
+    """What is written under a key is found under it, and by its place; a missing or broken document is named."""
+    keyed.check()
+    keyed.write_json("runs/a/metrics.json", {"auc": 0.5})
+    assert keyed.read_json("runs/a/metrics.json") == {"auc": 0.5}
+    assert keyed.key(keyed.place("runs/a/metrics.json")) == "runs/a/metrics.json"
+    assert (keyed.children("runs"), keyed.children("nothing")) == (["a"], [])
+    keyed.write_text("runs/a/odd.json", "{")
+    for key, told in (("runs/a/gone.json", "gone.json is not there"), ("runs/a/odd.json", "odd.json is not JSON")):
+        with pytest.raises(StorageError, match=told):
+            keyed.read_json(key)
+
+
+def test_a_second_set_with_fewer_files_leaves_none_of_the_first(storage: UPath) -> None:
+    """What is written to the same place again holds what was written last, in a folder as in a bucket."""
+    for files in (["a", "b/c", "manifest.json"], ["a", "manifest.json"]):
+        with written_folder(storage / "set") as aside:
+            for name in files:
+                (aside / name).parent.mkdir(exist_ok=True)
+                (aside / name).write_text(name)
+    with local_folder(storage / "set") as local:
+        assert names(local) == ["a", "manifest.json"]
+
+
+def test_of_many_writers_of_a_new_file_one_wins(keyed: Storage) -> None:
+    """The others are told that they were not the first."""
+    with ThreadPoolExecutor(8) as threads:
+        won = list(threads.map(lambda n: keyed.put_new("runs/a/run.json", str(n).encode()), range(24)))
+    assert sum(won) == 1
+    assert keyed.place("runs/a/run.json").read_bytes() == str(won.index(True)).encode()
+
+
+def test_a_pointer_never_goes_back(keyed: Storage) -> None:
+    """Of writers at the same time the newest has the last word, whoever comes first."""
+
+    def write(number: int) -> bool:
+        return keyed.point("latest/x.json", number, newer=lambda present: number > present)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(write, range(24)))
+    assert keyed.read_json("latest/x.json") == 23
+    assert not write(5)
+
+
+@pytest.mark.parametrize(
+    ("url", "told"),
+    [
+        ("gs://bucket/x", "a folder or s3://bucket/prefix, got gs://"),
+        ("s3:///x", "names no bucket"),
+    ],
+)
+def test_an_address_that_is_no_storage_is_refused(url: str, told: str) -> None:
+    """The sentence names the variable and what was expected."""
+    with pytest.raises(StorageError, match=told):
+        Storage(url)
+
+
+def test_a_bucket_that_is_not_there_is_not_made(s3_address: str) -> None:
+    """A misspelt bucket is told before anything starts, and stays absent."""
+    storage = Storage("s3://mispelt/x", endpoint_url=s3_address)
+    with pytest.raises(StorageError, match="there is no bucket"):
+        storage.check()
+    assert not storage.root.fs.exists("mispelt")

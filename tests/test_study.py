@@ -25,7 +25,7 @@ ALL = (
 
 
 def run(names: tuple[str, ...], storage: Path, params: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "wafer.steps", *names, "--storage", str(storage), "--params", str(params)]
+    command = [sys.executable, "-m", "wafer.study", *names, "--storage", str(storage), "--params", str(params)]
     return subprocess.run(
         command, cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
@@ -38,36 +38,37 @@ def test_a_study_leaves_results_and_no_state(tmp_path: Path, small_params: Path)
     for names in ALL:
         done = run(names, tmp_path, small_params, MONGODB_URL="mongodb://127.0.0.1:9/", WAFER_JOBS="1")
         assert done.returncode == 0, done.stderr
-    metrics = json.loads((tmp_path / "reports" / "metrics.json").read_text())
+    made = tmp_path / "runs" / "study"
+    metrics = json.loads((made / "metrics.json").read_text())
     assert metrics.keys() == {"shuffled", "forward", "permuted", "wafers", "faulty", "clusters"}
     assert metrics["wafers"] == 240
-    places = ["models", "predictions", "quarantine", "raw", "reports", "snapshot"]
+    places = ["models", "quarantine", "runs", "snapshot"]
     assert sorted(p.name for p in tmp_path.iterdir()) == places
-    details = pd.read_csv(tmp_path / "reports" / "prediction" / "wafers.csv")
-    for file in sorted((tmp_path / "raw" / "prediction").iterdir()):
-        scored = pd.read_csv(tmp_path / "predictions" / file.name)
+    details = pd.read_csv(made / "details" / "wafers.csv")
+    for file in sorted((made / "raw" / "prediction").iterdir()):
+        scored = pd.read_csv(made / "predictions" / file.name)
         assert scored.columns.tolist() == ["Wafer", "Prediction", "probability", "cluster", "model_version"]
         assert scored["Wafer"].tolist() == pd.read_csv(file).iloc[:, 0].tolist()
         assert set(scored["Prediction"]) <= {-1, 1}
         judged = details.loc[details["batch"] == file.stem]
         assert judged["Wafer"].tolist() == scored["Wafer"].tolist()
         assert not judged["label_known"].any()
-    drift = json.loads((tmp_path / "reports" / "prediction" / "drift.json").read_text())
+    drift = json.loads((made / "details" / "drift.json").read_text())
     assert sorted(batch["batch"] for batch in drift["batches"]) == sorted(set(details["batch"]))
     assert all(isinstance(batch["drifted"], bool) for batch in drift["batches"])
-    alarms = sum(entry["alarms"] for entry in json.loads((tmp_path / "reports" / "predictions.json").read_text()))
-    explained = pd.read_csv(tmp_path / "reports" / "prediction" / "reasons.csv")["Wafer"].nunique()
+    alarms = sum(entry["alarms"] for entry in json.loads((made / "predictions.json").read_text()))
+    explained = pd.read_csv(made / "details" / "reasons.csv")["Wafer"].nunique()
     assert explained <= alarms if drift["reasons"]["shown"] else explained == 0
-    page = (tmp_path / "reports" / "prediction" / "prediction.html").read_text()
+    page = (made / "prediction.html").read_text()
     assert "Has the process moved?" in page
 
 
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("fit",), "expected exactly one folder, got 0"),
+        (("fit",), "study has no record of its step 'snapshot': run that first"),
         (("ingest-training",), "raw/training"),
-        (("evaluate",), "expected exactly one folder, got 0"),
+        (("evaluate",), "study has no record of its step 'snapshot': run that first"),
     ],
 )
 def test_a_step_without_its_inputs_says_what_is_missing(
@@ -88,7 +89,7 @@ def test_the_stages_run_known_steps_and_depend_on_the_library() -> None:
     made: set[str] = set()
     for name, stage in stages.items():
         command = stage["cmd"].split()
-        assert command[:3] == ["python", "-m", "wafer.steps"], name
+        assert command[:3] == ["python", "-m", "wafer.study"], name
         assert set(command[3:]) <= set(study.NAMES), name
         assert "wafer" in stage["deps"], name
         assert set(stage.get("params", [])) <= params.keys(), name

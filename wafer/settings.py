@@ -107,7 +107,7 @@ class Settings(BaseSettings):
         named = overrides.pop("project", None) or os.environ.get("WAFER_PROJECT") or find_project(Path.cwd())
         project = None if named is None else Path(named).absolute()
         try:
-            return cls(**{"_env_file": project and project / ".env", "project": project, **overrides})
+            return cls(**{"_env_file": (project or Path.cwd()) / ".env", "project": project, **overrides})
         except ValidationError as error:
             first = error.errors()[0]
             if not first["loc"]:

@@ -1,4 +1,4 @@
-"""Steps apart from production, for `dvc repro` and `make notebooks`: `python -m wafer.steps [NAME ...]`.
+"""Steps apart from production, for `dvc repro` and `make notebooks`: `python -m wafer.study [NAME ...]`.
 
 Everything lies below one folder. The database is an embedded one that starts empty and is thrown away when the command
 ends, whatever MONGODB_URL says, so that a step's outputs depend on its declared inputs alone; the registry is not
@@ -75,7 +75,7 @@ def _throwaway_database(storage: Path) -> Iterator[Path]:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the named steps in the order given; the exit status is 0, or 2 after an error that was told."""
     show_log_lines()
-    parser = argparse.ArgumentParser(prog="python -m wafer.steps", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m wafer.study", description=__doc__)
     parser.add_argument(
         "name", nargs="*", metavar="NAME", help=f"steps, in the order to run them: {', '.join(NAMES)} (all)"
     )
@@ -102,3 +102,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"wafer: {error}", file=sys.stderr)  # noqa: T201 - the one line that a person gets to read
         return 2
     return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

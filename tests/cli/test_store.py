@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests import working
 from tests.faults.delivery import agree, line, write
-from wafer import steps
 from wafer.settings import Settings
 from wafer.store.snapshot import read_snapshot
 
@@ -46,7 +46,7 @@ def taken_in(wafer: Wafer, settings: Settings, tmp_path: Path, monkeypatch: pyte
     write(raw, 1, [line(1, -1), line(2, 1)])
     write(raw, 2, [line(2, 1, shift=1.0), line(4, -1)])
     broken = write(raw, 3, ["Wafer-7,1,,3,4,-1", "Wafer-8,1,,3,4,1"])
-    steps.ingest(settings, "training", str(raw))
+    working.ingest(settings, "training", raw)
     for file in raw.iterdir():
         file.unlink()
     return broken
@@ -129,11 +129,11 @@ def test_the_store_tells_what_it_holds(wafer: Wafer, taken_in: Path) -> None:
 @pytest.mark.usefixtures("taken_in")
 def test_an_earlier_snapshot_is_exported(wafer: Wafer, settings: Settings, tmp_path: Path) -> None:
     """After later deliveries that replace readings, the manifest's digest still gives the table of its time."""
-    frozen = steps.snapshot(settings)
-    before = read_snapshot(Path(frozen.folder))
+    frozen = working.snapshot(settings)
+    before = read_snapshot(settings.storage.place(frozen.folder))
     write(tmp_path / "raw", 4, [line(1, -1, shift=2.0), line(9, -1)])
-    steps.ingest(settings, "training", str(tmp_path / "raw"), replace=True)
-    assert steps.snapshot(settings).digest != frozen.digest
+    working.ingest(settings, "training", tmp_path / "raw", replace=True)
+    assert working.snapshot(settings).digest != frozen.digest
     done = wafer("store", "export", "--manifest", frozen.digest[:8], "--out", "old")
     assert done.returncode == 0, done.stderr
     assert frozen.digest in done.stdout

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 
+import wafer
 from tests.end_to_end.conftest import Run
 from wafer import steps
 from wafer.params import read_params
-from wafer.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 BIN = Path(sys.executable).parent
@@ -104,16 +104,11 @@ def worker(server: None, environment: dict[str, str], run: Run, checkout: Path, 
 @pytest.mark.usefixtures("worker")
 def test_deployments_run_on_a_worker(checkout: Path, run: Run, environment: dict[str, str], tmp_path: Path) -> None:
     """Ingest, train and predict as deployments: each run completes, and the predictions are there."""
-    settings = Settings.read(storage_url=str(tmp_path / "data"))
-    delivered = steps.deliver(settings, read_params(checkout / "params.yaml").deliver)
-    for name, parameters in (
-        ("ingest/wafer", ["--param", f"raw={delivered.training}"]),
-        ("train/wafer", []),
-        ("predict/wafer", ["--param", f"raw={delivered.prediction}"]),
-    ):
-        run("prefect", "deployment", "run", name, *parameters, "--watch", **environment)
-    assert sorted(p.name for p in (tmp_path / "data" / "predictions").iterdir()) == sorted(
-        p.name for p in Path(delivered.prediction).iterdir()
-    )
+    workspace = wafer.open(storage_url=str(tmp_path / "data"))
+    steps.deliver_where_empty(workspace, read_params(checkout / "params.yaml").deliver)
+    for name in ("ingest/wafer", "train/wafer", "predict/wafer"):
+        run("prefect", "deployment", "run", name, "--watch", **environment)
+    (predictions,) = (tmp_path / "data" / "runs").glob("prediction-*/predictions")
+    assert {p.name for p in predictions.iterdir()} == {p.name for p in workspace.raw("prediction").iterdir()}
     schedules = run("prefect", "deployment", "schedule", "ls", "train/wafer", **environment)
     assert "True" not in schedules, "schedules are inactive until somebody switches them on"

@@ -19,10 +19,10 @@ pytestmark = pytest.mark.slow
 PAGES = (
     "ingest-training.html",
     "ingest-prediction.html",
-    "prediction/prediction.html",
-    "training/data_quality.html",
-    "training/exploration.html",
-    "training/training.html",
+    "prediction.html",
+    "data_quality.html",
+    "exploration.html",
+    "training.html",
 )
 PROBE = """<script>
 window.troubles = [];
@@ -51,7 +51,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory, small_params: Path) -> Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
         assert study.main(["--storage", str(storage), "--params", str(small_params)]) == 0
-    return storage / "reports"
+    return storage / "runs" / "study"
 
 
 def visit(browser: str, page: Path, profile: Path, *options: str) -> str:

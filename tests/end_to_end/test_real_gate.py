@@ -6,10 +6,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from tests import working
 from tests.conftest import REPOSITORY
-from wafer import steps
 from wafer.params import Params, read_params
-from wafer.records import Decided, Frozen, Ingested
 from wafer.registry import Registry
 from wafer.settings import Settings
 
@@ -26,19 +25,12 @@ def configured(**fit: object) -> Params:
     return Params.model_validate(content)
 
 
-def train(settings: Settings, params: Params, frozen: Frozen) -> Decided:
-    fitted = steps.fit(settings, params.fit, frozen.folder)
-    evaluated = steps.evaluate(settings, params.evaluate, params.fit, frozen.folder, fitted.folder)
-    registered = steps.register(settings, params, frozen, fitted, evaluated)
-    return steps.gate(settings, params.gate, params.fit, frozen, registered)
-
-
-def scored_by(settings: Settings, delivery: Ingested) -> set[int]:
+def scored_by(settings: Settings, delivered: Path) -> set[int]:
     """The version that a prediction of this moment names in each of its files."""
-    predicted = steps.predict(settings, delivery.report)
-    files = [Path(predicted.folder) / name for name in predicted.files]
+    predicted = working.predict(settings, delivered)
+    files = [settings.storage.place(f"{predicted.folder}/{name}") for name in predicted.files]
     assert files
-    return {int(version) for file in files for version in pd.read_csv(file)["model_version"]}
+    return {int(version) for file in files for version in pd.read_csv(str(file))["model_version"]}
 
 
 def test_the_gate_lets_the_good_in_and_the_worse_not(
@@ -53,22 +45,20 @@ def test_the_gate_lets_the_good_in_and_the_worse_not(
     delivered.mkdir()
     for file in sorted((real_wafers / "prediction").glob("wafer_*.csv"))[:2]:
         shutil.copyfile(file, delivered / file.name)
-    steps.ingest(settings, "training", str(real_wafers / "training"))
-    delivery = steps.ingest(settings, "prediction", str(delivered))
-    frozen = steps.snapshot(settings)
+    working.ingest(settings, "training", real_wafers / "training")
 
-    first = train(settings, configured(**GOOD), frozen)
+    first = working.train(settings, configured(**GOOD))
     assert first.promoted, first.reason
-    assert scored_by(settings, delivery) == {1}
-    second = train(settings, configured(**WORSE), frozen)
+    assert scored_by(settings, delivered) == {1}
+    second = working.train(settings, configured(**WORSE))
     assert not second.promoted
-    assert scored_by(settings, delivery) == {1}
+    assert scored_by(settings, delivered) == {1}
 
     registry = Registry.open(settings)
     assert registry.promote(2, "to see how its alarms look").promoted
-    assert scored_by(settings, delivery) == {2}
+    assert scored_by(settings, delivered) == {2}
     assert registry.rollback("they look worse").challenger == 1
-    assert scored_by(settings, delivery) == {1}
+    assert scored_by(settings, delivered) == {1}
     assert [(line.kind, line.challenger, line.promoted) for line in registry.ledger()] == [
         ("gate", 1, True),
         ("gate", 2, False),

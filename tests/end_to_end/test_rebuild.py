@@ -18,19 +18,14 @@ from wafer.settings import Settings
 
 TRAIN = """
 import sys
-from wafer import steps
+from pathlib import Path
+from tests import working
 from wafer.params import read_params
 from wafer.settings import Settings
 
-settings = Settings.read()
 for file in sys.argv[2:]:
-    params = read_params(file)
-    steps.ingest(settings, "training", sys.argv[1])
-    frozen = steps.snapshot(settings)
-    fitted = steps.fit(settings, params.fit, frozen.folder)
-    evaluated = steps.evaluate(settings, params.evaluate, params.fit, frozen.folder, fitted.folder)
-    registered = steps.register(settings, params, frozen, fitted, evaluated)
-    steps.gate(settings, params.gate, params.fit, frozen, registered)
+    working.ingest(Settings.read(), "training", Path(sys.argv[1]))
+    working.train(Settings.read(), read_params(file))
 """
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 MODELS = "import sys; sys.argv[0] = 'wafer'; from wafer.cli.main import main; main()"

@@ -16,9 +16,11 @@ pytestmark = pytest.mark.slow
 def results(storage: Path) -> dict[str, object]:
     """Metrics, predictions (without the registry's number) and the digests of the model's parts."""
     (model,) = (storage / "models").iterdir()
-    predictions = {f.name: pd.read_csv(f).drop(columns="model_version") for f in (storage / "predictions").iterdir()}
+    (scored,) = (storage / "runs").glob("*/predictions")
+    (metrics,) = (storage / "runs").glob("*/metrics.json")
+    predictions = {f.name: pd.read_csv(f).drop(columns="model_version") for f in scored.iterdir()}
     return {
-        "metrics": json.loads((storage / "reports" / "metrics.json").read_text()),
+        "metrics": json.loads(metrics.read_text()),
         "predictions": {name: frame.to_csv() for name, frame in sorted(predictions.items())},
         "model": (model / "manifest.json").read_text(),
         "snapshot": [p.name for p in (storage / "snapshot").iterdir()],
@@ -30,9 +32,9 @@ def test_a_study_is_reproducible_and_agrees_with_the_flows(checkout: Path, run: 
     run("dvc", "repro")
     study = checkout / "data" / "repro"
     first = results(study)
-    assert set(first["predictions"]) == {p.name for p in (study / "raw" / "prediction").iterdir()}  # type: ignore[call-overload]
+    assert set(first["predictions"]) == {p.name for p in (study / "runs" / "study" / "raw" / "prediction").iterdir()}  # type: ignore[call-overload]
     assert "Running stage" not in run("dvc", "repro")
-    raw = shutil.copytree(study / "raw", tmp_path / "raw")
+    raw = shutil.copytree(study / "runs" / "study" / "raw", tmp_path / "raw")
     for made in (study, checkout / ".dvc" / "cache", checkout / ".dvc" / "tmp"):
         shutil.rmtree(made)
     (checkout / "dvc.lock").unlink()

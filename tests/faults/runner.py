@@ -107,7 +107,7 @@ def _for_writing(mode: str | None, flags: int) -> bool:
 
 def take_in_all(run: Run) -> None:
     """Every kind of intake that there is, one after the other; the points' names, or the error, go to `run.told`."""
-    from wafer import steps
+    from tests import working
     from wafer.errors import WaferError
     from wafer.settings import Settings
 
@@ -121,8 +121,8 @@ def take_in_all(run: Run) -> None:
         try:
             for kind, agreed, replace in stages():
                 os.chdir(run.place / agreed)
-                steps.ingest(settings, kind, str(run.place / "raw" / kind), replace=replace)
-            steps.snapshot(settings)
+                working.ingest(settings, kind, run.place / "raw" / kind, replace=replace)
+            working.snapshot(settings)
         except WaferError as error:
             run.told.write_text(json.dumps({"error": str(error)}))
             sys.exit(2)

@@ -17,6 +17,7 @@ processes = multiprocessing.get_context("forkserver")
 processes.set_forkserver_preload(
     [
         "tests.faults.runner",
+        "tests.working",
         "wafer.steps",
         "wafer.intake.release",
         "wafer.store.snapshot",
@@ -55,7 +56,8 @@ class Scene:
             ledger = [{**d, "taken_in": None} for d in found.batches.find().sort("_id", 1)]
         kept = {str(f.relative_to(data)): f.read_bytes() for f in (data / "quarantine").rglob("*") if f.is_file()}
         snapshots = {f.name: (f / "manifest.json").read_bytes() for f in (data / "snapshot").glob("[!.]*")}
-        reports = {f.name: f.read_bytes() for f in (data / "reports").glob("ingest-*.json")}
+        # of several runs of a kind the last one counts
+        reports = {f.name: f.read_bytes() for f in sorted((data / "runs").glob("ingest-*/ingest-*.json"))}
         return {"wafers": wafers, "ledger": ledger, "quarantine": kept, "snapshots": snapshots, "reports": reports}
 
     def clean_up(self) -> None:

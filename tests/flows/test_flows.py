@@ -13,6 +13,7 @@ from mlflow.tracking import MlflowClient
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
+import wafer
 from flows.ingest import ingest
 from flows.predict import predict
 from flows.train import train
@@ -64,26 +65,23 @@ def kept_files(storage: Settings, run_id: str) -> list[str]:
 @pytest.mark.usefixtures("prefect_server")
 def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path) -> None:
     """Ingest, train and predict: reports, a champion, and each accepted wafer scored once in its batch's order."""
-    raw = Path(steps.deliver(storage, read_params(small_params).deliver).training).parent
-    assert ingest(str(raw / "training"), "training").accepted == 6
-    report = train(str(small_params))
-    assert "<html" in Path(report.page).read_text()
+    with wafer.open() as workspace:
+        steps.deliver_where_empty(workspace, read_params(small_params).deliver)
+        assert ingest(None, "training").complaints == ()
+        done = workspace.runs.get(train(str(small_params)).run_id)
     champion = Registry.open(storage).champion()
     assert champion is not None
     assert champion.version == 1
     notebooks = ("data_quality", "exploration", "training")
     files = [f"{name}.{ending}" for name in notebooks for ending in ("html", "ipynb")]
-    made = [p.name for p in (storage.area("reports") / "training-v1").iterdir()]
-    assert sorted(made) == sorted([*files, "decision.json"])
+    assert sorted(p.name for p in done.place("").iterdir() if p.suffix in (".html", ".ipynb")) == files
     assert kept_files(storage, champion.run_id) == files
-    page = Path(predict(str(raw / "prediction")).page)
-    assert page.parent.name.startswith("prediction-")
+    scored_run = workspace.runs.get(predict().run_id)
     (prediction,) = runs_of(storage, "prediction")
-    assert kept_files(storage, prediction) == sorted(p.name for p in page.parent.iterdir())
-    index = read_json(storage.area("reports") / "predictions.json")
-    assert len(index) == 2
-    for file in sorted((raw / "prediction").iterdir()):
-        scored = pd.read_csv(Path(str(storage.area("predictions"))) / file.name)
+    assert kept_files(storage, prediction) == ["details", "prediction.html", "prediction.ipynb"]
+    assert len(read_json(scored_run.place("predictions.json"))) == 2
+    for file in sorted(workspace.raw("prediction").iterdir()):
+        scored = pd.read_csv(Path(str(scored_run.place("predictions"))) / file.name)
         assert scored["Wafer"].tolist() == pd.read_csv(file).iloc[:, 0].tolist()
         assert set(scored["model_version"]) == {1}
 
@@ -91,9 +89,13 @@ def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path) -> No
 @pytest.mark.usefixtures("prefect_server")
 def test_predicting_before_any_training_says_so(storage: Settings, tmp_path: Path, small_params: Path) -> None:
     """Without a champion the prediction flow fails with the sentence that tells what to do."""
-    raw = steps.deliver(storage, read_params(small_params).deliver).prediction
+    with wafer.open() as workspace:
+        steps.deliver_where_empty(workspace, read_params(small_params).deliver)
     with pytest.raises(RegistryError, match="run the training first"):
-        predict(raw)
+        predict()
+    (failed, _) = workspace.runs.all()
+    assert (failed["kind"], failed["state"]) == ("prediction", "failed")
+    assert "run the training first" in failed["error"]
 
 
 @pytest.mark.usefixtures("prefect_server")
@@ -141,7 +143,8 @@ def test_an_unreadable_file_shows_in_the_exit_status(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 1, done.stderr
-    report = json.loads((tmp_path / "data" / "reports" / "ingest-training.json").read_text())
+    (file,) = (tmp_path / "data" / "runs").glob("*/ingest-training.json")
+    report = json.loads(file.read_text())
     verdicts = {batch["file"]: batch["verdict"] for batch in report["batches"]}
     assert verdicts == {good.name: "accepted", "wafer_01012020_000000.csv": "unread"}
 

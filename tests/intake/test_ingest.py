@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests import working
 from tests.faults.delivery import agree, line, write
-from wafer import steps
 from wafer.contract.facts import Delivery
 from wafer.contract.suites import Contract, Verdict
 from wafer.errors import StoreError
@@ -40,9 +40,9 @@ def delivery(tmp_path: Path) -> Path:
 
 def test_good_files_are_stored_and_others_quarantined(settings: Settings, delivery: Path) -> None:
     """The report counts both, the store has the wafers bit for bit, the quarantine the bytes and reasons."""
-    done = steps.ingest(settings, "training", str(delivery))
+    done = working.ingest(settings, "training", delivery)
     assert (done.files, done.accepted, done.quarantined, done.wafers_stored) == (4, 3, 1, 15)
-    report = read_json(Path(done.report))
+    report = read_json(settings.storage.place(done.report))
     assert report["quarantined_by_rule"] == {"columns_missing": 1}
     assert (report["duplicates"], report["known_batches"], report["conflicts"]) == (0, 0, 0)
     (broken,) = [b for b in report["batches"] if b["verdict"] == "quarantined"]
@@ -58,25 +58,25 @@ def test_good_files_are_stored_and_others_quarantined(settings: Settings, delive
 
 def test_a_second_run_changes_nothing(settings: Settings, delivery: Path) -> None:
     """The collections, the quarantine and the snapshot's digest stay; the report says that all was known."""
-    steps.ingest(settings, "training", str(delivery))
-    before = steps.snapshot(settings)
+    working.ingest(settings, "training", delivery)
+    before = working.snapshot(settings)
     with open_store(settings) as store:
         counts, ledger = store.counts(), store.batches("training")
     quarantine = sorted(Path(str(settings.area("quarantine"))).rglob("*"))
-    again = steps.ingest(settings, "training", str(delivery))
-    report = read_json(Path(again.report))
+    again = working.ingest(settings, "training", delivery)
+    report = read_json(settings.storage.place(again.report))
     assert (again.wafers_stored, report["known_batches"], again.quarantined) == (0, 3, 1)
     with open_store(settings) as store:
         assert (store.counts(), store.batches("training")) == (counts, ledger)
     assert sorted(Path(str(settings.area("quarantine"))).rglob("*")) == quarantine
-    assert steps.snapshot(settings) == before
+    assert working.snapshot(settings) == before
 
 
 def test_a_file_mended_under_its_name_is_taken_in(settings: Settings, delivery: Path) -> None:
     """A redelivery of a quarantined file that keeps the agreement is stored; the broken bytes stay in quarantine."""
-    steps.ingest(settings, "training", str(delivery))
+    working.ingest(settings, "training", delivery)
     (mended,) = simulate_batches(delivery, batches=1, wafers=5, seed=1, first_batch=3)
-    done = steps.ingest(settings, "training", str(delivery))
+    done = working.ingest(settings, "training", delivery)
     assert (done.accepted, done.quarantined, done.wafers_stored) == (4, 0, 5)
     assert (Path(str(settings.area("quarantine"))) / "training" / mended.name).exists()
 
@@ -270,7 +270,7 @@ def test_leftovers_of_a_killed_run_hurt_nobody(settings: Settings, delivery: Pat
     place.mkdir(parents=True)
     for name in (".0123456789abcdef.part", ".wafer.csv.reasons.json.abc.part"):
         (place / name).write_text("half")
-    done = steps.ingest(settings, "training", str(delivery))
+    done = working.ingest(settings, "training", delivery)
     assert (done.files, done.accepted, done.quarantined) == (4, 3, 1)
     assert not list(place.glob("*.part"))
     assert sorted(p.name for p in delivery.glob("*.part")) == [".wafer_1.csv.x1.part", "wafer_2.csv.part"]
@@ -304,12 +304,12 @@ def test_production_order_follows_the_agreement(rule: str, expected: list[int]) 
 
 def test_the_real_deliveries_are_taken_in_whole(settings: Settings, real_wafers: Path) -> None:
     """13 labelled files with 59 faulty of 1,237 wafers; of 15 unlabelled ones a single one is turned away."""
-    training = steps.ingest(settings, "training", str(real_wafers / "training"))
+    training = working.ingest(settings, "training", real_wafers / "training")
     assert (training.files, training.accepted, training.wafers_stored) == (13, 13, 1237)
-    frozen = steps.snapshot(settings)
+    frozen = working.snapshot(settings)
     assert (frozen.wafers, frozen.faulty) == (1237, 59)
-    prediction = steps.ingest(settings, "prediction", str(real_wafers / "prediction"))
-    report = read_json(Path(prediction.report))
+    prediction = working.ingest(settings, "prediction", real_wafers / "prediction")
+    report = read_json(settings.storage.place(prediction.report))
     assert (prediction.files, prediction.accepted, prediction.quarantined) == (15, 14, 1)
     assert report["quarantined_by_rule"] == {"date_stamp": 1}
     assert report["conflicts"] == 0

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests import working
 from tests.conftest import REPOSITORY, S3_KEYS
-from wafer import steps
 from wafer.errors import SnapshotError
 from wafer.fab.simulate import simulate_batches
 from wafer.registry import Registry, Version, describe_snapshot
@@ -28,8 +28,8 @@ def frozen(settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """The folder of a snapshot of two small batches."""
     monkeypatch.chdir(REPOSITORY)
     list(simulate_batches(tmp_path / "raw", batches=2, wafers=20, seed=1))
-    steps.ingest(settings, "training", str(tmp_path / "raw"))
-    return Path(steps.snapshot(settings).folder)
+    working.ingest(settings, "training", tmp_path / "raw")
+    return Path(str(settings.storage.place(working.snapshot(settings).folder)))
 
 
 @pytest.fixture

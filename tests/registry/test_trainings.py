@@ -10,13 +10,13 @@ from pathlib import Path
 import mlflow
 import pytest
 
+import wafer
 from tests.conftest import REPOSITORY
 from wafer import steps
 from wafer.errors import RegistryError, ReportError
 from wafer.records import Frozen, Registered
 from wafer.registry import Registry, Version
 from wafer.registry.versions import LIBRARIES, PARAMS
-from wafer.settings import Settings
 
 
 def test_params_are_kept_exactly(registry: Registry, model_folder, readings, make_scores) -> None:
@@ -121,10 +121,12 @@ def test_a_failed_report_is_kept_with_its_training(
     """Where a cell fails the step fails with its error; the notebook, as far as it came, lies in folder and run."""
     monkeypatch.chdir(REPOSITORY)
     logged: Version = log_training()
-    settings = Settings.read(storage_url=str(tmp_path / "data"), state_folder=tmp_path / "state")
-    nowhere = Frozen(str(tmp_path / "nowhere"), "0" * 64, 0, 0)
+    workspace = wafer.open(storage_url=str(tmp_path / "data"), state_folder=tmp_path / "state")
+    with workspace.runs.started("training") as run:
+        run.write(Frozen("snapshot/nowhere", "0" * 64, 0, 0))
+        run.write(Registered(logged.version, logged.run_id))
     with pytest.raises(ReportError, match=r"SnapshotError: .*nowhere is not a snapshot"):
-        steps.report_data_quality(settings, nowhere, Registered(logged.version, logged.run_id))
-    left = [file.name for file in (tmp_path / "data" / "reports" / "training-v1").iterdir()]
+        steps.report(workspace, run, "data_quality")
+    left = [file.name for file in run.place("").iterdir() if file.suffix == ".ipynb"]
     kept = mlflow.MlflowClient(registry.tracking_uri).list_artifacts(logged.run_id, "reports")
     assert left == [Path(file.path).name for file in kept] == ["data_quality.ipynb"]

@@ -1,16 +1,18 @@
 """A small training and delivery, in the files that reports are made from."""
 
-import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from upath import UPath
 
 from wafer.learning.evaluation import evaluate
 from wafer.learning.model import WaferModel
+from wafer.records import Decided, Evaluated, Fitted, Frozen, Ingested, Predicted
+from wafer.runs import Run, Runs
 from wafer.scoring.details import Details
+from wafer.storage import Storage
 from wafer.store.snapshot import Snapshot, _manifest_digest, _values_digest, write_snapshot
 
 SENSORS = [f"Sensor-{number}" for number in range(1, 21)]
@@ -122,9 +124,9 @@ def details(model: WaferModel, wafers: pd.DataFrame, predictions: pd.DataFrame, 
 
 
 @pytest.fixture(scope="session")
-def places(tmp_path_factory, wafers, model, evaluated, ingest_report, predictions, details) -> dict[str, str]:
-    """Every file that a notebook asks for, by the name of its parameter."""
-    folder = tmp_path_factory.mktemp("outputs")
+def outputs(tmp_path_factory, wafers, model, evaluated, ingest_report, predictions, details) -> Path:
+    """A storage with the training and the prediction that every notebook can be made from; to be left as it is."""
+    storage = Storage(str(tmp_path_factory.mktemp("outputs")))
     manifest = {
         "batches": [{"digest": "0", "file": name, "wafers": BATCH} for name in wafers["batch"].unique()],
         "wafers": len(wafers),
@@ -132,28 +134,37 @@ def places(tmp_path_factory, wafers, model, evaluated, ingest_report, prediction
         "sensors": SENSORS,
         "values_sha256": _values_digest(wafers),
     }
-    snapshot = write_snapshot(Snapshot(_manifest_digest(manifest), manifest, wafers), UPath(folder / "snapshot"))
-    model.save(folder / "model")
+    snapshot = write_snapshot(Snapshot(_manifest_digest(manifest), manifest, wafers), storage.place("snapshot"))
+    model.save(Path(str(storage.place("models/one"))))
     metrics, scores = evaluated
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    scores.to_parquet(folder / "scores.parquet", index=False)
-    (folder / "ingest.json").write_text(json.dumps(ingest_report))
     check = {"name": "minimum ROC AUC", "passed": True, "value": 0.7, "limit": 0.0, "text": "0.7, asked for is 0"}
     decision = {"challenger": 1, "champion": None, "promoted": True, "reason": "Version 1 is it.", "checks": [check]}
-    (folder / "decision.json").write_text(json.dumps(decision))
-    (folder / "predictions").mkdir()
-    for name, part in predictions.groupby("batch"):
-        part.drop(columns="batch").to_csv(folder / "predictions" / f"{name}.csv", index=False)
-    return {
-        "snapshot": str(snapshot),
-        "model": str(folder / "model"),
-        "metrics": str(folder / "metrics.json"),
-        "scores": str(folder / "scores.parquet"),
-        "decision": str(folder / "decision.json"),
-        "ingest_report": str(folder / "ingest.json"),
-        "predictions": str(folder / "predictions"),
-        "details": str(details),
-    }
+    with Runs(storage).started("training") as run:
+        for name, document in (("metrics", metrics), ("decision", decision), ("ingest-training", ingest_report)):
+            storage.write_json(run.key(f"{name}.json"), document)
+        storage.write_bytes(run.key("scores.parquet"), scores.to_parquet(index=False))
+        run.write(Frozen(storage.key(snapshot), manifest["values_sha256"], manifest["wafers"], manifest["faulty"]))
+        run.write(Fitted("models/one", "0"))
+        run.write(Evaluated(run.key("metrics.json"), run.key("scores.parquet")))
+        run.write(Decided(run.key("decision.json"), True, decision["reason"]))
+        run.write(_ingested(run, "training", ingest_report), "ingest-training")
+    with Runs(storage).started("prediction") as run:
+        storage.write_json(run.key("ingest-prediction.json"), ingest_report)
+        run.write(_ingested(run, "prediction", ingest_report), "ingest-prediction")
+        shutil.copytree(details, str(run.place("details")))
+        for name, part in predictions.groupby("batch"):
+            table = part.drop(columns="batch").to_csv(index=False)
+            storage.write_text(run.key(f"predictions/{name}.csv"), table)
+        files = ("first.csv", "second.csv")
+        alarms = int((predictions["Prediction"] == 1).sum())
+        keys = {"folder": run.key("predictions"), "details": run.key("details"), "model_folder": "models/one"}
+        run.write(Predicted(**keys, files=files, wafers=80, alarms=alarms, model_version=3, run_id=None))
+    return Path(str(storage.root))
+
+
+def _ingested(run: Run, kind: str, report: dict) -> Ingested:
+    counts = {name: report[name] for name in ("files", "accepted", "quarantined", "wafers_stored")}
+    return Ingested(run.key(f"ingest-{kind}.json"), run.key(f"ingest-{kind}.html"), unread=0, **counts)
 
 
 @pytest.fixture(scope="session")

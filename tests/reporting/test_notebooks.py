@@ -1,5 +1,7 @@
 import ast
 import re
+import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -8,19 +10,18 @@ import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from wafer.errors import ReportError
+from wafer.records import Predicted
 from wafer.reporting.notebooks import known_parameters, read_notebook, run_notebook
+from wafer.runs import Runs
+from wafer.storage import Storage
 
 PARAMETERS = {
-    "training": ("snapshot", "model", "metrics", "scores", "decision"),
-    "prediction": ("predictions", "details", "ingest_report", "model", "batches"),
-    "data_quality": ("snapshot", "ingest_report"),
-    "exploration": ("snapshot", "model", "sensors_shown"),
+    "training": ("run", "storage"),
+    "prediction": ("run", "storage", "batches"),
+    "data_quality": ("run", "storage"),
+    "exploration": ("run", "storage", "sensors_shown"),
 }
 PICTURES = {"training": 6, "prediction": 4, "data_quality": 3, "exploration": 3}
-
-
-def given(name: str, places: dict[str, str]) -> dict[str, str]:
-    return {parameter: places[parameter] for parameter in PARAMETERS[name] if parameter in places}
 
 
 @pytest.fixture
@@ -178,9 +179,9 @@ def check_page(page: Path, pictures: int) -> None:
     assert len(text) < 6_000_000
 
 
-def test_the_training_report_runs_and_works_offline(places, notebooks, tmp_path):
-    """The training notebook runs top to bottom on its parameters, and its page is self-contained."""
-    report = run_notebook("training", given("training", places), tmp_path, notebooks=notebooks)
+def test_the_training_report_runs_and_works_offline(outputs, notebooks, tmp_path):
+    """The training notebook runs top to bottom on the newest run of a storage, and its page is self-contained."""
+    report = run_notebook("training", {"storage": str(outputs)}, tmp_path, notebooks=notebooks)
     page = Path(str(report.page))
     check_page(page, PICTURES["training"])
     assert "Version 1 is <strong>in use</strong> from now on." in page.read_text()
@@ -188,19 +189,21 @@ def test_the_training_report_runs_and_works_offline(places, notebooks, tmp_path)
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", PARAMETERS)
-def test_every_report_holds_its_plots(name, places, notebooks, tmp_path):
+def test_every_report_holds_its_plots(name, outputs, notebooks, tmp_path):
     """Each notebook runs top to bottom, and its page holds every plot and asks for nothing from elsewhere."""
-    report = run_notebook(name, given(name, places), tmp_path, notebooks=notebooks)
+    report = run_notebook(name, {"storage": str(outputs)}, tmp_path, notebooks=notebooks)
     check_page(Path(str(report.page)), PICTURES[name])
 
 
 @pytest.mark.slow
-def test_reports_can_be_made_without_decision_alarms_or_wafers(places, notebooks, tmp_path):
+def test_reports_can_be_made_without_decision_alarms_or_wafers(outputs, notebooks, tmp_path):
     """A study without decision, and a delivery of which nothing could be scored, give whole reports too."""
-    training = {**given("training", places), "decision": ""}
-    report = run_notebook("training", training, tmp_path, notebooks=notebooks)
+    shutil.copytree(outputs, tmp_path / "outputs")
+    runs = Runs(Storage(str(tmp_path / "outputs")))
+    training, prediction = runs.latest("training"), runs.latest("prediction")
+    training.place("records/gate.json").unlink()
+    prediction.write(replace(prediction.read(Predicted), files=(), wafers=0, alarms=0))
+    given = {"storage": str(tmp_path / "outputs")}
+    report = run_notebook("training", given, tmp_path, notebooks=notebooks)
     assert "No decision about its use was taken" in Path(str(report.page)).read_text()
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    prediction = {**given("prediction", places), "predictions": str(empty)}
-    check_page(Path(str(run_notebook("prediction", prediction, tmp_path, notebooks=notebooks).page)), 4)
+    check_page(Path(str(run_notebook("prediction", given, tmp_path, notebooks=notebooks).page)), 4)

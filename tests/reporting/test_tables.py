@@ -1,11 +1,9 @@
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
-from wafer.errors import ReportError
+from wafer.errors import ReportError, StorageError
 from wafer.learning.decision import Policy
 from wafer.learning.model import WaferModel
 from wafer.reporting import deliveries, findings, model_tables, sensors, sources, tables
@@ -346,15 +344,12 @@ def test_warnings_are_summed_up(ingest_report):
     assert found.loc["empty_sensor"].tolist() == [2, 2, "first.csv: Sensor-20 holds no reading"]
 
 
-def test_sources_that_are_missing_are_named(tmp_path):
-    """A record that is not there or not JSON is named; an empty path is no record."""
-    with pytest.raises(ReportError, match=r"gone.json is not there"):
-        sources.read_record(tmp_path / "gone.json")
-    (tmp_path / "odd.json").write_text("{")
-    with pytest.raises(ReportError, match=r"odd.json is not JSON"):
-        sources.read_record(tmp_path / "odd.json")
-    (tmp_path / "good.json").write_text(json.dumps([1]))
-    assert (sources.read_record(tmp_path / "good.json"), sources.read_record("")) == ([1], None)
+def test_a_storage_without_a_run_says_so(tmp_path):
+    """Reports are made from a run: where there is none of the kind, or none of that name, it is told."""
+    with pytest.raises(ReportError, match=r"holds no run of the kind 'training' yet"):
+        sources.TrainingSources(storage=str(tmp_path))
+    with pytest.raises(StorageError, match=r"runs has no run 'training-1'"):
+        sources.TrainingSources("training-1", str(tmp_path))
 
 
 def test_sensors_are_told_apart(wafers):

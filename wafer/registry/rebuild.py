@@ -22,12 +22,14 @@ from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 from wafer.errors import ModelError, RegistryError, SnapshotError, StoreError
 from wafer.learning.model import WaferModel
 from wafer.progress import shown
+from wafer.records import Frozen
 from wafer.registry import Registry, Version
 from wafer.registry.packaging import digest_folder
 from wafer.registry.provenance import library_versions, recorded_versions, versions_now
 from wafer.registry.versions import LIBRARIES, MANIFEST, PARAMS
+from wafer.runs import Runs
 from wafer.settings import Settings
-from wafer.storage import write_bytes, write_json
+from wafer.storage import Storage, write_bytes, write_json
 from wafer.store.snapshot import DIGITS, Snapshot, read_snapshot, write_snapshot
 from wafer.store.snapshot import rebuild as export_again
 from wafer.store.wafers import open_store
@@ -97,7 +99,7 @@ def rebuild(settings: Settings, version: int | str, checkout: Path = CODE) -> Re
         place = Path(scratch)
         with shown("rebuild: snapshot") as progress:
             frozen, source = find_snapshot(settings, manifest, found.tags, checkout)
-            write_snapshot(frozen, place / "data" / "snapshot")
+            _leave_snapshot(frozen, Storage(str(place / "data")))
             progress(1, 1)
         (place / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
         with checked_out(checkout, found.tags.get("git.commit", "unknown"), place / "tree") as (tree, code):
@@ -121,6 +123,13 @@ def rebuild(settings: Settings, version: int | str, checkout: Path = CODE) -> Re
         wafers=len(frozen.table),
         deviation=deviation,
     )
+
+
+def _leave_snapshot(frozen: Snapshot, storage: Storage) -> None:
+    """Put a snapshot where a study looks for it."""
+    folder = storage.key(write_snapshot(frozen, storage.place("snapshot")))
+    wafers, faulty = (int(frozen.manifest[name]) for name in ("wafers", "faulty"))
+    Runs(storage).study().write(Frozen(folder, frozen.digest, wafers, faulty))
 
 
 def _recorded(registry: Registry, version: Version, name: str) -> dict[str, Any]:
@@ -265,7 +274,7 @@ def _fit(tree: Path | None, storage: Path, params: Path, jobs: int) -> int:
 
     Its progress and its errors are shown as they come.
     """
-    command = [sys.executable, "-m", "wafer.steps", "fit", "--storage", str(storage), "--params", str(params)]
+    command = [sys.executable, "-m", "wafer.study", "fit", "--storage", str(storage), "--params", str(params)]
     environment = {**os.environ, "WAFER_JOBS": str(jobs)}
     if tree is not None:
         environment["PYTHONPATH"] = str(tree)

@@ -109,7 +109,9 @@ class PredictionSources:
     def predictions(self, batches: Sequence[str] | None = None) -> pd.DataFrame:
         """The predictions of these batches (names of CSV files; None: all), with what was found besides."""
         folder = self.workspace.storage.place(self._record.folder)
-        return with_findings(read_predictions(folder, batches or self._record.files), self.findings)
+        return with_findings(
+            read_predictions(folder, self._record.files if batches is None else batches), self.findings
+        )
 
     @cached_property
     def delivery(self) -> dict[str, Any]:

@@ -1,0 +1,80 @@
+"""Runs: one piece of work, its records, and what came of it."""
+
+import pytest
+
+from wafer.errors import ModelError, StorageError
+from wafer.records import Fitted, Ingested, Predicted
+from wafer.reporting.index import write_index
+from wafer.runs import Runs
+from wafer.storage import Storage
+
+
+@pytest.fixture
+def runs(tmp_path) -> Runs:
+    return Runs(Storage(str(tmp_path)))
+
+
+def test_a_record_comes_back_as_it_was_written(runs: Runs) -> None:
+    """By its class, or by the name of its step where two steps leave the same one."""
+    with runs.started("prediction") as run:
+        ingested = Ingested("a", "b", 1, 1, 0, 0, 5, ("no batch file",))
+        predicted = Predicted("folder", ("a.csv", "b.csv"), 2, 1, "details", "models/x", 3, None)
+        run.write(ingested, "ingest-prediction")
+        run.write(predicted)
+    again = runs.get(run.id)
+    assert (again.read(Ingested, "ingest-prediction"), again.read(Predicted)) == (ingested, predicted)
+    assert again.kind == "prediction"
+    with pytest.raises(StorageError, match="has no record of its step 'fit': run that first"):
+        again.read(Fitted)
+
+
+def test_a_record_of_another_release_is_refused(runs: Runs) -> None:
+    """Its fields are not those that are expected, and the file is named."""
+    with runs.started("training") as run:
+        run.storage.write_json(run.key("records/fit.json"), {"folder": "x"})
+    with pytest.raises(StorageError, match=r"records/fit\.json is no record of this release"):
+        run.read(Fitted)
+
+
+def test_the_newest_run_that_ended_well_is_the_latest(runs: Runs) -> None:
+    """A failed run is told with its error and is not pointed to; none at all is None."""
+    assert runs.latest("training") is None
+    with runs.started("training") as first:
+        pass
+    with pytest.raises(ModelError), runs.started("training") as second:
+        raise ModelError("no faulty wafer")
+    assert runs.latest("training") == first
+    (newest, oldest) = runs.all()
+    assert (newest["id"], newest["state"], newest["error"]) == (second.id, "failed", "no faulty wafer")
+    assert (oldest["id"], oldest["state"], oldest["error"]) == (first.id, "finished", None)
+
+
+def test_runs_of_the_same_moment_have_names_of_their_own(runs: Runs) -> None:
+    """As many runs as were started, also within a millisecond."""
+    started = []
+    for _ in range(20):
+        with runs.started("training") as run:
+            started.append(run.id)
+    assert len(set(started)) == 20
+    assert [note["id"] for note in runs.all(3)] == sorted(started, reverse=True)[:3]
+
+
+@pytest.mark.parametrize("name", ["", "nothing", "training-1", "training/../x"])
+def test_a_run_that_is_not_there_is_named(runs: Runs, name: str) -> None:
+    """An unknown name, and one that is no name."""
+    with pytest.raises(StorageError, match="has no run"):
+        runs.get(name)
+
+
+def test_the_list_of_runs_tells_what_came_of_each(runs: Runs) -> None:
+    """Newest first, with links to pages; errors are escaped."""
+    with runs.started("ingest-training") as run:
+        run.write(Ingested("a", "b", 3, 2, 1, 0, 5), "ingest-training")
+        run.storage.write_text(run.key("ingest-training.html"), "")
+    with pytest.raises(ModelError), runs.started("training"):
+        raise ModelError("<b>")
+    page = runs.storage.place(write_index(runs)).read_text()
+    assert "2 of 3 files accepted, 1 quarantined" in page
+    assert f'href="../runs/{run.id}/ingest-training.html"' in page
+    assert "&lt;b&gt;" in page
+    assert page.index("&lt;b&gt;") < page.index("2 of 3 files")
