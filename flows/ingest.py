@@ -5,7 +5,7 @@ import sys
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.entry import command, link_page, progress_artifact, run
+from flows.entry import link_page, progress_artifact
 from wafer import steps
 from wafer.progress import heard_by
 from wafer.records import Ingested
@@ -33,15 +33,6 @@ def ingest(raw: str | None = None, kind: Kind = "training", replace: bool = Fals
 
 
 if __name__ == "__main__":
-    parser = command("flows.ingest", __doc__)
-    parser.add_argument("--raw", help="folder of batch files (default: raw/<kind> below WAFER_STORAGE)")
-    parser.add_argument("--kind", choices=("training", "prediction"), default="training", help="(%(default)s)")
-    parser.add_argument(
-        "--replace",
-        action="store_true",
-        help="let wafers with other readings replace the stored ones, which stay in their history",
-    )
-    options = parser.parse_args()
-    taken_in: list[Ingested] = []
-    status = run(lambda: taken_in.append(ingest(options.raw, options.kind, options.replace)))
-    sys.exit(status or int(any(one.unread for one in taken_in)))
+    from wafer.cli.main import main
+
+    main(["ingest", *sys.argv[1:]])

@@ -5,7 +5,7 @@ import sys
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.entry import command, link_page, progress_artifact, run
+from flows.entry import link_page, progress_artifact
 from flows.ingest import ingest_batches
 from wafer import steps
 from wafer.progress import heard_by
@@ -37,7 +37,6 @@ def predict(raw: str | None = None) -> Reported:
 
 
 if __name__ == "__main__":
-    parser = command("flows.predict", __doc__)
-    parser.add_argument("--raw", help="folder of batch files (default: raw/prediction below WAFER_STORAGE)")
-    options = parser.parse_args()
-    sys.exit(run(lambda: predict(options.raw)))
+    from wafer.cli.main import main
+
+    main(["predict", *sys.argv[1:]])

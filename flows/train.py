@@ -5,7 +5,7 @@ import sys
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.entry import command, link_page, progress_artifact, run
+from flows.entry import link_page, progress_artifact
 from wafer import steps
 from wafer.params import EvaluateParams, FitParams, GateParams, Params, read_params
 from wafer.progress import heard_by
@@ -84,7 +84,6 @@ def train(params_file: str = "params.yaml") -> Reported:
 
 
 if __name__ == "__main__":
-    parser = command("flows.train", __doc__)
-    parser.add_argument("--params", default="params.yaml", help="parameter file (%(default)s)")
-    options = parser.parse_args()
-    sys.exit(run(lambda: train(options.params)))
+    from wafer.cli.main import main
+
+    main(["train", *sys.argv[1:]])

@@ -2,14 +2,13 @@
 
 A step has two callers. The flows run it as a Prefect task on the places that the environment names. DVC runs it as
 
-    python -m wafer.steps NAME [NAME ...] [--storage data/repro] [--params params.yaml]
+    wafer study NAME [NAME ...] [--storage data/repro] [--params params.yaml]
 
 which is a study apart from production (`wafer.study`). Libraries that take long to import are imported by the steps
 that need them.
 """
 
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping
@@ -379,9 +378,3 @@ def _report(settings: Settings, name: str, parameters: Mapping[str, str | list[s
     with _timed(settings, f"report-{name}"), shown(f"report {name}") as progress:
         report = run_notebook(name, parameters, folder, progress=progress)
     return Reported(str(report.notebook), str(report.page))
-
-
-if __name__ == "__main__":
-    from wafer.study import main
-
-    sys.exit(main())

@@ -265,7 +265,8 @@ def _fit(tree: Path | None, storage: Path, params: Path, jobs: int) -> int:
 
     Its progress and its errors are shown as they come.
     """
-    command = [sys.executable, "-m", "wafer.steps", "fit", "--storage", str(storage), "--params", str(params)]
+    study = ["wafer", "study"] if tree is None or (tree / "wafer" / "__main__.py").exists() else ["wafer.steps"]
+    command = [sys.executable, "-m", *study, "fit", "--storage", str(storage), "--params", str(params)]
     environment = {**os.environ, "WAFER_JOBS": str(jobs)}
     if tree is not None:
         environment["PYTHONPATH"] = str(tree)
