@@ -27,9 +27,9 @@ $(READY): requirements-dev.lock pyproject.toml
 
 run: $(READY) ## ingest, train, predict and report; RAW=DIR for real batches (training/ and prediction/)
 ifeq ($(RAW),)
-	WAFER_STORAGE=$${WAFER_STORAGE:-data/demo} $(BIN)/python -m flows
+	WAFER_STORAGE=$${WAFER_STORAGE:-data/demo} $(BIN)/wafer run
 else
-	$(BIN)/python -m flows --raw "$(RAW)"
+	$(BIN)/wafer run --raw "$(RAW)"
 endif
 
 test: $(READY) ## the quick tests, in random order on two processes
@@ -55,9 +55,9 @@ bench-model: $(READY) ## the model's worth on real batches, for docs/model-card.
 	$(BIN)/python -m bench.model $(if $(RAW),--raw "$(RAW)")
 
 notebooks: $(READY) ## run every notebook on the synthetic fab and, with RAW=DIR or WAFER_REAL_DATA, on real batches
-	$(BIN)/python -m wafer.study --storage data/notebooks/simulated
+	$(BIN)/wafer study --storage data/notebooks/simulated
 ifneq ($(or $(RAW),$(WAFER_REAL_DATA)),)
-	$(BIN)/python -m wafer.study --storage data/notebooks/real --raw "$(or $(RAW),$(WAFER_REAL_DATA))"
+	$(BIN)/wafer study --storage data/notebooks/real --raw "$(or $(RAW),$(WAFER_REAL_DATA))"
 endif
 	@ls data/notebooks/*/reports/*/*.html
 

@@ -1,11 +1,9 @@
-"""What every flow shares: progress artifacts, and a command line that never shows a traceback for a user's mistake."""
+"""What every flow shares: progress artifacts, links to pages, and silence on a terminal."""
 
-import argparse
 import logging
 import re
-import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, cast
@@ -13,11 +11,9 @@ from uuid import UUID
 
 from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.schemas.objects import State
-from prefect.exceptions import PrefectException
 
 import wafer
-from wafer.errors import WaferError
-from wafer.progress import Progress, show_log_lines
+from wafer.progress import Progress
 from wafer.runs import Run
 from wafer.storage import is_local
 from wafer.workspace import Workspace
@@ -67,24 +63,9 @@ def link_page(workspace: Workspace, page: str) -> None:
     create_link_artifact(link=link, link_text=place.name, key=f"{place.stem}-page".replace("_", "-"))
 
 
-def run(work: Callable[[], object]) -> int:
-    """Run `work` for somebody at a terminal: the exit status, after one clear sentence where something was wrong."""
-    show_log_lines()
+def quieten() -> None:
+    """Keep Prefect's own log lines from the terminal: an error is told once, by `wafer.boundary`."""
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.WARNING)  # Prefect's own; other libraries talk through it too
     for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # the error is told below, without its traceback
-    try:
-        work()
-    except WaferError as error:
-        print(f"wafer: {error}", file=sys.stderr)  # noqa: T201 - the one line that a person gets to read
-        return 2
-    except PrefectException as error:
-        print(f"wafer: the Prefect server failed: {error}", file=sys.stderr)  # noqa: T201
-        return 2
-    return 0
-
-
-def command(module: str, description: str | None) -> argparse.ArgumentParser:
-    """The parser of one flow's command line."""
-    return argparse.ArgumentParser(prog=f"python -m {module}", description=description)
+        logging.getLogger(name).setLevel(logging.CRITICAL)

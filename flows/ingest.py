@@ -1,5 +1,7 @@
 """Take in a delivery: judge each batch file, store the good ones, quarantine the others with reasons."""
 
+import sys
+
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -28,3 +30,9 @@ def ingest(raw: str | None = None, kind: Kind = "training", replace: bool = Fals
     with wafer.open() as workspace, steps.working(workspace, f"ingest-{kind}") as run:
         ingested = ingest_batches(run.id, raw, kind, replace)
     return Finished(run.id, ingested.complaints)
+
+
+if __name__ == "__main__":
+    from wafer.cli.main import main
+
+    main(["ingest", *sys.argv[1:]])

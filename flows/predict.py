@@ -1,5 +1,7 @@
 """Score a delivery: ingest it, predict with the champion, report."""
 
+import sys
+
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -27,3 +29,9 @@ def predict(raw: str | None = None) -> Finished:
         predicted = predict_batches(run.id)
         failed = failures(report(run.id, "prediction", return_state=True))
     return Finished(run.id, (*ingested.complaints, *predicted.complaints, *failed))
+
+
+if __name__ == "__main__":
+    from wafer.cli.main import main
+
+    main(["predict", *sys.argv[1:]])

@@ -1,5 +1,7 @@
 """Train on what the store holds: snapshot, fit, evaluate, register, gate, then draw and report."""
 
+import sys
+
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -60,3 +62,9 @@ def train(params_file: str | None = None) -> Finished:
         figures = draw_figures(run.id, return_state=True)
         pages = [report(run.id, name, return_state=True) for name in ("data_quality", "exploration", "training")]
     return Finished(run.id, failures(figures, *pages))
+
+
+if __name__ == "__main__":
+    from wafer.cli.main import main
+
+    main(["train", *sys.argv[1:]])

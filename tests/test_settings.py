@@ -74,16 +74,6 @@ def test_a_value_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -
         Settings.read()
 
 
-def test_flows_tell_of_such_a_value_before_prefect_starts(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """What prepares the environment ends with that sentence and exit status 2."""
-    monkeypatch.setenv("WAFER_JOBS", "many")
-    with pytest.raises(SystemExit, match="2"):
-        prepare_environment()
-    assert capsys.readouterr().err.startswith("wafer: WAFER_JOBS: ")
-
-
 def test_the_commit_of_an_image_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """WAFER_COMMIT names the code, whatever git says; an empty one counts as unset."""
     monkeypatch.setenv("WAFER_COMMIT", "abc123")

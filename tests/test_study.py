@@ -25,7 +25,7 @@ ALL = (
 
 
 def run(names: tuple[str, ...], storage: Path, params: Path, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "wafer.study", *names, "--storage", str(storage), "--params", str(params)]
+    command = [sys.executable, "-m", "wafer", "study", *names, "--storage", str(storage), "--params", str(params)]
     return subprocess.run(
         command, cwd=REPOSITORY, env={**os.environ, **environment}, capture_output=True, text=True, check=False
     )
@@ -89,8 +89,8 @@ def test_the_stages_run_known_steps_and_depend_on_the_library() -> None:
     made: set[str] = set()
     for name, stage in stages.items():
         command = stage["cmd"].split()
-        assert command[:3] == ["python", "-m", "wafer.study"], name
-        assert set(command[3:]) <= set(study.NAMES), name
+        assert command[:2] == ["wafer", "study"], name
+        assert set(command[2:]) <= set(study.NAMES), name
         assert "wafer" in stage["deps"], name
         assert set(stage.get("params", [])) <= params.keys(), name
         for dependency in stage["deps"]:
@@ -102,4 +102,4 @@ def test_the_stages_run_known_steps_and_depend_on_the_library() -> None:
         paths = [next(iter(o)) if isinstance(o, dict) else o for o in outputs]
         assert all(path.startswith("data/repro/") for path in paths), name
         made |= set(paths)
-    assert tuple(tuple(s["cmd"].split()[3:]) for s in stages.values()) == ALL
+    assert tuple(tuple(s["cmd"].split()[2:]) for s in stages.values()) == ALL

@@ -6,6 +6,8 @@
     ├── ParameterError     an unknown key or an impossible value in params.yaml or in a call
     ├── SettingsError      an environment variable that cannot be used
     ├── AgreementError     a data sharing agreement or a suite in expectations/ that cannot be used
+    ├── PreflightError     what a piece of work needs and does not find, told before it starts
+    ├── EmptyError         nothing to work on: a folder without batch files, an empty selection
     ├── DeliveryError      a folder or file of deliveries that is not there
     │   └── UnreadError    a delivered file whose bytes cannot be had, or not those that were judged
     ├── StorageError       the folder or bucket of all outputs cannot be used, or lacks what it should hold
@@ -18,13 +20,26 @@
     └── FetchError         the public data set cannot be downloaded or is not what it should be
 
 A broken batch file is not an error: it is a verdict (`wafer.contract.suites.Verdict`). Every message is one sentence
-that names the thing concerned, what was expected and what came; entry points print it without a traceback and exit
-with status 2.
+that names what is concerned, what was expected and what came. `wafer.boundary` prints it for all entry points, without
+a traceback, and ends with the error's exit status: 2, or 1 where it is a negative result.
 """
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+EXIT_NEGATIVE = 1
+EXIT_WRONG_USE = 2
 
 
 class WaferError(Exception):
     """Base of every error that this library raises on purpose."""
+
+    exit_status: ClassVar[int] = EXIT_WRONG_USE
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What a person is told, a line each."""
+        return (str(self),)
 
 
 class ParameterError(WaferError):
@@ -37,6 +52,25 @@ class SettingsError(WaferError):
 
 class AgreementError(WaferError):
     """A data sharing agreement or an expectation suite that cannot be used."""
+
+
+class PreflightError(WaferError):
+    """What a piece of work needs and does not find: all of it, told before anything starts."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("; ".join(problems))
+        self.problems = tuple(problems)
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """Each problem on a line of its own."""
+        return self.problems
+
+
+class EmptyError(WaferError):
+    """Nothing to work on: a folder without batch files, an empty selection. A negative result, not a wrong use."""
+
+    exit_status = EXIT_NEGATIVE
 
 
 class DeliveryError(WaferError):

@@ -5,12 +5,11 @@ code knows which of the two it talks to.
 """
 
 import os
-import sys
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
@@ -48,6 +47,9 @@ class Settings(BaseSettings):
         None, alias="MLFLOW_TRACKING_URI", description="unset: SQLite below the state folder"
     )
     prefect_url: str | None = Field(None, alias="PREFECT_API_URL", description="unset: Prefect's own local server")
+    prefect_folder: Path | None = Field(
+        None, alias="PREFECT_HOME", description="folder of Prefect's own local server; default <state>/prefect"
+    )
     s3_endpoint: str | None = Field(None, alias="AWS_ENDPOINT_URL", description="another S3 than Amazon's")
     s3_key: SecretStr | None = Field(None, alias="AWS_ACCESS_KEY_ID")
     s3_secret: SecretStr | None = Field(None, alias="AWS_SECRET_ACCESS_KEY")
@@ -62,21 +64,11 @@ class Settings(BaseSettings):
         default_factory=lambda: os.cpu_count() or 1, alias="WAFER_JOBS", ge=1, description="processes of one step"
     )
 
-    @field_validator(
-        "state_folder",
-        "mongodb_url",
-        "mlflow_url",
-        "prefect_url",
-        "s3_endpoint",
-        "s3_key",
-        "s3_secret",
-        "s3_token",
-        "commit",
-        mode="before",
-    )
+    @field_validator("*", mode="before")
     @classmethod
-    def _empty_is_unset(cls, value: Any) -> Any:
-        return value or None
+    def _empty_is_unset(cls, value: Any, info: ValidationInfo) -> Any:
+        field = cls.model_fields[str(info.field_name)]
+        return field.get_default(call_default_factory=True) if value == "" else value
 
     @model_validator(mode="before")
     @classmethod
@@ -166,6 +158,11 @@ class Settings(BaseSettings):
         """A folder or `s3://` address that a person named, opened with the endpoint and keys of these settings."""
         return UPath(path, **self.s3_options) if "://" in path else UPath(Path(path).absolute())
 
+    @property
+    def prefect_home(self) -> Path:
+        """The folder of Prefect's own local server."""
+        return (self.prefect_folder or self.state / "prefect").absolute()
+
     def area(self, name: str) -> UPath:
         """One of the output folders: raw, quarantine, snapshot, models, runs."""
         return self.storage.place(name)
@@ -189,17 +186,16 @@ def find_project(folder: Path) -> Path | None:
     return None
 
 
-def prepare_environment() -> None:
+def prepare_environment() -> Settings:
     """Give Prefect, MLflow and DVC their quiet, private and patient defaults; variables that are set stay.
 
-    Must run before Prefect is imported, which reads its settings once, at import. So a variable that cannot be used
-    ends the process here, with one sentence and exit status 2.
+    Must run before Prefect is imported, which reads its settings once, at import. Makes no folder: see
+    `make_prefect_home`.
+
+    Raises:
+        SettingsError: a variable cannot be used.
     """
-    try:
-        settings = Settings.read()
-    except SettingsError as error:
-        print(f"wafer: {error}", file=sys.stderr)  # noqa: T201 - the one line that a person gets to read
-        raise SystemExit(2) from None
+    settings = Settings.read()
     defaults = {
         "DO_NOT_TRACK": "true",
         "DVC_NO_ANALYTICS": "1",
@@ -209,12 +205,18 @@ def prepare_environment() -> None:
         "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
     }
     if settings.prefect_url is None:
-        home = Path(os.environ.get("PREFECT_HOME") or settings.state / "prefect")
-        if not os.environ.get("PREFECT_HOME"):
-            private_folder(settings.state)
-        home.mkdir(parents=True, exist_ok=True)  # Prefect makes the last folder only, and its server hangs without it
-        defaults |= {"PREFECT_HOME": str(home), "PREFECT_LOGGING_LEVEL": "WARNING"}
+        os.environ.pop("PREFECT_API_URL", None)  # an empty one is no address to Prefect, but unset here
+        defaults |= {"PREFECT_HOME": str(settings.prefect_home), "PREFECT_LOGGING_LEVEL": "WARNING"}
     else:
         defaults["PREFECT_API_URL"] = settings.prefect_url
     for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+        os.environ[name] = os.environ.get(name) or value
+    return settings
+
+
+def make_prefect_home(settings: Settings) -> None:
+    """Make the folder of Prefect's own local server, which hangs where the parent of that folder is not there."""
+    if settings.prefect_url is None:
+        if settings.prefect_folder is None:
+            private_folder(settings.state)
+        settings.prefect_home.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -257,7 +257,7 @@ def test_wrong_use_is_one_clear_sentence(
 def test_without_a_version_it_says_what_makes_one(wafer: Wafer, tmp_path: Path) -> None:
     """In an empty registry listing and log say so, and are no error."""
     settings = Settings.read(storage_url=str(tmp_path))
-    assert wafer(settings, "list")[:2] == (0, "no version yet: python -m flows.train makes the first\n")
+    assert wafer(settings, "list")[:2] == (0, "no version yet: `wafer train` makes the first\n")
     assert wafer(settings, "log")[:2] == (0, "no decision yet\n")
     assert json.loads(wafer(settings, "list", "--json")[1]) == []
 

@@ -41,7 +41,7 @@ def test_a_study_is_reproducible_and_agrees_with_the_flows(checkout: Path, run: 
     run("dvc", "repro")
     assert results(study) == first
     production = tmp_path / "production"
-    run("python", "-m", "flows", "--raw", str(raw), WAFER_STORAGE=str(production))
+    run("wafer", "run", "--raw", str(raw), WAFER_STORAGE=str(production))
     assert results(production) == first
 
 

@@ -8,7 +8,6 @@ import pytest
 
 from wafer.errors import RegistryError
 from wafer.registry import Registry
-from wafer.registry.connection import without_password
 from wafer.registry.provenance import describe_source
 
 
@@ -47,12 +46,6 @@ def test_a_new_registry_is_made_in_silence(tmp_path):
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["new"]
-
-
-def test_a_password_is_never_shown():
-    """The address in messages hides its password."""
-    assert without_password("http://me:secret@host:5000/x") == "http://me:***@host:5000/x"
-    assert without_password("sqlite:////tmp/mlflow.db") == "sqlite:////tmp/mlflow.db"
 
 
 def test_the_source_is_described_with_git_and_without(tmp_path):

@@ -3,21 +3,34 @@
 import json
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any, NoReturn
 
 import click
 
 from wafer import __version__
+from wafer.boundary import EXIT_STATUS, bounded
 from wafer.cli.models import models
+from wafer.cli.runs import ingest, predict, run, study, train
 from wafer.cli.store import expectations_folder, quarantine, store
-from wafer.errors import WaferError
 
 KINDS = click.Choice(["training", "prediction"])
 EXIT_QUARANTINED = 1
-EXIT_WRONG_USE = 2
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+class _Bounded(click.Group):
+    """A group whose every command ends at the boundary, and whose help lists them in the order of the work."""
+
+    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:
+        extra["standalone_mode"] = False
+        sys.exit(bounded(lambda: super(_Bounded, self).main(args, prog_name, **extra)))
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_Bounded, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, prog_name="wafer")
 def cli() -> None:
     """Find faulty semiconductor wafers from their 590 sensor readings.
@@ -26,11 +39,11 @@ def cli() -> None:
     A first round:
       wafer simulate --out data/raw/training      make batch files as a fab delivers them
       wafer check data/raw/training               see which of them keep the agreement, and why not
-      python -m flows                             ingest, train, predict and report
-    """
+      wafer run                                   ingest, train, predict and report
+      wafer models list                           see which version is in use"""
 
 
-@cli.command()
+@click.command()
 @click.option("--batches", default=12, show_default=True, type=click.IntRange(1), help="Batch files to make.")
 @click.option("--wafers", default=100, show_default=True, type=click.IntRange(1), help="Wafers in each.")
 @click.option("--seed", default=7, show_default=True, type=click.IntRange(0), help="Names the fab.")
@@ -57,7 +70,7 @@ def simulate(batches: int, wafers: int, seed: int, first_batch: int, unlabelled:
     click.echo(f"{batches} batch files of {wafers} wafers in {out}")
 
 
-@cli.command()
+@click.command()
 @click.option("--out", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder to fill.")
 @click.option("--url", default=None, help="Another address of the archive (zip).")
 def fetch(out: Path, url: str | None) -> None:
@@ -75,7 +88,7 @@ def fetch(out: Path, url: str | None) -> None:
     click.echo(f"{record.files} batch files, {record.wafers} wafers, {record.faulty} faulty, in {out}")
 
 
-@cli.command()
+@click.command()
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("--kind", type=KINDS, default="training", show_default=True, help="Which agreement applies.")
 @expectations_folder
@@ -114,7 +127,7 @@ def check(paths: tuple[Path, ...], kind: str, expectations: Path, as_json: bool)
     sys.exit(0 if all(v.accepted for v in verdicts) else EXIT_QUARANTINED)
 
 
-@cli.group()
+@click.group()
 def agreement() -> None:
     """Turn the customer's data sharing agreement into the suites that judge deliveries."""
 
@@ -143,15 +156,20 @@ def import_agreement(file: Path, kind: str | None, expectations: Path) -> None:
     click.echo(f"{suite} written")
 
 
-cli.add_command(models)
-cli.add_command(store)
-cli.add_command(quarantine)
+def _tell_exit_status(command: click.Command) -> None:
+    """End the help of `command`, and of those below it, with what its exit status means."""
+    told = ", ".join(f"{status} {meaning}" for status, meaning in EXIT_STATUS.items())
+    command.epilog = f"Exit status: {told}."
+    for below in getattr(command, "commands", {}).values():
+        _tell_exit_status(below)
 
 
-def main() -> None:
-    """Run the command; an error that a person can mend is told in one sentence, with exit status 2."""
-    try:
-        cli()
-    except WaferError as error:
-        click.secho(f"wafer: {error}", fg="red", err=True)
-        sys.exit(EXIT_WRONG_USE)
+for command in (simulate, fetch, agreement, check, run, ingest, quarantine, store, train, models, predict, study):
+    cli.add_command(command)
+_tell_exit_status(cli)
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Run the command with `arguments` (default: those of the process) and end the process with its exit status."""
+    cli.main(arguments, prog_name="wafer")
+    raise AssertionError("a command ends the process")

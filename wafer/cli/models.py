@@ -49,7 +49,7 @@ def list_versions(as_json: bool) -> None:
         _print_json(rows)
         return
     if not rows:
-        click.echo("no version yet: python -m flows.train makes the first")
+        click.echo("no version yet: `wafer train` makes the first")
         return
     click.echo("version  alias       stage       trained           shuffled  forward  snapshot      commit")
     for row in rows:

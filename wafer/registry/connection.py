@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
 
 from wafer.errors import RegistryError
+from wafer.shown import masked
 
 CONNECT_SECONDS = 5.0
 QUIET_LOGGERS = ("alembic", "mlflow", "mlflow.store", "mlflow.utils", "mlflow.tracking")
@@ -48,7 +49,8 @@ def prepare_place(tracking_uri: str, artifact_root: str | None) -> None:
         _knock(tracking_uri, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
     elif parts.scheme in ("", "file"):
         raise RegistryError(
-            f"the model registry cannot lie in {tracking_uri!r}: expected sqlite:///…, http(s)://… or another database"
+            f"the model registry cannot lie in {masked(tracking_uri)!r}: expected sqlite:///…, http(s)://… "
+            "or another database"
         )
     if artifact_root is not None and urlsplit(artifact_root).scheme in ("", "file"):
         Path(artifact_root.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
@@ -56,11 +58,11 @@ def prepare_place(tracking_uri: str, artifact_root: str | None) -> None:
 
 def _knock(uri: str, host: str | None, port: int) -> None:
     if host is None:
-        raise RegistryError(f"the model registry's address {uri!r} names no host")
+        raise RegistryError(f"the model registry's address {masked(uri)!r} names no host")
     try:
         socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
     except OSError as error:
-        raise RegistryError(f"the model registry at {uri} cannot be reached: {error}") from error
+        raise RegistryError(f"the model registry at {masked(uri)} cannot be reached: {error}") from error
 
 
 @contextmanager
@@ -70,10 +72,4 @@ def translated(uri: str, doing: str) -> Iterator[None]:
         yield
     except (MlflowException, SQLAlchemyError, requests.RequestException, BotoCoreError, ClientError, OSError) as error:
         first_line = str(error).strip().partition("\n")[0].rstrip(".")
-        raise RegistryError(f"the model registry at {without_password(uri)} could not {doing}: {first_line}") from error
-
-
-def without_password(uri: str) -> str:
-    """The address as it may be shown: a password in it becomes `***`."""
-    password = urlsplit(uri).password
-    return uri.replace(f":{password}@", ":***@") if password else uri
+        raise RegistryError(f"the model registry at {masked(uri)} could not {doing}: {masked(first_line)}") from error

@@ -274,7 +274,7 @@ def _fit(tree: Path | None, storage: Path, params: Path, jobs: int) -> int:
 
     Its progress and its errors are shown as they come.
     """
-    command = [sys.executable, "-m", "wafer.study", "fit", "--storage", str(storage), "--params", str(params)]
+    command = [sys.executable, "-m", "wafer", "study", "fit", "--storage", str(storage), "--params", str(params)]
     environment = {**os.environ, "WAFER_JOBS": str(jobs)}
     if tree is not None:
         environment["PYTHONPATH"] = str(tree)

@@ -16,9 +16,10 @@ from mlflow.tracking import MlflowClient
 from wafer.errors import RegistryError, TamperedError
 from wafer.learning.model import WaferModel
 from wafer.registry import packaging
-from wafer.registry.connection import prepare_place, silence, translated, without_password
+from wafer.registry.connection import prepare_place, silence, translated
 from wafer.registry.records import Version
 from wafer.settings import Settings
+from wafer.shown import masked
 from wafer.storage import private_folder, read_json
 
 SCORES = "scores.parquet"
@@ -204,4 +205,4 @@ class VersionStore:
             self._client.set_model_version_tag(self.name, str(version), key, value[:TAG_LENGTH])
 
     def __repr__(self) -> str:
-        return f"Registry({without_password(self.tracking_uri)!r}, name={self.name!r})"
+        return f"Registry({masked(self.tracking_uri)!r}, name={self.name!r})"

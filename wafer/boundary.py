@@ -1,0 +1,292 @@
+"""The one boundary between the program and a person: every entry point runs its work within `bounded`.
+
+What can be foreseen ends in one sentence on standard error and an exit status: an error of this library's own, of the
+operating system, of encoding, of a file's form, of a server or of another library. Everything else is a fault of the
+program and is said to be one. The traceback of what this library did not raise itself goes to a log file, without
+secrets, whose path is told. `EXIT_STATUS` lists the statuses.
+
+Not here: what a command does, and what it needs before it starts (`wafer.preflight`). Libraries are known by the names
+of their exceptions, so that nothing is imported for it.
+"""
+
+import errno
+import os
+import select
+import sys
+import tempfile
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from wafer.errors import EXIT_WRONG_USE, SettingsError, WaferError
+from wafer.shown import masked, shown_message, shown_text
+
+EXIT_FAULT = 70
+EXIT_INTERRUPTED = 130
+EXIT_BROKEN_PIPE = 141
+EXIT_STATUS = {
+    0: "done",
+    1: "a negative result",
+    EXIT_WRONG_USE: "wrong use, or something that you can mend",
+    EXIT_FAULT: "a fault of wafer",
+    EXIT_INTERRUPTED: "interrupted",
+}
+LONGEST_LOG = 1_000_000
+"""Characters of a traceback that are kept."""
+
+CAUSES = {
+    errno.ENOSPC: "no space is left there: free some, or name another disk's folder in WAFER_STORAGE",
+    errno.EDQUOT: "the quota is used up: free some space, or name another folder in WAFER_STORAGE",
+    errno.EROFS: "the file system is read-only: name a folder that can be written",
+    errno.EACCES: "this user may not read or write it",
+    errno.EPERM: "this user may not do that",
+    errno.ENOENT: "no such file or folder",
+    errno.ENOTDIR: "a file stands where a folder is needed",
+    errno.EISDIR: "a folder stands where a file is needed",
+    errno.EEXIST: "something of that name is in the way",
+    errno.ENAMETOOLONG: "the name is too long",
+    errno.ELOOP: "its links lead round in a circle",
+    errno.EMFILE: "too many files are open: allow more with `ulimit -n`",
+}
+SERVERS = {
+    "the wafer database": ("mongodb_url", "MONGODB_URL", ("pymongo", "bson", "gridfs")),
+    "the model registry": (
+        "mlflow_url",
+        "MLFLOW_TRACKING_URI",
+        ("mlflow", "sqlalchemy", "alembic", "requests", "urllib3"),
+    ),
+    "the Prefect server": ("prefect_url", "PREFECT_API_URL", ("prefect", "httpx", "httpcore", "anyio", "websockets")),
+    "the S3 storage": ("s3_endpoint", "AWS_ENDPOINT_URL", ("botocore", "aiobotocore", "boto3", "s3fs", "aiohttp")),
+}
+"""What fails, the setting and the variable that name it, and the libraries whose errors tell so."""
+PLAIN_ERRORS_OF = frozenset({"prefect", "anyio", "httpx", "json", "yaml"})
+"""Libraries that say by a plain RuntimeError what went wrong; a RecursionError, too, is one."""
+EXTRAS = {"prefect": "pipeline", "dvc": "pipeline", "great_expectations": "pipeline", "mlflow": "pipeline"} | {
+    "secantusdb": "embedded",
+    "s3fs": "s3",
+    "botocore": "s3",
+}
+
+
+def bounded(work: Callable[[], object]) -> int:
+    """Run `work` for a person: the exit status, after one clear sentence where something was wrong.
+
+    An integer that `work` returns is the exit status; a `SystemExit` passes.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without that letter is no error
+    try:
+        done = work()
+        _flush()
+    except click.ClickException as error:
+        return _tell_usage(error)
+    except (KeyboardInterrupt, click.Abort):
+        _print("interrupted")
+        return EXIT_INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - the one place where everything ends
+        return _tell(error)
+    return done if isinstance(done, int) else 0
+
+
+def sentence_of(error: BaseException) -> str | None:
+    """What is told of an error that this library did not raise itself; None where it is a fault of the program."""
+    if isinstance(error, BaseExceptionGroup):
+        return sentence_of(error.exceptions[0])
+    names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
+    if isinstance(error, RuntimeError) and (package := _raised_in(error)) in PLAIN_ERRORS_OF:
+        names.insert(0, package)
+    for name in names:
+        for key in (name, name.partition(".")[0]):
+            if key in SENTENCES:
+                return SENTENCES[key](error)
+    if isinstance(error, ValueError) and "embedded null" in str(error):
+        return f"{_subject(error)}a name holds a NUL character, which no file's name may"
+    return None
+
+
+def _tell(error: Exception) -> int:
+    if isinstance(error, WaferError):
+        for sentence in error.sentences:
+            _print(sentence)
+        return error.exit_status
+    if _reader_is_gone(error):
+        return EXIT_BROKEN_PIPE
+    sentence = sentence_of(error)
+    kept = _keep_traceback(error)
+    where = f"the traceback is in {kept}" if kept else "no log file could be written"
+    if sentence is None:
+        what = shown_message(f"{type(error).__name__}: {error}", 300)
+        _print(f"this is a fault of wafer, not of what you gave it ({what}): please report it; {where}")
+        return EXIT_FAULT
+    _print(f"{shown_message(sentence, 800)}; {where}")
+    return EXIT_WRONG_USE
+
+
+def _tell_usage(error: click.ClickException) -> int:
+    context = getattr(error, "ctx", None)
+    if context is not None:
+        click.echo(context.get_usage(), err=True)
+        click.echo(f"Try `{context.command_path} --help` for help.", err=True)
+    _print(error.format_message())
+    return EXIT_WRONG_USE
+
+
+def _print(sentence: str) -> None:
+    try:
+        click.secho(f"wafer: {shown_message(sentence)}", fg="red", err=True)
+    except OSError:  # nobody listens any more; the exit status still tells
+        _discard(sys.stderr)
+
+
+def _flush() -> None:
+    if sys.stdout is not None:
+        sys.stdout.flush()
+
+
+def _reader_is_gone(error: Exception) -> bool:
+    """Whether nobody reads the output any more, as behind `| head`; output that cannot be written is dropped."""
+    gone = False
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+            watch = select.poll()
+            watch.register(stream, 0)
+            broken = any(event & select.POLLERR for _, event in watch.poll(0))
+        except (AttributeError, ValueError):  # closed from the start, or no file of the system
+            continue
+        except OSError:
+            broken = True
+        if broken:
+            _discard(stream)  # the interpreter flushes once more when it ends
+            gone = gone or isinstance(error, BrokenPipeError)
+    return gone
+
+
+def _discard(stream: Any) -> None:
+    with Path(os.devnull).open("wb") as nowhere:
+        os.dup2(nowhere.fileno(), stream.fileno())
+
+
+def _keep_traceback(error: Exception) -> Path | None:
+    """The file, readable by its owner alone, that holds the traceback: in the state folder where there is one."""
+    text = f"{shown_text(' '.join(sys.argv), 2000)}\n\n{''.join(traceback.format_exception(error))[:LONGEST_LOG]}"
+    for folder in _log_folders():
+        try:
+            handle, name = tempfile.mkstemp(prefix="wafer-", suffix=".log", dir=folder)
+            with os.fdopen(handle, "w", encoding="utf-8", errors="backslashreplace") as file:
+                file.write(masked(text))
+        except OSError:
+            continue
+        return Path(name)
+    return None
+
+
+def _log_folders() -> Iterator[Path]:
+    """`logs` in the state folder, which is not made for this, and then the system's folder of temporary files."""
+    from wafer.settings import Settings
+
+    try:
+        state = Settings.read().state
+        if state.is_dir():
+            (state / "logs").mkdir(mode=0o700, exist_ok=True)
+            yield state / "logs"
+    except (SettingsError, OSError):
+        pass
+    with suppress(OSError):
+        yield Path(tempfile.gettempdir())
+
+
+def _frames(error: BaseException) -> list[FrameType]:
+    """The frames that the error came through, innermost first."""
+    return [frame for frame, _ in traceback.walk_tb(error.__traceback__)][::-1]
+
+
+def _raised_in(error: BaseException) -> str:
+    """The top-level package whose code raised the error."""
+    return next((str(frame.f_globals.get("__name__", "")).partition(".")[0] for frame in _frames(error)), "")
+
+
+def _subject(error: BaseException) -> str:
+    """The file that was being worked on, as the start of a sentence: the path nearest to where the error was raised."""
+    for frame in _frames(error):
+        for name in ("self", "path", "file"):
+            found = frame.f_locals.get(name)
+            if hasattr(found, "joinpath") and hasattr(found, "parts"):
+                return f"{shown_text(found)}: "
+    return ""
+
+
+def _system(error: OSError) -> str:
+    """An error of the operating system: the file, the cause, and what can be done where that is known."""
+    cause = CAUSES.get(error.errno or 0) or error.strerror or shown_text(error) or type(error).__name__
+    if error.filename is None:
+        what = "a connection failed" if isinstance(error, ConnectionError | TimeoutError) else "the system refused"
+        return f"{what}: {cause}"
+    files = [
+        os.fsdecode(name) if isinstance(name, bytes) else str(name)
+        for name in (error.filename, error.filename2)
+        if name
+    ]
+    return f"{' -> '.join(map(shown_text, files))}: {cause}"
+
+
+def _server(what: str, setting: str, variable: str) -> Callable[[Any], str]:
+    def sentence(error: BaseException) -> str:
+        from wafer.settings import Settings
+
+        try:
+            address = getattr(Settings.read(), setting)
+        except SettingsError:
+            address = None
+        where = f"at {masked(address)} ({variable})" if address else f"({variable} is not set)"
+        return f"{what} {where} failed: {_first_line(error)}"
+
+    return sentence
+
+
+def _first_line(error: BaseException) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0].rstrip(".;:") if lines else type(error).__name__
+
+
+def _missing_library(error: ModuleNotFoundError) -> str | None:
+    name = (error.name or "").partition(".")[0]
+    if name in ("", "wafer", "flows"):
+        return None
+    extra = EXTRAS.get(name)
+    return f"the library {name} is not installed: " + (f"install wafer[{extra}]" if extra else f"pip install {name}")
+
+
+def _about(what: str) -> Callable[[Any], str]:
+    return lambda error: f"{_subject(error)}{what}: {_first_line(error)}"
+
+
+SENTENCES: dict[str, Callable[[Any], str | None]] = {
+    "builtins.OSError": _system,
+    "builtins.UnicodeError": _about("not text in the encoding that was expected"),
+    "builtins.MemoryError": lambda _: "there is not enough memory: set WAFER_JOBS to fewer processes",
+    "builtins.ModuleNotFoundError": _missing_library,
+    "json": _about("not JSON"),
+    "yaml": _about("not YAML"),
+    "pydantic_core": _about("not as expected"),
+    "pyarrow": _about("not a table that can be read or written"),
+    "papermill": _about("the notebook could not be run"),
+    "nbclient": _about("the notebook could not be run"),
+    "nbformat": _about("not a notebook"),
+    "great_expectations": _about("the suite could not be applied"),
+    "zipfile": _about("not a whole zip file"),
+    "subprocess": _about("another program failed"),
+    "joblib": lambda _: "a process was killed, perhaps for lack of memory: set WAFER_JOBS to fewer processes",
+    "concurrent": lambda _: "a process was killed, perhaps for lack of memory: set WAFER_JOBS to fewer processes",
+} | {
+    package: _server(what, setting, variable)
+    for what, (setting, variable, packages) in SERVERS.items()
+    for package in packages
+}
+"""The sentence for an exception's class or, of another library, for its package; the nearest class counts."""
