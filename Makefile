@@ -59,7 +59,7 @@ notebooks: $(READY) ## run every notebook on the synthetic fab and, with RAW=DIR
 ifneq ($(or $(RAW),$(WAFER_REAL_DATA)),)
 	$(BIN)/wafer study --storage data/notebooks/real --raw "$(or $(RAW),$(WAFER_REAL_DATA))"
 endif
-	@ls data/notebooks/*/reports/*/*.html
+	@ls data/notebooks/*/runs/study/*.html
 
 repro: $(READY) ## rerun the study that dvc.yaml describes
 	$(BIN)/dvc repro

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from click.decorators import FC
 
     from flows.entry import Finished
+    from wafer.records import Kind
     from wafer.workspace import Workspace
 
 EXIT_COMPLAINTS = 1
@@ -73,7 +74,7 @@ def run(raw: Path | None, params_file: Path | None) -> None:
     is_flag=True,
     help="Let wafers with other readings replace the stored ones, which stay in their history.",
 )
-def ingest(raw: Path | None, kind: str, replace: bool) -> None:
+def ingest(raw: Path | None, kind: "Kind", replace: bool) -> None:
     """Take in a delivery: check each batch file, store the good ones, quarantine the others with reasons.
 
     Exit status 1: some file could not be read, or there was none.
