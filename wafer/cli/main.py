@@ -9,6 +9,7 @@ import click
 
 from wafer import __version__
 from wafer.cli.models import models
+from wafer.cli.params import params
 from wafer.cli.store import expectations_folder, quarantine, store
 from wafer.errors import WaferError
 
@@ -146,6 +147,7 @@ def import_agreement(file: Path, kind: str | None, expectations: Path) -> None:
 cli.add_command(models)
 cli.add_command(store)
 cli.add_command(quarantine)
+cli.add_command(params)
 
 
 def main() -> None:

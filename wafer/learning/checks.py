@@ -12,6 +12,7 @@ from sklearn.utils.multiclass import check_classification_targets, type_of_targe
 from wafer.errors import ModelError, ParameterError
 from wafer.learning.decision import Policy
 from wafer.learning.panel import CHOICES
+from wafer.params import LARGEST_SEED
 
 Integers = NDArray[np.int64]
 
@@ -35,11 +36,18 @@ def check_parameters(model: Any) -> None:
     for name, smallest in least.items():
         value = getattr(model, name)
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
-            raise ParameterError(f"{name} must be a whole number of at least {smallest}, got {value!r}")
+            raise ParameterError(f"{name} must be a whole number of at least {smallest}, got {reprlib.repr(value)}")
+    if model.seed > LARGEST_SEED:
+        raise ParameterError(f"seed must be at most {LARGEST_SEED}, got {reprlib.repr(model.seed)}")
     choices = {"imputation": ("median", "knn"), "search": ("budget", "reference"), "panel": CHOICES}
     for name, allowed in choices.items():
         if getattr(model, name) not in allowed:
-            raise ParameterError(f"{name} must be one of {', '.join(allowed)}, got {getattr(model, name)!r}")
+            got = reprlib.repr(getattr(model, name))
+            raise ParameterError(f"{name} must be one of {', '.join(allowed)}, got {got}")
+    for name in ("max_missing", "cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling"):
+        value = getattr(model, name)
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise ParameterError(f"{name} must be a number, got {reprlib.repr(value)}")
     if not 0 <= model.max_missing <= 1:
         raise ParameterError(f"max_missing must lie between 0 and 1, got {model.max_missing!r}")
     Policy(model.cost_missed_fault, model.cost_false_alarm, model.alarm_rate_ceiling)
