@@ -1,15 +1,26 @@
 """params.yaml and its checks."""
 
+import json
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
+from click.testing import CliRunner
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from wafer.cli.main import cli
+from wafer.documents import LONGEST_PROBLEM, MOST_PROBLEMS
 from wafer.errors import ParameterError
 from wafer.learning.model import WaferModel
-from wafer.params import read_params
+from wafer.params import Params, read_params
 
 SHIPPED = Path(__file__).parents[1] / "params.yaml"
+TEXT = SHIPPED.read_text()
+LONGEST = (MOST_PROBLEMS + 1) * LONGEST_PROBLEM  # characters of a message, its file's name apart
 
 
 def changed(folder: Path, section: str, **values: object) -> Path:
@@ -24,16 +35,32 @@ def test_the_shipped_file_gives_the_models_own_defaults() -> None:
     """`WaferModel()` in a notebook is the model that the flows train."""
     fit = read_params(SHIPPED).fit.model_dump()
     assert {**WaferModel().get_params(), **fit} == WaferModel().get_params()
-    assert WaferModel().get_params().keys() - fit.keys() == {"n_jobs"}
+    assert WaferModel().get_params().keys() - fit.keys() == {"n_jobs", "faulty_label"}
 
 
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [
         ("fit", {"trees": 0}, r"fit\.trees: input should be greater than or equal to 10, got 0"),
-        ("fit", {"tress": 10}, r"fit\.tress is not a known key"),
+        ("fit", {"tress": 10}, r"fit\.tress: unknown key, did you mean 'trees'\?"),
+        ("fit", {"Seed": 10}, r"fit\.Seed: unknown key, did you mean 'seed'\?"),
         ("fit", {"imputation": "magic"}, r"fit\.imputation: .*'magic'"),
+        ("fit", {"trees": [600]}, r"fit\.trees: .*integer, got \[600\]"),
+        ("fit", {"trees": True}, r"fit\.trees: .*integer, got true"),
+        ("fit", {"trees": 600.0}, r"fit\.trees: .*integer, got 600\.0"),
+        ("fit", {"trees": 10**3000}, r"fit\.trees: .*less than or equal to 100000, got 1000"),
+        ("fit", {"cost_missed_fault": float("inf")}, r"fit\.cost_missed_fault: .*finite number, got inf"),
+        ("fit", {"max_missing": float("nan")}, r"fit\.max_missing: .*finite number, got nan"),
+        ("fit", {"alarm_rate_ceiling": 1}, r"fit\.alarm_rate_ceiling: .*less than 1, got 1"),
+        ("fit", {"search_folds": 1}, r"fit\.search_folds: .*equal to 2, got 1"),
         ("evaluate", {"folds": "5"}, r"evaluate\.folds: .*integer, got '5'"),
+        ("gate", {"auc_margin": -0.1}, r"gate\.auc_margin: .*equal to 0, got -0\.1"),
+        ("gate", {"canary_low": 0.9, "canary_high": 0.1}, r"gate: canary_low and canary_high .*got 0\.9 and 0\.1"),
+        ("gate", {"canary_low": 0.55}, r"gate: canary_low and canary_high .*got 0\.55 and 0\.6"),
+        ("gate", {"canary_low": 0.5, "canary_high": 0.5}, r"gate: canary_low and canary_high .*got 0\.5 and 0\.5"),
+        *((name, {"seed": 2**32}, rf"{name}\.seed: .*4294967295, got 4294967296") for name in Params.model_fields),
+        *((name, {"seed": -1}, rf"{name}\.seed: .*equal to 0, got -1") for name in Params.model_fields),
+        ("fit", {f"k{n}": n for n in range(9)}, r"fit\.k0: .*fit\.k4: unknown key; and 4 more$"),
     ],
 )
 def test_what_cannot_be_is_named(tmp_path: Path, section: str, values: dict[str, object], message: str) -> None:
@@ -42,11 +69,125 @@ def test_what_cannot_be_is_named(tmp_path: Path, section: str, values: dict[str,
         read_params(changed(tmp_path, section, **values))
 
 
-@pytest.mark.parametrize(("text", "message"), [(None, "is not a file"), ("a: [", "is not YAML"), ("", "the file")])
-def test_a_file_that_is_none_is_told(tmp_path: Path, text: str | None, message: str) -> None:
-    """A missing, broken or empty file is one clear sentence."""
+BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "is not a file"),
+        ("a: [", "no YAML document that can be used: line 1: "),
+        ("", "the document: expected an object of keys and values, got null"),
+        ("[1, 2]", r"the document: expected an object of keys and values, got \[1, 2\]"),
+        ("fit: 3", "fit: expected an object of keys and values, got 3"),
+        ("fit: null", "fit: expected an object of keys and values, got null"),
+        (TEXT.replace("  trees: 600", "  trees: 10\n  trees: 600"), "line 24: the key 'trees' stands twice"),
+        (TEXT + "fit: {}\n", "line 48: the key 'fit' stands twice"),
+        (TEXT.replace("600", "[{a: 1, a: 2}]"), "line 23: the key 'a' stands twice"),
+        (TEXT + "# f\xfcr die Nachtschicht\n", "expected UTF-8 text, got the byte 0xfc in line 48"),
+        (TEXT.encode("utf-16"), "expected UTF-8 text, got the byte 0xff in line 1"),
+        (TEXT.encode("utf-16-le"), "line 1: the character #x0000 is not allowed"),
+        (BOMB, r"line 2: an alias \(\*a0\) is not taken"),
+        (TEXT.replace("fit:", "fit:\n  <<: {seed: 1}"), r"line 12: a merge key \(<<\) is not taken"),
+        (TEXT.replace("600", "!!int ''"), "line 23: a tag .* is not taken"),
+        (TEXT.replace("  trees", "\ttrees"), r"line 23: .*found character '\\t'"),
+        (TEXT.replace("600", "2020-99-99"), "line 23: the value '2020-99-99' cannot be read"),
+        (TEXT.replace("600", "1" + "0" * 9000), "line 23: the value '1000.*' cannot be read"),
+        (TEXT.replace("600", "2020-01-01"), "fit.trees: .*integer, got datetime.date"),
+        (TEXT + "---\na: 1\n", "expected a single document"),
+        ("[" * 9000, "nested too deeply"),
+        (f"# {'x' * 100_000}", "expected at most 100000 bytes, got 100002"),
+        ("\n".join(f"k{n}: 1" for n in range(5000)), "; and 4999 more$"),
+        (f"? {'x' * 50_000}\n: 1\n", "unknown key|missing"),
+    ],
+)
+def test_a_file_that_is_none_is_told(tmp_path: Path, content: str | bytes | None, message: str) -> None:
+    """Whatever a file holds, what is wrong with it is one sentence of a bounded length, with its line or key."""
     file = tmp_path / "params.yaml"
-    if text is not None:
-        file.write_text(text)
-    with pytest.raises(ParameterError, match=message):
+    if content is not None:
+        file.write_bytes(content if isinstance(content, bytes) else content.encode("latin-1"))
+    with pytest.raises(ParameterError, match=message) as raised:
         read_params(file)
+    told = str(raised.value).removeprefix(str(file))
+    assert len(told) < LONGEST
+    assert told.isprintable()
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    """An editor's mark at the start of the file is no reason to refuse it."""
+    file = tmp_path / "params.yaml"
+    file.write_bytes(TEXT.encode("utf-8-sig"))
+    assert read_params(file) == read_params(SHIPPED)
+
+
+def fields(schema: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """Section, key and schema of each knob."""
+    for section, reference in schema["properties"].items():
+        for key, field in schema["$defs"][reference["$ref"].rpartition("/")[2]]["properties"].items():
+            yield section, key, field
+
+
+def test_the_schema_tells_each_keys_meaning_bounds_and_value() -> None:
+    """`wafer params schema` prints JSON: no key lacks a meaning, and its values are those of the shipped file."""
+    done = CliRunner().invoke(cli, ["params", "schema"])
+    assert done.exit_code == 0
+    found = list(fields(json.loads(done.stdout)))
+    assert all(field["description"] for _, _, field in found)
+    shipped = read_params(SHIPPED).model_dump()
+    assert {(section, key): field["default"] for section, key, field in found} == {
+        (section, key): value for section, values in shipped.items() for key, value in values.items()
+    }
+    numbers = [field for _, _, field in found if field.get("type") in ("integer", "number")]
+    assert all({"minimum", "exclusiveMinimum"} & field.keys() for field in numbers)
+    assert all({"maximum", "exclusiveMaximum"} & field.keys() for field in numbers)
+
+
+def test_a_file_can_be_checked_before_a_run(tmp_path: Path) -> None:
+    """`wafer params check` says that a file can be used, or what is wrong with it."""
+    good = CliRunner().invoke(cli, ["params", "check", str(SHIPPED)])
+    assert (good.exit_code, good.stdout) == (0, f"{SHIPPED} can be used\n")
+    bad = CliRunner().invoke(cli, ["params", "check", str(changed(tmp_path, "fit", trees=1))])
+    assert isinstance(bad.exception, ParameterError)
+
+
+leaves = (
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9) | st.dates() | st.binary(max_size=4)
+)
+values = st.recursive(
+    leaves, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(leaves, inner, max_size=3), max_leaves=6
+)
+keys = st.sampled_from([(section, key) for section, values in yaml.safe_load(TEXT).items() for key in values])
+
+
+@given(st.lists(st.tuples(keys, values), max_size=3), st.lists(st.tuples(leaves, values), max_size=7))
+@settings(deadline=None, max_examples=60)
+def test_any_values_are_accepted_whole_or_refused_in_a_sentence(changes: list[Any], further: list[Any]) -> None:
+    """Whatever stands at whichever key: the file is read as it says, or refused in one bounded, printable sentence."""
+    content = yaml.safe_load(TEXT)
+    for (section, key), value in changes:
+        content[section][key] = value
+    content |= dict(further)
+    told(yaml.safe_dump(content).encode())
+
+
+@given(st.integers(0, len(TEXT)), st.integers(0, 12), st.binary(max_size=12) | st.text(max_size=8).map(str.encode))
+@settings(deadline=None, max_examples=100)
+def test_any_bytes_are_accepted_whole_or_refused_in_a_sentence(start: int, cut: int, new: bytes) -> None:
+    """The same of bytes that take the place of others anywhere in the file."""
+    told(TEXT.encode()[:start] + new + TEXT.encode()[start + cut :])
+
+
+def told(data: bytes) -> None:
+    """Read a file of these bytes, and hold what comes of it to what was promised."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "params.yaml")
+        file.write_bytes(data)
+        try:
+            params = read_params(file)
+        except ParameterError as error:
+            message = str(error).removeprefix(str(file))
+            assert len(message) < LONGEST
+            assert message.isprintable()
+        else:
+            file.write_text(yaml.safe_dump(params.model_dump()))
+            assert read_params(file) == params

@@ -1,84 +1,116 @@
 """Every knob that changes a result: `params.yaml`, a section a stage, read into frozen typed models.
 
-An unknown key, a missing key or an impossible value is refused with the key's name.
+An unknown key, a key that stands twice, a missing one or an impossible value is refused with the key's name; a field
+says its meaning, unit, bounds and the value of the file that comes with the project, and `wafer params schema` prints
+them.
 """
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from wafer.documents import DocumentError, fitted, read_yaml
 from wafer.errors import ParameterError
 
 DEFAULT_FILE = Path("params.yaml")
+LARGEST_SEED = 2**32 - 1  # that scikit-learn takes
+
+
+def _knob(default: Any, description: str, **bounds: Any) -> Any:
+    """A key that the file must have; `default` is told in the schema, and is what the file of the project says."""
+    return Field(description=description, json_schema_extra={"default": default}, **bounds)
+
+
+def _seed(default: int, description: str) -> Any:
+    return _knob(default, description, ge=0, le=LARGEST_SEED)
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class DeliverParams(_Section):
     """Where the raw batch files of `dvc repro` come from, and the synthetic fab of `make run`."""
 
-    folder: str | None = Field(description="folder with training/ and prediction/; null: the synthetic fab")
-    training_batches: int = Field(ge=1, description="labelled batch files of the synthetic fab")
-    prediction_batches: int = Field(ge=0, description="unlabelled batch files that follow them in time")
-    wafers: int = Field(ge=1, le=10_000, description="wafers a batch file")
-    seed: int = Field(ge=0)
+    folder: str | None = _knob(
+        None,
+        "folder with training/ and prediction/; null: the synthetic fab",
+        min_length=1,
+        max_length=4096,
+        pattern=r"^[^\x00]*$",
+    )
+    training_batches: int = _knob(12, "labelled batch files of the synthetic fab", ge=1, le=10_000)
+    prediction_batches: int = _knob(3, "unlabelled batch files that follow them in time", ge=0, le=10_000)
+    wafers: int = _knob(100, "wafers a batch file", ge=1, le=10_000)
+    seed: int = _seed(7, "names the synthetic fab: the same seed gives the same bytes")
 
 
 class FitParams(_Section):
     """The arguments of `wafer.learning.model.WaferModel`; see there."""
 
-    reference_window: int = Field(ge=20, description="wafers in a reference window")
-    max_missing: float = Field(ge=0, le=1, description="a sensor with a larger missing share is not used as a reading")
-    imputation: Literal["median", "knn"]
-    neighbors: int = Field(ge=1, description="neighbours of the KNN imputation")
-    max_clusters: int = Field(ge=1, description="the elbow is looked for among 1 to this many clusters")
-    min_cluster_faults: int = Field(ge=2, description="faults below which the pooled model serves a cluster")
-    cluster_prior: int = Field(
-        ge=0, description="faults at which a cluster's own model weighs as much as the pooled one"
+    reference_window: int = _knob(200, "wafers in a reference window", ge=20, le=1_000_000)
+    max_missing: float = _knob(0.6, "a sensor with a larger missing share is not used as a reading", ge=0, le=1)
+    imputation: Literal["median", "knn"] = _knob("median", "what a missing reading is replaced by")
+    neighbors: int = _knob(5, "neighbours of the KNN imputation, in wafers", ge=1, le=10_000)
+    max_clusters: int = _knob(8, "the elbow is looked for among 1 to this many clusters", ge=1, le=1_000)
+    min_cluster_faults: int = _knob(10, "faults below which the pooled model serves a cluster", ge=2, le=1_000_000)
+    cluster_prior: int = _knob(
+        60, "faults at which a cluster's own model weighs as much as the pooled one", ge=0, le=1_000_000
     )
-    panel: Literal["all", "forests", "linear", "absolute"]
-    search: Literal["budget", "reference"]
-    search_budget: int = Field(ge=1, description="configurations tried a candidate and cluster")
-    search_folds: int = Field(ge=2)
-    trees: int = Field(ge=10, description="trees of each forest")
-    calibration_folds: int = Field(ge=2)
-    cost_missed_fault: float = Field(gt=0, description="cost of a faulty wafer without alarm, in false alarms")
-    cost_false_alarm: float = Field(gt=0)
-    alarm_rate_ceiling: float = Field(gt=0, lt=1, description="largest share of wafers that may raise an alarm")
-    seed: int = Field(ge=0)
+    panel: Literal["all", "forests", "linear", "absolute"] = _knob("all", "members of the pooled model")
+    search: Literal["budget", "reference"] = _knob(
+        "budget", "how a cluster's model is looked for: within search_budget, or as the reference systems do"
+    )
+    search_budget: int = _knob(2, "configurations tried a candidate and cluster", ge=1, le=10_000)
+    search_folds: int = _knob(3, "folds that judge a cluster's candidates", ge=2, le=100)
+    trees: int = _knob(600, "trees of each forest", ge=10, le=100_000)
+    calibration_folds: int = _knob(4, "folds for probability and threshold", ge=2, le=100)
+    cost_missed_fault: float = _knob(20.0, "cost of a faulty wafer without alarm, in false alarms", gt=0, le=1e9)
+    cost_false_alarm: float = _knob(1.0, "cost of an alarm on a good wafer, in the same unit", gt=0, le=1e9)
+    alarm_rate_ceiling: float = _knob(0.1, "largest share of wafers that may raise an alarm", gt=0, lt=1)
+    seed: int = _seed(0, "of everything random in a training")
 
 
 class EvaluateParams(_Section):
     """The two protocols and the canary."""
 
-    folds: int = Field(ge=2)
-    repeats: int = Field(ge=1)
-    permutations: int = Field(ge=1, description="runs with permuted labels")
-    first_batch: int = Field(ge=2, description="the first batch that is scored forward, counted from 1")
-    seed: int = Field(ge=0)
+    folds: int = _knob(5, "folds of the shuffled protocol and of the canary", ge=2, le=100)
+    repeats: int = _knob(1, "shuffles of the shuffled protocol", ge=1, le=1_000)
+    permutations: int = _knob(1, "runs with permuted labels", ge=1, le=1_000)
+    first_batch: int = _knob(4, "the first batch that is scored forward, counted from 1", ge=2, le=1_000_000)
+    seed: int = _seed(0, "of folds, permutations and bootstrap draws")
 
 
 class GateParams(_Section):
     """What a challenger must show before it becomes champion; see `wafer.registry.records.GateRules`."""
 
-    auc_margin: float = Field(ge=0, le=1, description="loss of forward AUC that the paired interval may still contain")
-    cost_margin: float = Field(
-        ge=0, description="rise of forward cost, as a share, that the interval may still contain"
+    auc_margin: float = _knob(0.05, "loss of forward AUC that the paired interval may still contain", ge=0, le=1)
+    cost_margin: float = _knob(
+        0.2, "rise of forward cost, as a share, that the interval may still contain", ge=0, le=1_000
     )
-    confidence: float = Field(gt=0, lt=1)
-    draws: int = Field(ge=100, description="bootstrap draws")
-    seed: int = Field(ge=0)
-    minimum_auc: float = Field(ge=0, le=1, description="forward AUC that a first champion must reach")
-    canary_low: float = Field(ge=0, le=1, description="least AUC of the permuted-label canary")
-    canary_high: float = Field(ge=0, le=1, description="largest AUC of the permuted-label canary")
-    maximum_calibration_error: float = Field(ge=0, le=1, description="largest calibration error of the shuffled folds")
-    min_later_faults: int = Field(
-        ge=1, description="faulty wafers after the champion's training from which its own scores of them are compared"
+    confidence: float = _knob(0.9, "confidence of the paired interval", gt=0, lt=1)
+    draws: int = _knob(2000, "bootstrap draws", ge=100, le=1_000_000)
+    seed: int = _seed(0, "of the bootstrap draws")
+    minimum_auc: float = _knob(0.0, "forward AUC that a first champion must reach", ge=0, le=1)
+    canary_low: float = _knob(0.4, "least AUC of the permuted-label canary; chance is 0.5", ge=0, le=1)
+    canary_high: float = _knob(0.6, "largest AUC of the permuted-label canary; chance is 0.5", ge=0, le=1)
+    maximum_calibration_error: float = _knob(0.05, "largest calibration error of the shuffled folds", ge=0, le=1)
+    min_later_faults: int = _knob(
+        20,
+        "faulty wafers after the champion's training from which its own scores of them are compared",
+        ge=1,
+        le=1_000_000,
     )
+
+    @model_validator(mode="after")
+    def _canary_around_chance(self) -> Self:
+        if not self.canary_low <= 0.5 <= self.canary_high or self.canary_low == self.canary_high:
+            raise ValueError(
+                "canary_low and canary_high must lie below and above 0.5, the AUC of chance, "
+                f"got {self.canary_low} and {self.canary_high}, by which no version could pass"
+            )
+        return self
 
 
 class Params(_Section):
@@ -94,25 +126,14 @@ def read_params(file: str | Path = DEFAULT_FILE) -> Params:
     """Read and check `file`.
 
     Raises:
-        ParameterError: it is missing, is not YAML, or a key is unknown, missing or impossible.
+        ParameterError: it is missing, is not YAML, or a key is unknown, missing, there twice or impossible; it names
+            the first few keys concerned.
     """
     try:
-        content = yaml.safe_load(Path(file).read_text(encoding="utf-8"))
-    except (FileNotFoundError, IsADirectoryError) as error:
+        return fitted(Params, read_yaml(Path(file).read_bytes()))
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise ParameterError(f"{file} is not a file: expected the parameters of a run") from error
-    except yaml.YAMLError as error:
-        raise ParameterError(f"{file} is not YAML: {error}") from error
-    try:
-        return Params.model_validate(content)
-    except ValidationError as error:
-        problems = "; ".join(_problem(p["loc"], p["type"], p["msg"], p["input"]) for p in error.errors())
-        raise ParameterError(f"{file}: {problems}") from error
-
-
-def _problem(location: tuple[int | str, ...], kind: str, message: str, got: object) -> str:
-    key = ".".join(map(str, location)) or "the file"
-    if kind == "extra_forbidden":
-        return f"{key} is not a known key"
-    if kind == "missing":
-        return f"{key} is missing"
-    return f"{key}: {message[0].lower()}{message[1:]}, got {got!r}"
+    except OSError as error:
+        raise ParameterError(f"{file}: {error.strerror or error}") from error
+    except DocumentError as error:
+        raise ParameterError(f"{file}: {error}") from error

@@ -117,6 +117,11 @@ def test_impossible_evaluations_are_refused(wafers: Any) -> None:
     """Labels other than -1 and 1, and more folds than faults, are refused with the numbers concerned."""
     with pytest.raises(ParameterError, match=r"labels must be -1 \(good\) or 1 \(faulty\), got \[0, 1\]"):
         shuffled_splits(np.array([0, 1]))
+    for labels in (["-1", "1"], ["Good", "Bad"], [-1, 1.5], [False, True]):
+        with pytest.raises(ParameterError, match=r"labels must be -1 \(good\) or 1 \(faulty\), got \["):
+            shuffled_splits(labels)
+    with pytest.raises(ParameterError, match="faulty_label must be 1 or None to be judged here, got -1"):
+        shuffled_scores(WaferModel(faulty_label=-1), wafers.X, wafers.y, wafers.order, folds=2, repeats=1)
     with pytest.raises(ParameterError, match="31 folds need as many faulty and as many good wafers, there are 30"):
         shuffled_splits(wafers.y, folds=31)
 

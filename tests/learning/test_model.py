@@ -1,29 +1,104 @@
 import json
 import pickle
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
-from sklearn.utils.estimator_checks import parametrize_with_checks
+from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from wafer.errors import ModelError, ParameterError, TamperedError
+from wafer.learning.checks import UnfitLabelsError
 from wafer.learning.model import WaferModel
 
+MEANINGLESS = "its labels, 1 and 2 or 'one' and 'two', do not say which of them means faulty, so the model refuses them"
 EXPECTED_FAILURES = {
     "check_classifiers_train": "predict follows the alarm policy's threshold, not the more probable class",
+    "check_classifier_data_not_an_array": MEANINGLESS,
+    "check_classifiers_classes": MEANINGLESS,
+    "check_estimators_dtypes": MEANINGLESS,
+    "check_fit2d_1feature": MEANINGLESS,
 }
+QUICK = {"trees": 10, "search_budget": 1, "max_clusters": 2, "calibration_folds": 2}
 
 
-@parametrize_with_checks(
-    [WaferModel(trees=10, search_budget=1, max_clusters=2, calibration_folds=2)],
-    expected_failed_checks=lambda _: EXPECTED_FAILURES,
-)
+class NamesTheLarger(WaferModel):
+    """A caller who knows that the larger label is the faulty one, whatever the check's labels are."""
+
+    def fit(self, X: Any, y: Any, order: Any = None) -> Self:
+        """Fit with the larger label named."""
+        self.faulty_label = np.unique(np.asarray(y))[-1]
+        return super().fit(X, y, order)
+
+
+@parametrize_with_checks([WaferModel(**QUICK)], expected_failed_checks=lambda _: EXPECTED_FAILURES)
 def test_scikit_learn_checks(estimator: Any, check: Any) -> None:
     """The model is an estimator as scikit-learn knows them."""
     check(estimator)
+
+
+@pytest.mark.parametrize("name", [name for name, reason in EXPECTED_FAILURES.items() if reason == MEANINGLESS])
+def test_scikit_learn_checks_of_labels_without_meaning(name: str) -> None:
+    """The checks whose labels the model refuses as they are hold as soon as the faulty one is named."""
+    checks = [(model, check) for model, check in estimator_checks_generator(NamesTheLarger(**QUICK))]
+    [(estimator, check)] = [(model, check) for model, check in checks if check.func.__name__ == name]
+    check(estimator)
+
+
+@pytest.mark.parametrize(
+    ("good", "faulty", "named"),
+    [
+        ("Good", "Bad", "Bad"),
+        ("Pass", "Fail", np.str_("Fail")),
+        ("Bad", "Good", "Good"),
+        (0, 1, None),
+        (False, True, None),
+        (-1.0, 1.0, None),
+        (1, -1, -1),
+        (2, 1, np.int64(1)),
+    ],
+)
+def test_the_named_label_is_the_faulty_one(
+    fitted: WaferModel, wafers: Any, quick: dict[str, int], tmp_path: Path, good: Any, faulty: Any, named: Any
+) -> None:
+    """Whatever labels are called and however they sort, the same wafers raise an alarm, also after loading."""
+    labels = np.where(wafers.y == 1, faulty, good)
+    WaferModel(faulty_label=named, **quick).fit(wafers.X, labels, wafers.order).save(tmp_path)
+    model = WaferModel.load(tmp_path)
+    assert model.classes_.tolist() == sorted([good, faulty])
+    assert model.faulty_label_ == faulty
+    expected = fitted.fault_probability(wafers.X, wafers.order)
+    assert_array_equal(model.fault_probability(wafers.X, wafers.order), expected)
+    column = model.classes_.tolist().index(faulty)
+    assert_array_equal(model.predict_proba(wafers.X, wafers.order)[:, column], expected)
+    assert_array_equal(model.predict(wafers.X, wafers.order) == faulty, fitted.predict(wafers.X, wafers.order) == 1)
+
+
+@pytest.mark.parametrize(
+    ("good", "faulty", "named", "message"),
+    [
+        ("Good", "Bad", None, "labels are 'Bad' and 'Good', which does not say what they mean: name the faulty one as"),
+        (0, 2, None, "labels are 0 and 2, which does not say"),
+        (-1, 0, None, "labels are -1 and 0, which does not say"),
+        ("-1", "1", None, "labels are '-1' and '1', which does not say"),
+        ("Good", "Bad", "bad", "faulty_label must be one of the labels, 'Bad' and 'Good', got 'bad'"),
+        (-1, 1, "1", "faulty_label must be one of the labels, -1 and 1, got '1'"),
+        (-1, 1, [1], r"faulty_label must be one of the labels, -1 and 1, got \[1\]"),
+        ("x" * 9999, "y" * 9999, None, "^.{1,200}$"),
+    ],
+)
+def test_labels_without_meaning_are_refused(wafers: Any, good: Any, faulty: Any, named: Any, message: str) -> None:
+    """Labels whose spelling does not say which one means faulty need it named; a name that fits none is refused."""
+    with pytest.raises(UnfitLabelsError, match=message):
+        WaferModel(faulty_label=named).fit(wafers.X, np.where(wafers.y == 1, faulty, good))
+
+
+def test_reasons_are_learned_from_the_labels_of_the_fit(fitted: WaferModel, wafers: Any) -> None:
+    """Other labels than those that the model was fitted on would all count as good, and are refused."""
+    with pytest.raises(UnfitLabelsError, match="labels must be those that were learned, -1 and 1, got others"):
+        fitted.learn_reasons(wafers.X, np.where(wafers.y == 1, "1", "-1"), wafers.order)
 
 
 @pytest.fixture(scope="module")

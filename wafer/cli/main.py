@@ -12,6 +12,7 @@ import click
 from wafer import __version__
 from wafer.boundary import EXIT_STATUS, bounded
 from wafer.cli.models import models
+from wafer.cli.params import params
 from wafer.cli.runs import ingest, predict, run, study, train
 from wafer.cli.store import expectations_folder, quarantine, store
 
@@ -164,7 +165,8 @@ def _tell_exit_status(command: click.Command) -> None:
         _tell_exit_status(below)
 
 
-for command in (simulate, fetch, agreement, check, run, ingest, quarantine, store, train, models, predict, study):
+COMMANDS = (simulate, fetch, agreement, params, check, run, ingest, quarantine, store, train, models, predict, study)
+for command in COMMANDS:
     cli.add_command(command)
 _tell_exit_status(cli)
 

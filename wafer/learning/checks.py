@@ -1,15 +1,18 @@
 """What `WaferModel` refuses, and how it says so."""
 
+import reprlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from wafer.errors import ModelError, ParameterError
 from wafer.learning.decision import Policy
 from wafer.learning.panel import CHOICES
+from wafer.params import LARGEST_SEED
 
 Integers = NDArray[np.int64]
 
@@ -33,14 +36,63 @@ def check_parameters(model: Any) -> None:
     for name, smallest in least.items():
         value = getattr(model, name)
         if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < smallest:
-            raise ParameterError(f"{name} must be a whole number of at least {smallest}, got {value!r}")
+            raise ParameterError(f"{name} must be a whole number of at least {smallest}, got {reprlib.repr(value)}")
+    if model.seed > LARGEST_SEED:
+        raise ParameterError(f"seed must be at most {LARGEST_SEED}, got {reprlib.repr(model.seed)}")
     choices = {"imputation": ("median", "knn"), "search": ("budget", "reference"), "panel": CHOICES}
     for name, allowed in choices.items():
         if getattr(model, name) not in allowed:
-            raise ParameterError(f"{name} must be one of {', '.join(allowed)}, got {getattr(model, name)!r}")
+            got = reprlib.repr(getattr(model, name))
+            raise ParameterError(f"{name} must be one of {', '.join(allowed)}, got {got}")
+    for name in ("max_missing", "cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling"):
+        value = getattr(model, name)
+        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+            raise ParameterError(f"{name} must be a number, got {reprlib.repr(value)}")
     if not 0 <= model.max_missing <= 1:
         raise ParameterError(f"max_missing must lie between 0 and 1, got {model.max_missing!r}")
     Policy(model.cost_missed_fault, model.cost_false_alarm, model.alarm_rate_ceiling)
+
+
+def read_classes(labels: NDArray[Any], named: Any) -> tuple[NDArray[Any], Any]:
+    """The two classes of `labels`, sorted, and the one that means faulty.
+
+    Of -1 and +1, 0 and 1, or False and True it is the second. All others mean nothing by their spelling ("Bad" comes
+    before "Good" and "Fail" before "Pass"), so one of them must be `named`.
+
+    Raises:
+        UnfitLabelsError: there are not two classes, none is named where one must be, or the named one is not there.
+    """
+    check_classification_targets(labels)
+    classes = np.unique(labels)
+    if len(classes) > 2:
+        kind = type_of_target(labels)
+        raise UnfitLabelsError(f"Only binary classification is supported. The type of the target is {kind}.")
+    known = classes.tolist()
+    told = " and ".join(map(reprlib.repr, known))
+    if len(known) < 2:
+        raise UnfitLabelsError(f"labels must be of two classes, good and faulty, got one class alone: {told}")
+    if named is None:
+        if known not in ([-1, 1], [0, 1]):
+            raise UnfitLabelsError(
+                f"labels are {told}, which does not say what they mean: name the faulty one as faulty_label"
+            )
+        return classes, known[1]
+    if np.ndim(named) != 0 or named not in known:
+        raise UnfitLabelsError(f"faulty_label must be one of the labels, {told}, got {reprlib.repr(named)}")
+    return classes, known[known.index(named)]
+
+
+def faulty_wafers(y: ArrayLike, classes: NDArray[Any], faulty_label: Any) -> NDArray[np.bool_]:
+    """Which wafers are faulty by labels that a fitted model knows, shape (wafers,).
+
+    Raises:
+        UnfitLabelsError: some are of neither class.
+    """
+    labels = np.asarray(y)
+    if not np.isin(labels, classes).all():
+        told = " and ".join(map(reprlib.repr, classes.tolist()))
+        raise UnfitLabelsError(f"labels must be those that were learned, {told}, got others")
+    return np.asarray(labels == faulty_label)
 
 
 def checked_order(order: ArrayLike | None, wafers: int) -> Integers | None:

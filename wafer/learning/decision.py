@@ -30,8 +30,8 @@ class Policy:
 
     def __post_init__(self) -> None:
         for name in ("cost_missed_fault", "cost_false_alarm"):
-            if not getattr(self, name) > 0:
-                raise ParameterError(f"{name} must be above 0, got {getattr(self, name)!r}")
+            if not 0 < getattr(self, name) < np.inf:
+                raise ParameterError(f"{name} must be above 0 and finite, got {getattr(self, name)!r}")
         if not 0 < self.alarm_rate_ceiling < 1:
             raise ParameterError(f"alarm_rate_ceiling must lie between 0 and 1, got {self.alarm_rate_ceiling!r}")
 

@@ -6,6 +6,7 @@ they are foreseen, and `permuted_scores` is the canary: on shuffled labels nothi
 """
 
 import inspect
+import reprlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -98,7 +99,14 @@ def score_splits(
 
     Returns: columns protocol, repeat, fold (a forward batch's name), row (position in X), label (-1, 1), probability
         (of a fault), alarm (by that fit's own threshold), in the sequence of the splits.
+
+    Raises:
+        ParameterError: the model takes another label than 1 for the faulty one.
     """
+    if getattr(model, "faulty_label", None) not in (None, 1):
+        raise ParameterError(
+            f"faulty_label must be 1 or None to be judged here, got {reprlib.repr(model.faulty_label)}"
+        )
     places = None if order is None else np.asarray(order)
     if n_jobs == 1 or len(splits) < 2:
         frames = _counted((_score(model, X, places, split) for split in splits), len(splits), progress)
@@ -240,10 +248,12 @@ def _counted(frames: Iterable[pd.DataFrame], total: int, progress: Progress | No
 
 
 def _labels(y: ArrayLike) -> Integers:
-    labels = np.asarray(y).astype(np.int64)
-    if not np.isin(labels, (-1, 1)).all():
-        raise ParameterError(f"labels must be -1 (good) or 1 (faulty), got {np.unique(labels).tolist()}")
-    return labels
+    labels = np.asarray(y)
+    values = set(labels.ravel().tolist())
+    if any(isinstance(value, bool | str) or value not in (-1, 1) for value in values):
+        got = reprlib.repr(sorted(values, key=str))
+        raise ParameterError(f"labels must be -1 (good) or 1 (faulty), got {got}")
+    return labels.astype(np.int64)
 
 
 def _check_folds(labels: Integers, folds: int) -> None:

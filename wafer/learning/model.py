@@ -8,13 +8,19 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.utils import Tags
-from sklearn.utils.multiclass import check_classification_targets, type_of_target
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
 from wafer.errors import ModelError
 from wafer.learning import parts
-from wafer.learning.checks import UnfitLabelsError, check_parameters, checked_order, chosen_sensors, whole_order
+from wafer.learning.checks import (
+    check_parameters,
+    checked_order,
+    chosen_sensors,
+    faulty_wafers,
+    read_classes,
+    whole_order,
+)
 from wafer.learning.clusters import ElbowClusters, profile
 from wafer.learning.decision import Policy, Sigmoid, fit_sigmoid
 from wafer.learning.drift import Drift, DriftReference
@@ -60,11 +66,13 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         calibration_folds: folds for probability and threshold, at least 2.
         cost_missed_fault, cost_false_alarm: above 0, any one unit.
         alarm_rate_ceiling: largest share of alarms, between 0 and 1.
+        faulty_label: the label that means faulty; needed where labels are other than -1 and +1, or 0 and 1.
         seed: of everything random; the same data and parameters give the same model.
         n_jobs: threads; the result does not depend on it.
 
     Learned:
-        classes_: the two labels; the larger one means faulty (-1 and +1 in this project).
+        classes_: the two labels, sorted.
+        faulty_label_: the one of them that means faulty: the one named, else 1.
         threshold_: probability from which a wafer raises an alarm.
         elbow_: frame k, inertia, silhouette, chosen.
         clusters_: frame cluster, wafers, faulty, model, settings, auc, weight; one row per cluster.
@@ -76,7 +84,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
 
     Example:
         >>> model = WaferModel(trees=100).fit(X, y, order=order)  # doctest: +SKIP
-        >>> model.predict_proba(X_new)[:, 1] >= model.threshold_  # doctest: +SKIP
+        >>> model.fault_probability(X_new) >= model.threshold_  # doctest: +SKIP
     """
 
     def __init__(
@@ -98,6 +106,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         cost_missed_fault: float = 20.0,
         cost_false_alarm: float = 1.0,
         alarm_rate_ceiling: float = 0.10,
+        faulty_label: Any = None,
         seed: int = 0,
         n_jobs: int = 1,
     ) -> None:
@@ -117,6 +126,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         self.cost_missed_fault = cost_missed_fault
         self.cost_false_alarm = cost_false_alarm
         self.alarm_rate_ceiling = alarm_rate_ceiling
+        self.faulty_label = faulty_label
         self.seed = seed
         self.n_jobs = n_jobs
 
@@ -125,32 +135,26 @@ class WaferModel(ClassifierMixin, BaseEstimator):
 
         Parameters:
             X: readings, shape (wafers, sensors), NaN for missing; a frame's columns are remembered by name.
-            y: labels, shape (wafers,); two of them, the larger one means faulty.
+            y: labels, shape (wafers,): -1 or 0 for good and 1 for faulty, or any two of which `faulty_label` names one.
             order: production order, shape (wafers,), whole numbers; None: all wafers count as equally recent.
 
         Raises:
             ParameterError: an impossible parameter.
-            ModelError: wafers of one class alone, or an order that does not fit the wafers.
+            ModelError: labels of one class alone, labels of which it is not known which one means faulty, or an order
+                that does not fit the wafers.
             ValueError: readings that are not numbers, or infinite.
         """
         check_parameters(self)
         readings, labels = validate_data(
             self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", ensure_min_samples=2
         )
-        check_classification_targets(labels)
-        self.classes_ = np.unique(labels)
-        if len(self.classes_) > 2:
-            kind = type_of_target(labels)
-            raise UnfitLabelsError(f"Only binary classification is supported. The type of the target is {kind}.")
-        if len(self.classes_) < 2:
-            only = self.classes_.tolist()
-            raise UnfitLabelsError(f"labels must be of two classes, good and faulty, got one class alone: {only}")
+        self.classes_, self.faulty_label_ = read_classes(labels, self.faulty_label)
         with threadpool_limits(1):  # sums over several threads would not give the same bits
-            self._learn(readings, labels == self.classes_[1], checked_order(order, len(readings)))
+            self._learn(readings, labels == self.faulty_label_, checked_order(order, len(readings)))
         return self
 
     def predict_proba(self, X: ArrayLike, order: ArrayLike | None = None) -> Floats:
-        """Probability of good and of faulty, shape (wafers, 2); each wafer by its readings and order alone.
+        """Probability of each label of `classes_`, shape (wafers, 2); each wafer by its readings and order alone.
 
         Parameters:
             X: readings, shape (wafers, sensors); a frame's columns are taken by name, in any sequence.
@@ -159,14 +163,19 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         Raises:
             ModelError: a sensor that the model knows is not among a frame's columns.
         """
+        probability = self.fault_probability(X, order)
+        columns = [1.0 - probability, probability]
+        return np.column_stack(columns if self.classes_[1] == self.faulty_label_ else columns[::-1])
+
+    def fault_probability(self, X: ArrayLike, order: ArrayLike | None = None) -> Floats:
+        """Probability that each wafer is faulty, shape (wafers,): the column of `predict_proba` that alarms follow."""
         _, F, cluster = self._prepared(X, order)
-        probability = self._sigmoid.probability(self._experts.logit(self._panel.logit(F), F, cluster))
-        return np.column_stack([1.0 - probability, probability])
+        return self._sigmoid.probability(self._experts.logit(self._panel.logit(F), F, cluster))
 
     def predict(self, X: ArrayLike, order: ArrayLike | None = None) -> NDArray[Any]:
         """The label of each wafer, shape (wafers,): faulty where the probability reaches `threshold_`."""
-        alarm = self.predict_proba(X, order)[:, 1] >= self.threshold_
-        return np.asarray(self.classes_[alarm.astype(int)])
+        alarm = self.fault_probability(X, order) >= self.threshold_
+        return np.asarray(self.classes_[(alarm == (self.classes_[1] == self.faulty_label_)).astype(int)])
 
     def assign_clusters(self, X: ArrayLike, order: ArrayLike | None = None) -> Integers:
         """The cluster of each wafer, shape (wafers,), numbered from 0 as in `clusters_`."""
@@ -197,7 +206,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         if not self.tells_reasons:
             raise ModelError('search "reference" gives no reasons: it is too slow to be repeated on permuted labels')
         readings, F, cluster = self._prepared(X, order)
-        faulty = np.asarray(y) == self.classes_[1]
+        faulty = faulty_wafers(y, self.classes_, self.faulty_label_)
         relative = self._features.relative
         with threadpool_limits(1):
             groups = group_sensors(F[:, relative], self._features.selector_.kept_, self.n_features_in_)

@@ -105,7 +105,7 @@ def to_parts(model: Any) -> dict[str, bytes]:
     files = {name: "json" if one.recipe.kind == "xgboost" else "npz" for name, one in trained.items()}
     drift = model.drift_reference_
     document = {
-        "params": {name: value for name, value in model.get_params(deep=False).items() if name != "n_jobs"},
+        "params": _params(model),
         "classes": model.classes_.tolist(),
         "threshold": model.threshold_,
         "sigmoid": [model._sigmoid.slope, model._sigmoid.offset],
@@ -136,6 +136,13 @@ def to_parts(model: Any) -> dict[str, bytes]:
     return result
 
 
+def _params(model: Any) -> dict[str, Any]:
+    params = {name: value for name, value in model.get_params(deep=False).items() if name != "n_jobs"}
+    if params.pop("faulty_label") is not None:  # as JSON has it, also where NumPy's label was given
+        params["faulty_label"] = model.faulty_label_
+    return params
+
+
 def from_parts(cls: Any, found: Mapping[str, bytes]) -> Any:
     """The model whose parts these are; `cls` is `WaferModel`.
 
@@ -146,6 +153,7 @@ def from_parts(cls: Any, found: Mapping[str, bytes]) -> Any:
         document = json.loads(found["model.json"])
         model = cls(**document["params"])
         model.classes_ = np.array(document["classes"])
+        model.faulty_label_ = document["classes"][1] if model.faulty_label is None else model.faulty_label
         model.threshold_ = document["threshold"]
         model.n_features_in_ = document["features"]
         if document["names"]:

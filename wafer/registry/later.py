@@ -47,7 +47,7 @@ def score_as_champion(model: WaferModel, snapshot: Snapshot, rows: NDArray[np.bo
     Returns:
         Columns protocol ("forward"), batch, wafer, label, probability, alarm; a row per wafer of `rows`.
     """
-    probability = model.predict_proba(snapshot.readings.loc[rows], order=snapshot.order[rows])[:, 1]
+    probability = model.fault_probability(snapshot.readings.loc[rows], order=snapshot.order[rows])
     return pd.DataFrame(
         {
             "protocol": "forward",

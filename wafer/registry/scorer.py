@@ -28,7 +28,7 @@ class WaferScorer(PythonModel):
         return pd.DataFrame(
             {
                 "Prediction": self.model.predict(model_input).astype(int),
-                "probability": self.model.predict_proba(model_input)[:, 1],
+                "probability": self.model.fault_probability(model_input),
                 "cluster": self.model.assign_clusters(model_input).astype(int),
             },
             index=model_input.index,

@@ -213,7 +213,7 @@ def score_wafers(model: WaferModel, readings: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Prediction": np.asarray(model.predict(readings)).astype(int),
-            "probability": np.asarray(model.predict_proba(readings))[:, 1],
+            "probability": np.asarray(model.fault_probability(readings)),
             "cluster": np.asarray(model.assign_clusters(readings)).astype(int),
         }
     )

@@ -28,11 +28,11 @@ def score_wafers(model: WaferModel, wafers: pd.DataFrame, model_version: int) ->
         Columns Wafer, Prediction (-1 good, 1 faulty), probability (of a fault), cluster and model_version.
     """
     readings, order = wafers[list(model.feature_names_in_)], wafers["order"].to_numpy()
-    probability = model.predict_proba(readings, order=order)[:, 1]
+    probability = model.fault_probability(readings, order=order)
     return pd.DataFrame(
         {
             "Wafer": wafers["wafer"],
-            "Prediction": np.where(probability >= model.threshold_, model.classes_[1], model.classes_[0]),
+            "Prediction": np.where(probability >= model.threshold_, 1, -1),
             "probability": probability,
             "cluster": model.assign_clusters(readings, order=order),
             "model_version": model_version,
