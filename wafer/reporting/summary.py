@@ -26,7 +26,7 @@ def _of_run(run: Run) -> Iterator[str]:
         metrics = run.storage.read_json(run.read(Evaluated).metrics)
         told = f"{metrics['wafers']:,} wafers, {metrics['faulty']} faulty, {metrics['clusters']} clusters"
         yield from ["", f"Model (on {told})"]
-        yield from (_protocol(name, metrics.get(name)) for name in SUMMARISED)
+        yield from (_protocol(name, metrics) for name in SUMMARISED)
         if "permuted" in metrics:
             yield f"  permuted   AUC {metrics['permuted']['auc']:.3f}, should be near 0.5"
     if run.has(Decided):
@@ -56,9 +56,10 @@ def _delivery(report: dict[str, Any]) -> Iterator[str]:
             yield f"             {batch['file']}: {told}"
 
 
-def _protocol(name: str, values: dict[str, Any] | None) -> str:
+def _protocol(name: str, metrics: dict[str, Any]) -> str:
+    values = metrics.get(name)
     if values is None:
-        return f"  {name:<10} too few batches to say"
+        return f"  {name:<10} not measured: {metrics.get('left_out', {}).get(name, 'too few wafers')}"
     return (
         f"  {name:<10} AUC {values['auc']:.3f} [{values['auc_low']:.3f}, {values['auc_high']:.3f}], "
         f"alarm rate {100 * values['alarm_rate']:.1f} %"
