@@ -9,6 +9,7 @@
     ├── DeliveryError      a folder or file of deliveries that is not there
     │   └── UnreadError    a delivered file whose bytes cannot be had, or not those that were judged
     ├── StoreError         the wafer database cannot be reached, started or trusted
+    │   └── LeaseError     somebody else holds what may be written by one process at a time, or took it over
     ├── SnapshotError      a snapshot that is missing, changed or not fit to train on
     ├── ModelError         a model that cannot be fitted, loaded or trusted
     │   └── TamperedError  an artefact whose bytes are not those that were registered
@@ -48,6 +49,10 @@ class UnreadError(DeliveryError):
 
 class StoreError(WaferError):
     """The wafer database cannot be reached, started or trusted."""
+
+
+class LeaseError(StoreError):
+    """Somebody else holds what may be written by one process at a time, or took it over."""
 
 
 class SnapshotError(WaferError):
