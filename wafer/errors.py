@@ -12,6 +12,7 @@
     │   └── UnreadError    a delivered file whose bytes cannot be had, or not those that were judged
     ├── StorageError       the folder or bucket of all outputs cannot be used, or lacks what it should hold
     ├── StoreError         the wafer database cannot be reached, started or trusted
+    │   └── LeaseError     somebody else holds what may be written by one process at a time, or took it over
     ├── SnapshotError      a snapshot that is missing, changed or not fit to train on
     ├── ModelError         a model that cannot be fitted, loaded or trusted
     │   └── TamperedError  an artefact whose bytes are not those that were registered
@@ -87,6 +88,10 @@ class StorageError(WaferError):
 
 class StoreError(WaferError):
     """The wafer database cannot be reached, started or trusted."""
+
+
+class LeaseError(StoreError):
+    """Somebody else holds what may be written by one process at a time, or took it over."""
 
 
 class SnapshotError(WaferError):

@@ -122,7 +122,8 @@ def test_impossible_evaluations_are_refused(wafers: Any) -> None:
             shuffled_splits(labels)
     with pytest.raises(ParameterError, match="faulty_label must be 1 or None to be judged here, got -1"):
         shuffled_scores(WaferModel(faulty_label=-1), wafers.X, wafers.y, wafers.order, folds=2, repeats=1)
-    with pytest.raises(ParameterError, match="31 folds need at least 31 faulty and 31 good wafers, there are 30 and 210"):
+    told = "31 folds need at least 31 faulty and 31 good wafers, there are 30 and 210"
+    with pytest.raises(ParameterError, match=told):
         shuffled_splits(wafers.y, folds=31)
 
 

@@ -1,18 +1,16 @@
 """The embedded database: a MongoDB-protocol server that the project starts for itself.
 
 The server (SecantusDB, a separate program) keeps its files in a folder and lives as long as somebody uses it. Users
-hold a shared lock on `in-use.lock`; a small supervisor process, parent of the server, tries for that lock exclusively
-every half second. When it gets it, nobody is left, and it stops the server. The kernel drops the locks of a process
-that dies, however it dies, so a crash of the owner leaves no server behind.
+hold a shared lock on `in-use.lock`; a small supervisor process (`wafer.store.supervisor`), parent of the server, tries
+for that lock exclusively every half second. When it gets it, nobody is left, and it stops the server. The kernel drops
+the locks of a process that dies, however it dies, so a crash of the owner leaves no server behind.
 
-Run as `python -m wafer.store.embedded FOLDER` this module is the supervisor.
+The folder is its owner's alone, and the server asks for the password in its file `secret`.
 """
 
 import fcntl
 import json
-import os
-import shutil
-import signal
+import select
 import socket
 import subprocess
 import sys
@@ -22,11 +20,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
+from urllib.parse import quote_plus
 
 from wafer.errors import StoreError
+from wafer.lifeline import unmarked
+from wafer.storage import private_folder
 
+USER = "wafer"
+SECRET = "secret"
 SECONDS_TO_START = 60.0
-SECONDS_BETWEEN_LOOKS = 0.5
 
 _held: dict[Path, tuple[int, IO[bytes]]] = {}
 _held_lock = threading.Lock()
@@ -36,18 +38,32 @@ _held_lock = threading.Lock()
 def embedded_server(folder: Path) -> Iterator[str]:
     """The URL of a database server whose files lie in `folder`, started if nobody runs it yet.
 
-    May be nested and used from several threads and processes at once: all share one server.
+    May be nested and used from several threads and processes at once: all share one server. The URL holds the password;
+    show it to nobody.
 
     Raises:
         StoreError: the server program is not installed, or does not start.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    folder = folder.resolve()
-    _take(folder)
     try:
-        yield f"mongodb://127.0.0.1:{_ensure_started(folder)}/?directConnection=true"
+        folder = private_folder(folder).resolve()
+        _take(folder)
+    except OSError as error:
+        raise _not_started(folder, f"its folder cannot be used ({error.strerror or error})") from error
+    try:
+        try:
+            url = url_of(_ensure_started(folder), (folder / SECRET).read_text())
+        except OSError as error:
+            raise _not_started(folder, f"its folder cannot be used ({error.strerror or error})") from error
+        yield url
     finally:
         _release(folder)
+
+
+def url_of(port: int, password: str | None = None) -> str:
+    """The URL of a server on this machine, for a user with a password or for nobody in particular."""
+    if password is None:
+        return f"mongodb://127.0.0.1:{port}/?directConnection=true"
+    return f"mongodb://{USER}:{quote_plus(password)}@127.0.0.1:{port}/?directConnection=true&authSource=admin"
 
 
 def wait_until_stopped(folder: Path, seconds: float = 30.0) -> bool:
@@ -97,26 +113,35 @@ def _ensure_started(folder: Path) -> int:
             return port
         with (folder / "server.log").open("ab") as log:
             supervisor = subprocess.Popen(
-                [sys.executable, "-m", "wafer.store.embedded", str(folder)],
+                [sys.executable, "-m", "wafer.store.supervisor", str(folder)],
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=subprocess.PIPE,
                 stderr=log,
+                env=unmarked(),
                 start_new_session=True,
+                text=True,
             )
-        deadline = time.monotonic() + SECONDS_TO_START
-        while time.monotonic() < deadline:
-            port = _running_port(folder)
-            if port is not None:
-                return port
-            if supervisor.poll() is not None:
-                break
-            time.sleep(0.05)
+        assert supervisor.stdout is not None
+        with supervisor.stdout as told:
+            news = json.loads(_first_line(told) or "{}")
+        if "port" in news:
+            return int(news["port"])
         supervisor.terminate()
         supervisor.wait()
-        raise StoreError(
-            f"the embedded database in {folder} did not start within {SECONDS_TO_START:.0f} s; "
-            f"its last words: {_last_line(folder / 'server.log')}; set MONGODB_URL to use another server"
+        log_file = folder / "server.log"
+        raise _not_started(
+            folder, news.get("failed") or f"it said nothing for {SECONDS_TO_START:.0f} s, see {log_file}"
         )
+
+
+def _first_line(told: IO[str]) -> str:
+    """What the supervisor tells; nothing where it ends, or where it takes too long."""
+    ready, _, _ = select.select([told], [], [], SECONDS_TO_START)
+    return told.readline() if ready else ""
+
+
+def _not_started(folder: Path, why: str) -> StoreError:
+    return StoreError(f"the embedded database in {folder} does not start: {why}; or set MONGODB_URL to another server")
 
 
 def _running_port(folder: Path) -> int | None:
@@ -135,63 +160,3 @@ def _answers(port: int) -> bool:
             return True
     except OSError:
         return False
-
-
-def _last_line(log: Path) -> str:
-    lines = log.read_text(errors="replace").strip().splitlines()
-    return lines[-1] if lines else "none"
-
-
-def _supervise(folder: Path) -> int:
-    """Run the server of `folder` until nobody holds its `in-use.lock`, then stop it."""
-    alive = (folder / "supervisor.lock").open("ab")
-    fcntl.flock(alive, fcntl.LOCK_EX)
-    (folder / "server.json").unlink(missing_ok=True)
-    program = shutil.which(
-        "secantusd-py", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    )
-    if program is None:
-        print("secantusd-py is not installed (extra: embedded)", flush=True)  # noqa: T201 - goes to server.log
-        return 2
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = folder / "data"
-    data.mkdir(exist_ok=True)
-    command = [program, "--host", "127.0.0.1", "--port", str(port), "--storage-path", str(data), "--sync-on-commit"]
-    server = subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=folder)
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
-    try:
-        while server.poll() is None and not _answers(port):
-            time.sleep(0.05)
-        aside = folder / "server.json.part"
-        aside.write_text(json.dumps({"port": port, "server": server.pid, "supervisor": os.getpid()}))
-        aside.replace(folder / "server.json")
-        with (folder / "in-use.lock").open("ab") as lock:
-            while server.poll() is None:
-                time.sleep(SECONDS_BETWEEN_LOOKS)
-                try:
-                    fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                except BlockingIOError:
-                    continue
-                # a newcomer now waits for this lock, and finds no server.json once it has it
-                (folder / "server.json").unlink(missing_ok=True)
-                _stop(server)
-        return server.returncode
-    finally:
-        (folder / "server.json").unlink(missing_ok=True)
-        _stop(server)
-
-
-def _stop(server: subprocess.Popen[bytes]) -> None:
-    if server.poll() is None:
-        server.terminate()
-        try:
-            server.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            server.wait()
-
-
-if __name__ == "__main__":
-    sys.exit(_supervise(Path(sys.argv[1])))

@@ -10,6 +10,8 @@ Three collections, none of which ever holds a thing twice:
 - ``batches``, the ledger: one document a batch file that was taken in, keyed by the SHA-256 of its bytes, written after
   its wafers. Its ``wafers`` are the ids in the file's order.
 - ``predictions``, one document a wafer, batch and model version.
+
+Beside them lie the ``leases``, which `wafer.store.leases` describes.
 """
 
 import datetime
@@ -87,12 +89,19 @@ class Store:
         self._wafers: Collection[Document] = database.get_collection("wafers", write_concern=durable)
         self._batches: Collection[Document] = database.get_collection("batches", write_concern=durable)
         self._predictions: Collection[Document] = database.get_collection("predictions", write_concern=durable)
+        self.leases: Collection[Document] = database.get_collection("leases", write_concern=durable)
+        self._admin = database.client.admin
 
     def ensure_indexes(self) -> None:
         """Create the indexes: wafers by label, the ledger by what is asked of it, predictions by batch."""
         for collection in (self._wafers, self._batches, self._predictions):
             for name, keys in INDEXES[collection.name].items():
                 collection.create_index(keys, name=name)
+
+    def now(self) -> datetime.datetime:
+        """The server's time, which is the same for all who ask it (UTC)."""
+        time: datetime.datetime = self._admin.command("hello")["localTime"]
+        return time.replace(tzinfo=datetime.UTC)  # the driver gives a command's times without their zone
 
     def known(self, digests: Sequence[str]) -> dict[str, BatchRecord]:
         """The ledger's records of those `digests` that were taken in before."""
