@@ -4,8 +4,9 @@ Prefect reads its settings when it is imported, so flows are imported after the 
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from wafer.settings import Settings
 
 EXIT_UNREAD = 1
+KINDS = ("training", "prediction")
+NOTEBOOKS = ("data_quality", "exploration", "training", "prediction")
 
 params_file = click.option(
     "--params",
@@ -47,7 +50,12 @@ def run(raw: Path | None, params_file: Path) -> None:
       wafer run
       WAFER_STORAGE=data/mine wafer run --raw path/to/deliveries
     """
-    settings = _ready()
+    settings = _settings()
+    places = settings.area("raw") if raw is None else raw
+    delivered = [places / kind for kind in KINDS]
+    if raw is None and not any(folder.exists() for folder in delivered):
+        delivered = []  # the synthetic fab will fill them
+    _get_ready(settings, raw=delivered, params=params_file, kinds=KINDS, guard=True, notebooks=NOTEBOOKS)
     from flows.ingest import ingest
     from flows.predict import predict
     from flows.train import train
@@ -63,9 +71,7 @@ def run(raw: Path | None, params_file: Path) -> None:
 
 @click.command()
 @raw_folder("Folder of batch files; default: raw/KIND of the storage.")
-@click.option(
-    "--kind", type=click.Choice(["training", "prediction"]), default="training", show_default=True, help="Of delivery."
-)
+@click.option("--kind", type=click.Choice(KINDS), default="training", show_default=True, help="Of delivery.")
 @click.option(
     "--replace",
     is_flag=True,
@@ -81,7 +87,8 @@ def ingest(raw: Path | None, kind: str, replace: bool) -> None:
       wafer ingest --raw incoming/training
       wafer ingest --raw incoming/corrected --replace
     """
-    _ready()
+    settings = _settings()
+    _get_ready(settings, raw=[settings.area("raw") / kind if raw is None else raw], kinds=[kind])
     from flows.ingest import ingest as flow
 
     ingested = flow(None if raw is None else str(raw), kind, replace)
@@ -97,7 +104,7 @@ def train(params_file: Path) -> None:
     Example:
       wafer train --params params.yaml
     """
-    _ready()
+    _get_ready(_settings(), params=params_file, kinds=KINDS[:1], guard=True, notebooks=NOTEBOOKS[:3])
     from flows.train import train as flow
 
     flow(str(params_file))
@@ -112,7 +119,9 @@ def predict(raw: Path | None) -> None:
     Example:
       wafer predict --raw incoming/prediction
     """
-    _ready()
+    settings = _settings()
+    folder = settings.area("raw") / "prediction" if raw is None else raw
+    _get_ready(settings, raw=[folder], kinds=KINDS[1:], notebooks=NOTEBOOKS[3:])
     from flows.predict import predict as flow
 
     flow(None if raw is None else str(raw))
@@ -154,18 +163,40 @@ def study(steps: tuple[str, ...], storage: Path, params_file: Path, raw: Path | 
     params = read_params(params_file)
     if raw is not None:
         params = params.model_copy(update={"deliver": params.deliver.model_copy(update={"folder": str(raw)})})
+    _look_ahead_of_study(steps or NAMES, storage, params.deliver.folder)
     run_study(steps, storage, params)
 
 
-def _ready() -> "Settings":
-    """The settings, once the environment suits Prefect and its home is there."""
-    from wafer.progress import show_log_lines
-    from wafer.settings import make_prefect_home, prepare_environment
+def _look_ahead_of_study(steps: Sequence[str], storage: Path, folder: str | None) -> None:
+    from wafer.preflight import look_ahead
+    from wafer.settings import Settings
 
-    settings = prepare_environment()
+    look_ahead(
+        Settings.study(storage, storage / "state"),
+        raw=[Path(folder) / kind for kind in KINDS] if folder is not None and "deliver" in steps else (),
+        kinds=[kind for kind in KINDS if f"ingest-{kind}" in steps],
+        guard="fit" in steps,
+        notebooks=[name for name in NOTEBOOKS if f"report-{name.replace('_', '-')}" in steps],
+        storage="--storage",
+    )
+
+
+def _settings() -> "Settings":
+    """The settings, once the environment suits Prefect, which reads it when it is imported."""
+    from wafer.settings import prepare_environment
+
+    return prepare_environment()
+
+
+def _get_ready(settings: "Settings", **needs: Any) -> None:
+    """Look ahead for what the work needs, then make Prefect's home and let only this library talk on the terminal."""
+    from wafer.preflight import look_ahead
+    from wafer.progress import show_log_lines
+    from wafer.settings import make_prefect_home
+
+    look_ahead(settings, **needs)
     make_prefect_home(settings)
     from flows.entry import quieten
 
     show_log_lines()
     quieten()
-    return settings
