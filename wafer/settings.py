@@ -5,6 +5,7 @@ code knows which of the two it talks to.
 """
 
 import os
+import re
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,9 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, SettingsConfigDict
 from upath import UPath
 
+from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, sqlite_address
 from wafer.errors import SettingsError
+from wafer.shown import masked, shown_text
 from wafer.storage import Storage, private_folder
 
 PACKAGED = Path(__file__).parent / "defaults"
@@ -98,13 +101,46 @@ class Settings(BaseSettings):
         """The settings of this process; `overrides` take field names and win over the environment."""
         named = overrides.pop("project", None) or os.environ.get("WAFER_PROJECT") or find_project(Path.cwd())
         project = None if named is None else Path(named).absolute()
+        file = (project or Path.cwd()) / ".env"
         try:
-            return cls(**{"_env_file": (project or Path.cwd()) / ".env", "project": project, **overrides})
+            settings = cls(**{"_env_file": file, "project": project, **overrides})
         except ValidationError as error:
             first = error.errors()[0]
             if not first["loc"]:
                 raise SettingsError(first["msg"].removeprefix("Value error, ")) from error
-            raise SettingsError(f"{first['loc'][0]}: {first['msg']}, got {first['input']!r}") from error
+            got = shown_text(masked(repr(first["input"])))
+            raise SettingsError(f"{first['loc'][0]}: {first['msg']}, got {got}") from error
+        except (OSError, UnicodeError) as error:
+            raise SettingsError(f"{shown_text(file)} cannot be read: {error}") from error
+        settings._check_addresses()
+        settings._check_folders()
+        return settings
+
+    def _check_addresses(self) -> None:
+        for variable, address, schemes in (
+            ("MONGODB_URL", self.mongodb_url, MONGODB),
+            ("MLFLOW_TRACKING_URI", self.mlflow_url, REGISTRY),
+            ("PREFECT_API_URL", self.prefect_url, WEB),
+            ("AWS_ENDPOINT_URL", self.s3_endpoint, WEB),
+        ):
+            if address is not None:
+                check_address(variable, address, schemes)
+        if "://" in self.storage_url and not re.fullmatch(r"s3://[^/?#\s]+(/.*)?", self.storage_url):
+            got = shown_text(masked(self.storage_url))
+            raise SettingsError(f"WAFER_STORAGE is {got!r}: expected a folder, or s3://bucket/prefix")
+
+    def _check_folders(self) -> None:
+        """Refuse a folder whose name a database's address or a terminal would read as something else."""
+        folders = {"WAFER_STATE": self.state_folder, "PREFECT_HOME": self.prefect_folder}
+        if "://" not in self.storage_url:
+            folders["WAFER_STORAGE"] = Path(self.storage_url)
+        for variable, folder in folders.items():
+            path = "" if folder is None else str(folder.absolute())
+            if "?" in path or not path.isprintable():
+                raise SettingsError(
+                    f"{variable} is the folder {shown_text(path)}: its name may hold neither `?`, which would start a "
+                    "query in the address of a database, nor control characters; name another folder"
+                )
 
     @classmethod
     def study(cls, storage: Path, state: Path) -> "Settings":
@@ -144,7 +180,7 @@ class Settings(BaseSettings):
             return self.state_folder
         if "://" in self.storage_url:
             raise SettingsError(
-                f"WAFER_STATE must name a local folder because WAFER_STORAGE is {self.storage_url}: "
+                f"WAFER_STATE must name a local folder because WAFER_STORAGE is {shown_text(self.storage_url)}: "
                 "embedded state cannot lie in a bucket"
             )
         return Path(self.storage_url) / "state"
@@ -170,7 +206,7 @@ class Settings(BaseSettings):
     @property
     def tracking_uri(self) -> str:
         """Where MLflow keeps runs and the registry."""
-        return self.mlflow_url or f"sqlite:///{self.state / 'mlflow' / 'mlflow.db'}"
+        return self.mlflow_url or sqlite_address(self.state / "mlflow" / "mlflow.db")
 
     @property
     def artifact_root(self) -> str | None:

@@ -127,7 +127,7 @@ def test_why_a_remote_could_not_be_read_is_told(
     dvc(place, "init", "-q")
     for command in commands:
         dvc(place, "remote", *command)
-    settings = Settings.read(storage_url=str(tmp_path / "data"), mongodb_url="mongodb://")
+    settings = Settings.read(storage_url=str(tmp_path / "data"), mongodb_url="mongodb://me:a@b@127.0.0.1/")
     with pytest.raises(SnapshotError) as raised:
         find_snapshot(settings, {"digest": "a" * 64}, {"snapshot.md5.wafers.parquet": "ab" + "0" * 30}, place)
     causes = str(raised.value).split("; ")
@@ -161,7 +161,7 @@ def forbidding() -> Iterator[str]:
 
 def test_without_dvc_it_is_not_asked(tmp_path: Path) -> None:
     """No checkout, or no MD5 of the table: both are told as the reason."""
-    settings = Settings.read(storage_url=str(tmp_path / "data"), mongodb_url="mongodb://")
+    settings = Settings.read(storage_url=str(tmp_path / "data"), mongodb_url="mongodb://me:a@b@127.0.0.1/")
     manifest = {"digest": "a" * 64}
     with pytest.raises(SnapshotError, match=rf"DVC's remote: not asked, because {tmp_path} is not under DVC"):
         find_snapshot(settings, manifest, {"snapshot.md5.wafers.parquet": "ab"}, tmp_path)

@@ -4,8 +4,9 @@ Prefect reads its settings when it is imported, so flows are imported after the 
 """
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from wafer.workspace import Workspace
 
 EXIT_COMPLAINTS = 1
+KINDS: "tuple[Kind, Kind]" = ("training", "prediction")
+NOTEBOOKS = ("data_quality", "exploration", "training", "prediction")
 
 params_file = click.option(
     "--params",
@@ -33,13 +36,13 @@ params_file = click.option(
 
 def raw_folder(text: str) -> "Callable[[FC], FC]":
     """The option --raw with its help."""
-    return click.option("--raw", type=click.Path(path_type=Path, file_okay=False), default=None, help=text)
+    return click.option("--raw", metavar="FOLDER", default=None, help=text)
 
 
 @click.command()
 @raw_folder("Folder that holds training/ and prediction/; default: raw/ of the storage, simulated where it is empty.")
 @params_file
-def run(raw: Path | None, params_file: Path | None) -> None:
+def run(raw: str | None, params_file: Path | None) -> None:
     """Do the whole job: ingest, train, predict, and a short summary.
 
     Training's batch files come from RAW/training, those to predict from RAW/prediction. Without --raw, a synthetic fab
@@ -50,31 +53,33 @@ def run(raw: Path | None, params_file: Path | None) -> None:
       wafer run
       WAFER_STORAGE=data/mine wafer run --raw path/to/deliveries
     """
-    with _ready() as workspace:
+    with _opened() as workspace:
+        folders = [workspace.raw(kind) if raw is None else workspace.settings.opened(f"{raw}/{kind}") for kind in KINDS]
+        # the synthetic fab fills them where there is none
+        delivered = [] if raw is None and not any(folder.exists() for folder in folders) else folders
+        params = params_file or workspace.params_file
+        _get_ready(workspace, raw=delivered, params=params, kinds=KINDS, guard=True, notebooks=NOTEBOOKS)
         from flows.ingest import ingest
         from flows.predict import predict
         from flows.train import train
         from wafer import steps
         from wafer.params import read_params
 
-        params = params_file or workspace.params_file
-        if raw is None:
+        if not delivered:
             steps.deliver_where_empty(workspace, read_params(params).deliver)
-        training, prediction = (None if raw is None else str(raw / kind) for kind in ("training", "prediction"))
+        training, prediction = (None if raw is None else f"{raw}/{kind}" for kind in KINDS)
         _end(workspace, [ingest(training, "training"), train(str(params)), predict(prediction)])
 
 
 @click.command()
 @raw_folder("Folder of batch files; default: raw/KIND of the storage.")
-@click.option(
-    "--kind", type=click.Choice(["training", "prediction"]), default="training", show_default=True, help="Of delivery."
-)
+@click.option("--kind", type=click.Choice(KINDS), default="training", show_default=True, help="Of delivery.")
 @click.option(
     "--replace",
     is_flag=True,
     help="Let wafers with other readings replace the stored ones, which stay in their history.",
 )
-def ingest(raw: Path | None, kind: "Kind", replace: bool) -> None:
+def ingest(raw: str | None, kind: "Kind", replace: bool) -> None:
     """Take in a delivery: check each batch file, store the good ones, quarantine the others with reasons.
 
     Exit status 1: some file could not be read, or there was none.
@@ -84,10 +89,12 @@ def ingest(raw: Path | None, kind: "Kind", replace: bool) -> None:
       wafer ingest --raw incoming/training
       wafer ingest --raw incoming/corrected --replace
     """
-    with _ready() as workspace:
+    with _opened() as workspace:
+        folder = workspace.raw(kind) if raw is None else workspace.settings.opened(raw)
+        _get_ready(workspace, raw=[folder], kinds=[kind])
         from flows.ingest import ingest as flow
 
-        _end(workspace, [flow(None if raw is None else str(raw), kind, replace)])
+        _end(workspace, [flow(raw, kind, replace)])
 
 
 @click.command()
@@ -99,25 +106,29 @@ def train(params_file: Path | None) -> None:
     Example:
       wafer train --params params.yaml
     """
-    with _ready() as workspace:
+    with _opened() as workspace:
+        params = params_file or workspace.params_file
+        _get_ready(workspace, params=params, kinds=KINDS[:1], guard=True, notebooks=NOTEBOOKS[:3])
         from flows.train import train as flow
 
-        _end(workspace, [flow(str(params_file or workspace.params_file))])
+        _end(workspace, [flow(str(params))])
 
 
 @click.command()
 @raw_folder("Folder of batch files; default: raw/prediction of the storage.")
-def predict(raw: Path | None) -> None:
+def predict(raw: str | None) -> None:
     """Score a delivery with the model in use, and report what it says of each wafer.
 
     \b
     Example:
       wafer predict --raw incoming/prediction
     """
-    with _ready() as workspace:
+    with _opened() as workspace:
+        folder = workspace.raw("prediction") if raw is None else workspace.settings.opened(raw)
+        _get_ready(workspace, raw=[folder], kinds=KINDS[1:], notebooks=NOTEBOOKS[3:])
         from flows.predict import predict as flow
 
-        _end(workspace, [flow(None if raw is None else str(raw))])
+        _end(workspace, [flow(raw)])
 
 
 @click.command()
@@ -130,7 +141,7 @@ def predict(raw: Path | None) -> None:
 )
 @params_file
 @raw_folder("Folder that holds training/ and prediction/, instead of the parameter deliver.folder.")
-def study(steps: tuple[str, ...], storage: Path | None, params_file: Path | None, raw: Path | None) -> None:
+def study(steps: tuple[str, ...], storage: Path | None, params_file: Path | None, raw: str | None) -> None:
     """Run single steps, or all, apart from production: no server, no registry, everything below one folder.
 
     \b
@@ -156,23 +167,46 @@ def study(steps: tuple[str, ...], storage: Path | None, params_file: Path | None
     settings = Settings.read()
     params = read_params(params_file or settings.default("params.yaml"))
     if raw is not None:
-        params = params.model_copy(update={"deliver": params.deliver.model_copy(update={"folder": str(raw)})})
-    run_study(steps, storage or (settings.project or Path.cwd()) / "data" / "repro", params)
+        params = params.model_copy(update={"deliver": params.deliver.model_copy(update={"folder": raw})})
+    place = storage or (settings.project or Path.cwd()) / "data" / "repro"
+    _look_ahead_of_study(steps or NAMES, place, params.deliver.folder)
+    run_study(steps, place, params)
 
 
-def _ready() -> "Workspace":
-    """The workspace, once the environment suits Prefect and its home is there."""
-    from wafer.progress import show_log_lines
-    from wafer.settings import make_prefect_home, prepare_environment
+def _look_ahead_of_study(steps: "Sequence[str]", storage: Path, folder: str | None) -> None:
+    from wafer.preflight import look_ahead
+    from wafer.settings import Settings
+
+    look_ahead(
+        Settings.study(storage, storage / "state"),
+        raw=[Path(folder) / kind for kind in KINDS] if folder is not None and "deliver" in steps else (),
+        kinds=[kind for kind in KINDS if f"ingest-{kind}" in steps],
+        guard="fit" in steps,
+        notebooks=[name for name in NOTEBOOKS if f"report-{name.replace('_', '-')}" in steps],
+        storage="--storage",
+    )
+
+
+def _opened() -> "Workspace":
+    """The workspace, once the environment suits Prefect, which reads it when it is imported."""
+    from wafer.settings import prepare_environment
     from wafer.workspace import Workspace
 
-    settings = prepare_environment()
-    make_prefect_home(settings)
+    return Workspace(prepare_environment())
+
+
+def _get_ready(workspace: "Workspace", **needs: Any) -> None:
+    """Look ahead for what the work needs, then make Prefect's home and let only this library talk on the terminal."""
+    from wafer.preflight import look_ahead
+    from wafer.progress import show_log_lines
+    from wafer.settings import make_prefect_home
+
+    look_ahead(workspace.settings, **needs)
+    make_prefect_home(workspace.settings)
     from flows.entry import quieten
 
     show_log_lines()
     quieten()
-    return Workspace(settings)
 
 
 def _end(workspace: "Workspace", finished: "Sequence[Finished]") -> None:

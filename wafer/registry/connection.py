@@ -2,7 +2,6 @@
 
 import logging
 import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,12 +10,13 @@ from urllib.parse import urlsplit
 import requests
 from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 from mlflow.exceptions import MlflowException
+from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
+from wafer.addresses import REGISTRY, WEB, check_address, knock
 from wafer.errors import RegistryError
 from wafer.shown import masked
 
-CONNECT_SECONDS = 5.0
 QUIET_LOGGERS = ("alembic", "mlflow", "mlflow.store", "mlflow.utils", "mlflow.tracking")
 # read by MLflow at each call; what the user has set stays
 QUIET_ENVIRONMENT = {
@@ -40,29 +40,37 @@ def prepare_place(tracking_uri: str, artifact_root: str | None) -> None:
     """Make the folders of an embedded registry, or knock at the door of a server.
 
     Raises:
-        RegistryError: nothing answers within five seconds, or the address cannot be used.
+        RegistryError: nothing answers within five seconds, or the place cannot be a registry.
+        SettingsError: the address cannot be read.
     """
     parts = urlsplit(tracking_uri)
     if parts.scheme.startswith("sqlite"):
-        Path(tracking_uri.partition(":///")[2]).parent.mkdir(parents=True, exist_ok=True)
-    elif parts.scheme in ("http", "https"):
-        _knock(tracking_uri, parts.hostname, parts.port or (443 if parts.scheme == "https" else 80))
+        Path(tracking_uri.partition(":///")[2].partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
     elif parts.scheme in ("", "file"):
         raise RegistryError(
             f"the model registry cannot lie in {masked(tracking_uri)!r}: expected sqlite:///…, http(s)://… "
             "or another database"
         )
+    else:
+        check_address("MLFLOW_TRACKING_URI", tracking_uri, REGISTRY)
+        if parts.scheme not in WEB:
+            _need_driver(tracking_uri)
+        if why := knock(tracking_uri):
+            raise RegistryError(f"the model registry at {masked(tracking_uri)} cannot be reached: {why}")
     if artifact_root is not None and urlsplit(artifact_root).scheme in ("", "file"):
         Path(artifact_root.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
 
 
-def _knock(uri: str, host: str | None, port: int) -> None:
-    if host is None:
-        raise RegistryError(f"the model registry's address {masked(uri)!r} names no host")
+def _need_driver(uri: str) -> None:
+    """Refuse a database whose driver is not installed."""
     try:
-        socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
-    except OSError as error:
-        raise RegistryError(f"the model registry at {masked(uri)} cannot be reached: {error}") from error
+        make_url(uri).get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        raise RegistryError(
+            f"the model registry at {masked(uri)} needs the database driver {error.name}: pip install {error.name}"
+        ) from error
+    except SQLAlchemyError as error:
+        raise RegistryError(f"the model registry cannot lie in {masked(uri)!r}: {masked(str(error))}") from error
 
 
 @contextmanager

@@ -44,12 +44,7 @@ def check_snapshot(snapshot: Snapshot, folder: Path = Path("expectations")) -> N
         SnapshotError: a rule fails; the message names each one that does, with what was expected and what came.
         AgreementError: a suite in `folder` is missing or cannot be used.
     """
-    path = Path(folder) / "snapshot.json"
-    try:
-        rules = _read_rules(path)
-        suite = Suite("snapshot", rules)
-    except AgreementError as error:
-        raise AgreementError(f"{path}: {error}") from error
+    rules, suite = load_guard(folder)
     facts, told = snapshot_facts(snapshot.table, Contract.load_form("training", folder).sensors)
     broken = suite.broken(pd.DataFrame([facts]))
     reasons = [
@@ -59,6 +54,20 @@ def check_snapshot(snapshot: Snapshot, folder: Path = Path("expectations")) -> N
     ]
     if reasons:
         raise SnapshotError(f"snapshot {snapshot.digest[:12]} is not fit to train on; {'; '.join(reasons)}")
+
+
+def load_guard(folder: Path = Path("expectations")) -> tuple[tuple[Rule, ...], Suite]:
+    """The rules in `folder` about a table that a model is to be trained on, and the suite of them.
+
+    Raises:
+        AgreementError: the suite is missing or cannot be used.
+    """
+    path = Path(folder) / "snapshot.json"
+    try:
+        rules = _read_rules(path)
+        return rules, Suite("snapshot", rules)
+    except AgreementError as error:
+        raise AgreementError(f"{path}: {error}") from error
 
 
 def snapshot_facts(table: pd.DataFrame, sensors: Sequence[str]) -> tuple[dict[str, Any], dict[str, list[str]]]:

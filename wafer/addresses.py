@@ -1,0 +1,88 @@
+"""Addresses of servers: checked before they are used, knocked at before anything long starts.
+
+Every message is without secrets. A path never becomes part of an address unquoted: `sqlite_address` makes the one kind
+that names a file.
+"""
+
+import re
+import socket
+from collections.abc import Sequence
+from pathlib import Path
+
+from wafer.errors import SettingsError
+from wafer.shown import masked, shown_text
+
+CONNECT_SECONDS = 5.0
+PORTS = {
+    "http": 80,
+    "https": 443,
+    "mongodb": 27017,
+    "postgresql": 5432,
+    "mysql": 3306,
+    "mssql": 1433,
+}
+WEB = ("http", "https")
+MONGODB = ("mongodb", "mongodb+srv")
+REGISTRY = (*WEB, "sqlite", "postgresql", "mysql", "mssql")
+
+_HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]\s]+)(?::(\d{1,5}))?")
+
+
+def check_address(variable: str, address: str, schemes: Sequence[str]) -> None:
+    """Refuse an address that no server can be reached by.
+
+    Raises:
+        SettingsError: another scheme than `schemes`, no host, or a host and port that cannot be read.
+    """
+    told = f"{variable} is {shown_text(masked(address))!r}"
+    scheme, separator, _ = address.partition("://")
+    if not separator or (scheme not in schemes and _plain(scheme) not in schemes):
+        raise SettingsError(f"{told}: expected an address that starts with {', '.join(f'{s}://' for s in schemes)}")
+    if _plain(scheme) != "sqlite" and not hosts_of(address):
+        raise SettingsError(
+            f"{told}: expected a host and a port from 1 to 65535; in a user's name or a password, "
+            "/ : @ and % are written as %2F %3A %40 and %25"
+        )
+
+
+def hosts_of(address: str) -> list[tuple[str, int]]:
+    """Hosts and ports that an address names; empty where one of them cannot be read, or there is none."""
+    scheme, _, rest = address.partition("://")
+    found = []
+    for part in re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2].split(","):
+        match = _HOST.fullmatch(part)
+        port = int(match[2] or PORTS.get(_plain(scheme), 1)) if match else 0
+        if match is None or not 0 < port < 65536:
+            return []
+        found.append((match[1].strip("[]"), port))
+    return found
+
+
+def knock(address: str) -> str | None:
+    """Why nobody answers at any host of `address` within five seconds; None where somebody does.
+
+    A host that only the server's own library can find (`mongodb+srv`, a socket's file) is not knocked at.
+    """
+    why = None
+    for host, port in hosts_of(address):
+        if address.startswith("mongodb+srv") or "%2F" in host.upper():
+            return None
+        try:
+            socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+        except (OSError, UnicodeError) as error:  # a host's name may not be encodable
+            why = f"nobody answers at {shown_text(host)}:{port} ({getattr(error, 'strerror', None) or error})"
+        else:
+            return None
+    return why
+
+
+def sqlite_address(file: Path) -> str:
+    """SQLAlchemy's address of a database file, whose path may not hold a `?` (see `wafer.settings`)."""
+    from sqlalchemy.engine import URL
+
+    return URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
+
+
+def _plain(scheme: str) -> str:
+    """The scheme without its driver: `postgresql+psycopg2` is `postgresql`."""
+    return scheme.partition("+")[0]

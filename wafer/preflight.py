@@ -1,0 +1,174 @@
+"""What a piece of work needs, looked at before anything long starts and before anything is made.
+
+Each look yields a sentence a problem; `look_ahead` tells them all at once. What is tried is tried for real (a folder is
+made in the place where outputs go, and removed again), since neither permissions nor kinds of file systems foretell it.
+"""
+
+import errno
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+
+from wafer.addresses import knock
+from wafer.boundary import CAUSES
+from wafer.errors import EmptyError, PreflightError, SettingsError, StorageError, WaferError
+from wafer.params import read_params
+from wafer.settings import Settings
+from wafer.shown import masked, shown_text
+from wafer.storage import AnyPath
+
+LEAST_FREE = 200 * 2**20
+"""Bytes that must be free where outputs and state go."""
+
+
+def look_ahead(
+    settings: Settings,
+    *,
+    raw: Sequence[AnyPath] = (),
+    params: Path | None = None,
+    kinds: Sequence[str] = (),
+    guard: bool = False,
+    notebooks: Sequence[str] = (),
+    storage: str = "WAFER_STORAGE",
+) -> None:
+    """See whether a run can do its work: its folders of batch files, files that it reads, places, and servers.
+
+    Args:
+        settings: the places; a folder is only looked at, none is left behind.
+        raw: folders, each of which must hold a batch file.
+        params: the parameter file, where one is read.
+        kinds: of deliveries whose suites are needed.
+        guard: whether the suite of snapshots is needed too.
+        notebooks: names of those that will be run.
+        storage: what named the storage, for the message.
+
+    Raises:
+        PreflightError: with a sentence for each problem.
+        EmptyError: a single folder was asked for, and all that is wrong is that no batch file lies in it.
+    """
+    with ThreadPoolExecutor(4, "knock") as pool:
+        answers = [pool.submit(_unanswered, *named) for named in _servers(settings)]
+        problems = [*_places(settings, storage), *_files(settings, params, kinds, guard, notebooks)]
+        empty = []
+        for folder in raw:
+            try:
+                need_batch_files(folder)
+            except EmptyError as error:
+                empty.append(str(error))
+            except WaferError as error:
+                problems.append(str(error))
+        problems += [why for why in (answer.result() for answer in answers) if why is not None]
+    if len(raw) == 1 and empty and not problems:
+        raise EmptyError(empty[0])
+    if problems or empty:
+        raise PreflightError([*empty, *problems])
+
+
+def need_batch_files(folder: AnyPath) -> None:
+    """Refuse a folder in which no batch file lies.
+
+    Raises:
+        DeliveryError: it is not there.
+        EmptyError: it holds no file; folders within it are not looked into, and are named.
+    """
+    from wafer.contract.facts import list_files
+
+    if list_files([folder]):
+        return
+    inside = sorted(each.name for each in folder.iterdir() if each.is_dir())
+    named = ", ".join(shown_text(name, 40) for name in inside[:3]) + (", …" if len(inside) > 3 else "")
+    left_out = f"; folders inside it are not looked into: {named}" if inside else ""
+    raise EmptyError(f"{shown_text(folder)}: no batch file lies there{left_out}")
+
+
+def _places(settings: Settings, storage: str) -> Iterator[str]:
+    """Problems of the places that will be written to, each place once."""
+    places = []
+    if "://" not in settings.storage_url:
+        places = [(storage, Path(settings.storage_url))]
+    else:
+        try:
+            settings.storage.check()
+        except StorageError as error:
+            yield str(error)
+    if None in (settings.mongodb_url, settings.mlflow_url, settings.prefect_url):
+        try:
+            places.append(("WAFER_STATE", settings.state))
+        except SettingsError as error:
+            yield str(error)
+    if settings.prefect_url is None and settings.prefect_folder is not None:
+        places.append(("PREFECT_HOME", settings.prefect_folder))
+    seen: set[Path] = set()
+    for variable, folder in places:
+        problem, within = _unwritable(folder.absolute())
+        if within not in seen and problem is not None:
+            yield f"{variable} is {shown_text(folder)}: {problem}"
+        seen.add(within)
+
+
+def _unwritable(folder: Path) -> tuple[str | None, Path]:
+    """Why nothing can be written to `folder`, and the nearest thing above it that is there."""
+    there = folder
+    try:
+        while not _is_there(there):
+            there = there.parent
+        if not there.is_dir():
+            what = "a link that leads nowhere" if not there.exists() else "a file"
+            return f"{shown_text(there)} is {what}, and a folder is needed", there
+        with tempfile.TemporaryDirectory(prefix=".wafer-", dir=there):
+            pass
+        if shutil.disk_usage(there).free < LEAST_FREE:
+            return f"less than {LEAST_FREE // 2**20} MB are free there, free some space or name another folder", there
+    except OSError as error:
+        cause = CAUSES.get(error.errno or 0, error.strerror)
+        return f"nothing can be written there ({cause})", there
+    return None, there
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        os.lstat(path)
+    except OSError as error:
+        if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            return False
+        raise
+    return True
+
+
+def _files(
+    settings: Settings, params: Path | None, kinds: Iterable[str], guard: bool, notebooks: Iterable[str]
+) -> Iterator[str]:
+    """Problems of the files that will be read: parameters, suites, notebooks."""
+    from wafer.contract.suites import Contract
+    from wafer.reporting.notebooks import read_notebook
+    from wafer.store.guard import load_guard
+
+    suites = settings.default("expectations")
+    looks: list[Callable[[], object]] = [partial(Contract.load, kind, suites) for kind in kinds]
+    looks += [partial(load_guard, suites)] if guard else []
+    looks += [partial(read_notebook, name, settings.default("notebooks")) for name in notebooks]
+    looks += [partial(read_params, params)] if params is not None else []
+    for look in looks:
+        try:
+            look()
+        except WaferError as error:
+            yield str(error)
+
+
+def _servers(settings: Settings) -> list[tuple[str, str]]:
+    named = [
+        ("MONGODB_URL", settings.mongodb_url),
+        ("MLFLOW_TRACKING_URI", settings.mlflow_url),
+        ("PREFECT_API_URL", settings.prefect_url),
+        ("AWS_ENDPOINT_URL", settings.s3_endpoint if "://" in settings.storage_url else None),
+    ]
+    return [(variable, address) for variable, address in named if address is not None]
+
+
+def _unanswered(variable: str, address: str) -> str | None:
+    why = knock(address)
+    return None if why is None else f"{variable} is {masked(address)}: {why}; start that server, or unset the variable"
