@@ -63,7 +63,7 @@ def deliver(settings: Settings, params: DeliverParams) -> Delivered:
                 if params.folder is None:
                     simulate_delivery(kind, aside, params)
                 else:
-                    copy_delivery(Path(params.folder) / kind, aside)
+                    copy_delivery(Path(params.folder) / kind, aside, settings.link_roots)
     return Delivered(str(raw / "training"), str(raw / "prediction"))
 
 
@@ -107,6 +107,7 @@ def ingest(
             progress,
             replacing=replace,
             watch=lambda delivery, verdict: statistics.add(delivery, accepted=verdict.accepted),
+            link_roots=settings.link_roots,
         ).as_dict()
         for reports in _report_folders(settings, run):
             written = "" if run is None else f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
