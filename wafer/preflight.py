@@ -15,6 +15,7 @@ from pathlib import Path
 
 from wafer.addresses import knock
 from wafer.boundary import CAUSES
+from wafer.delivered import list_files
 from wafer.errors import EmptyError, PreflightError, SettingsError, StorageError, WaferError
 from wafer.params import read_params
 from wafer.settings import Settings
@@ -73,16 +74,11 @@ def need_batch_files(folder: AnyPath) -> None:
 
     Raises:
         DeliveryError: it is not there.
-        EmptyError: it holds no file; folders within it are not looked into, and are named.
+        EmptyError: it holds no file; folders within it are left out, and are named.
     """
-    from wafer.contract.facts import list_files
-
-    if list_files([folder]):
-        return
-    inside = sorted(each.name for each in folder.iterdir() if each.is_dir())
-    named = ", ".join(shown_text(name, 40) for name in inside[:3]) + (", …" if len(inside) > 3 else "")
-    left_out = f"; folders inside it are not looked into: {named}" if inside else ""
-    raise EmptyError(f"{shown_text(folder)}: no batch file lies there{left_out}")
+    listing = list_files([folder])
+    if listing.why_empty is not None:
+        raise EmptyError(listing.why_empty)
 
 
 def _places(settings: Settings, storage: str) -> Iterator[str]:

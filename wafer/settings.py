@@ -8,10 +8,10 @@ import os
 import re
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_validator, model_validator
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from upath import UPath
 
 from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, sqlite_address
@@ -66,6 +66,21 @@ class Settings(BaseSettings):
     jobs: int = Field(
         default_factory=lambda: os.cpu_count() or 1, alias="WAFER_JOBS", ge=1, description="processes of one step"
     )
+
+    link_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
+        (),
+        alias="WAFER_LINK_ROOTS",
+        description="folders into which links in a delivery may lead, as PATH lists folders",
+    )
+
+    @field_validator("link_roots", mode="before")
+    @classmethod
+    def _folders(cls, value: Any) -> Any:
+        folders = [Path(name) for name in value.split(os.pathsep) if name] if isinstance(value, str) else value
+        for folder in folders:
+            if not Path(folder).is_absolute():
+                raise ValueError(f"expected absolute folders, separated by '{os.pathsep}'")
+        return tuple(folders)
 
     @field_validator("*", mode="before")
     @classmethod

@@ -8,11 +8,11 @@ any step can be run again alone. Libraries that take long to import are imported
 import io
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from wafer.params import DeliverParams, EvaluateParams, FitParams, GateParams, Params
 from wafer.progress import shown
@@ -60,7 +60,7 @@ def deliver(workspace: Workspace, run: Run, params: DeliverParams) -> Delivered:
                 if params.folder is None:
                     simulate_delivery(kind, aside, params)
                 else:
-                    copy_delivery(Path(params.folder) / kind, aside)
+                    copy_delivery(Path(params.folder) / kind, aside, workspace.settings.link_roots)
     delivered = Delivered(run.key("raw/training"), run.key("raw/prediction"))
     run.write(delivered)
     return delivered
@@ -106,14 +106,21 @@ def ingest(workspace: Workspace, run: Run, kind: Kind, raw: str | None = None, *
             progress,
             replacing=replace,
             watch=lambda delivery, verdict: statistics.add(delivery, accepted=verdict.accepted),
+            link_roots=workspace.settings.link_roots,
         ).as_dict()
         run.storage.write_json(run.key(f"{step}.json"), report)
         counts = {name: report[name] for name in ("files", "accepted", "quarantined", "unread", "wafers_stored")}
-        ingested = Ingested(run.key(f"{step}.json"), run.key(f"{step}.html"), **counts)
+        complaints = tuple(filter(None, (report["why_empty"], _told_unread(report))))
+        ingested = Ingested(run.key(f"{step}.json"), run.key(f"{step}.html"), **counts, complaints=complaints)
         run.write(ingested, step)
         written = "" if run.kind == "study" else f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
         write_ingest_page(report, statistics, run.place(""), written=written)
     return ingested
+
+
+def _told_unread(report: Mapping[str, Any]) -> str | None:
+    unread, files = report["unread"], report["files"]
+    return f"{unread:,} of {files:,} files could not be read; the report says why" if unread else None
 
 
 def snapshot(workspace: Workspace, run: Run) -> Frozen:

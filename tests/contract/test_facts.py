@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from wafer.contract.agreement import init_agreement, make_suite, read_agreement
-from wafer.contract.facts import FACTS, Delivery, list_files, read_delivery
+from wafer.contract.facts import BYTES_OF_START, FACTS, Delivery, read_delivery
 from wafer.contract.form import Finding, Form
-from wafer.errors import AgreementError, DeliveryError
+from wafer.errors import AgreementError
 
 NAME = "wafer_31012020_235959.csv"
 HEADER = ",Sensor-1,Sensor-2,Sensor-3,Good/Bad"
@@ -145,12 +145,26 @@ def test_bytes_that_are_not_plain_text_are_recognised(read, content, encoding):
 
 
 def test_a_file_that_is_too_large_is_hashed_but_not_parsed(read):
-    """A file above the agreed size keeps its true size and digest, and nothing of it is parsed."""
-    content = HEADER + "\n" + "Wafer-1,1,2,3,-1\n" * 1000
-    delivery = read(content)
-    assert delivery.digest == hashlib.sha256(content.encode()).hexdigest()
-    assert (delivery.facts["size"], delivery.facts["encoding"]) == (len(content), None)
-    assert delivery.table is None
+    """A file above the agreed size has its true size and digest and its first 64 KiB, and nothing of it is parsed."""
+    for lines in (1_000, 200_000):
+        content = HEADER + "\n" + "Wafer-1,1,2,3,-1\n" * lines
+        delivery = read(content)
+        assert delivery.digest == hashlib.sha256(content.encode()).hexdigest()
+        assert (delivery.facts["size"], delivery.facts["encoding"]) == (len(content), None)
+        assert delivery.table is None
+        assert delivery.start == content.encode()[:BYTES_OF_START]
+    assert read(GOOD).start is None
+
+
+def test_what_is_kept_of_a_bad_value_does_not_grow_with_it(tmp_path, form):
+    """An id, a reading, a column's name of a megabyte are told by their ends."""
+    roomy, long = dataclasses.replace(form, max_bytes=10**7), "x" * 1_000_000
+    path = tmp_path / NAME
+    path.write_text(f"{HEADER},{long}\nWafer-1,{long},2,3,{long},1\n{long},1,2,3,-1,1\n")
+    findings = read_delivery(path, roomy).findings
+    assert findings.keys() == {"columns_extra", "bad_cells", "ids_malformed"}
+    for found in findings.values():
+        assert all(len(text) <= 120 for one in found for text in (one.column, one.got) if text), found
 
 
 @pytest.mark.parametrize(
@@ -366,29 +380,12 @@ def test_readings_are_the_nearest_float64_of_their_text(read, text):
     assert (reading, math.copysign(1, reading)) == (float(text), math.copysign(1, float(text)))
 
 
-def test_a_folder_means_its_files_and_a_missing_path_is_an_error(tmp_path):
-    """A folder stands for every visible finished file in it by name, whatever its ending; a wrong path is refused."""
-    for name in ("b.txt", "a.csv", ".hidden.csv", "c.csv.part"):
-        (tmp_path / name).touch()
-    (tmp_path / "inner").mkdir()
-    (tmp_path / "inner" / "d.csv").touch()
-    assert list_files([tmp_path]) == [tmp_path / "a.csv", tmp_path / "b.txt"]
-    assert list_files([tmp_path / "b.txt", tmp_path / "inner"]) == [tmp_path / "b.txt", tmp_path / "inner" / "d.csv"]
-    with pytest.raises(DeliveryError, match=re.escape(f"{tmp_path / 'none'}: no such file or folder")):
-        list_files([tmp_path / "none"])
-
-
 def test_a_file_that_cannot_be_read_is_no_error(tmp_path, form):
-    """A link that leads nowhere, or around, belongs to its folder's files; reading it says why it cannot be had."""
-    (tmp_path / "lot").mkdir()
-    (tmp_path / "lot" / "a.csv").symlink_to(tmp_path / "gone.csv")
-    (tmp_path / "lot" / "b.csv").symlink_to(tmp_path / "lot" / "b.csv")
-    deliveries = [read_delivery(path, form) for path in list_files([tmp_path / "lot"])]
-    assert [(d.file, d.digest, d.table, d.unread) for d in deliveries] == [
-        ("a.csv", "", None, "No such file or directory"),
-        ("b.csv", "", None, "Too many levels of symbolic links"),
-    ]
-    assert deliveries[0].facts == {**dict.fromkeys(FACTS), "name": "a.csv"}
+    """Its delivery has the reason, and no fact but its name."""
+    (tmp_path / "a.csv").symlink_to(tmp_path / "gone.csv")
+    delivery = read_delivery(tmp_path / "a.csv", form, within=(tmp_path,))
+    assert (delivery.digest, delivery.table, delivery.unread) == ("", None, "No such file or directory")
+    assert delivery.facts == {**dict.fromkeys(FACTS), "name": "a.csv"}
 
 
 def test_a_file_may_lie_under_another_name_than_its_own(tmp_path, form):
@@ -414,7 +411,10 @@ def test_an_id_with_too_large_a_number_is_told_so(tmp_path):
     form = Form.of(make_suite(read_agreement(path))["meta"]["form"], max_bytes=10_000, listed=4)
     (tmp_path / NAME).write_text(f"{HEADER}\nWafer-{'9' * 18},1,1,2,-1\nWafer-{'9' * 19},1,1,2,-1\nLot-1,1,1,2,-1\n")
     assert [(f.line, f.expected) for f in read_delivery(tmp_path / NAME, form).findings["ids_malformed"]] == [
-        (3, "Wafer-(?P<number>[0-9]+), its number having 1 to 18 digits from 0 to 9"),
+        (
+            3,
+            "Wafer-(?P<number>[0-9]+), of at most 200 characters, its number having 1 to 18 digits from 0 to 9",
+        ),
         (4, "Wafer-(?P<number>[0-9]+)"),
     ]
 

@@ -27,6 +27,11 @@ WAFER = Path(sys.executable).with_name("wafer")
 KEPT = "fab/quarantine/training/"
 
 
+def digest(file: Path) -> str:
+    """The name of a file's bytes."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
 class Bucket:
     """A bucket of the test's own, looked at without the library."""
 
@@ -85,18 +90,16 @@ def test_the_quarantine_and_the_reports_lie_in_the_bucket(places: Settings, buck
     done = working.ingest(places, "training", raw)
     assert (done.files, done.accepted, done.quarantined, done.wafers_stored) == (4, 2, 2, 3)
     first = bucket.objects()
+    conflicting, broken, empty = (f"{KEPT}{digest(file)}" for file in sorted(raw.iterdir())[1:])
+    names = [f"{conflicting}.dropped.jsonl"]
+    names += [f"{kept}{ending}" for kept in (broken, empty) for ending in (".csv", ".reasons.json")]
     runs = {key for key in first if key.startswith(("fab/runs/", "fab/latest/", "fab/reports/"))}
     assert sorted(first.keys() - runs) == [
-        f"{KEPT}wafer_02012020_120000.csv.dropped.jsonl",
-        f"{KEPT}wafer_03012020_120000.csv",
-        f"{KEPT}wafer_03012020_120000.csv.reasons.json",
-        f"{KEPT}wafer_04012020_120000.csv",
-        f"{KEPT}wafer_04012020_120000.csv.reasons.json",
+        *sorted(names),
     ]
-    for day in (3, 4):
-        name = f"wafer_0{day}012020_120000.csv"
-        assert first[f"{KEPT}{name}"] == (raw / name).read_bytes()
-    reasons = json.loads(first[f"{KEPT}wafer_03012020_120000.csv.reasons.json"])["reasons"]
+    assert first[f"{broken}.csv"] == (raw / "wafer_03012020_120000.csv").read_bytes()
+    assert first[f"{empty}.csv"] == b""
+    reasons = json.loads(first[f"{broken}.reasons.json"])["reasons"]
     assert [reason["rule"] for reason in reasons] == ["empty_sensors"]
     assert json.loads(first[f"fab/{done.report}"])["conflicts"] == 1
     assert b"Conflicts with wafers in the store: 1." in first[f"fab/{done.page}"]
@@ -120,7 +123,7 @@ def test_deliveries_may_lie_in_the_bucket_too(places: Settings, bucket: Bucket, 
             bucket.client.put_object(Bucket=bucket.name, Key=f"fab/raw/training/{file.name}", Body=file.read_bytes())
         done = working.ingest(places, "training")
     assert (done.files, done.accepted, done.quarantined, done.wafers_stored) == (4, 2, 2, 0)
-    assert bucket.objects(f"{KEPT}{files[2].name}")[f"{KEPT}{files[2].name}"] == files[2].read_bytes()
+    assert bucket.objects(KEPT)[f"{KEPT}{digest(files[2])}.csv"] == files[2].read_bytes()
 
 
 def test_the_commands_work_on_the_bucket(places: Settings, bucket: Bucket, raw: Path, tmp_path: Path) -> None:
@@ -129,7 +132,8 @@ def test_the_commands_work_on_the_bucket(places: Settings, bucket: Bucket, raw: 
     working.ingest(places, "training", raw)
     assert CliRunner().invoke(cli, ["quarantine", "release", name]).exit_code == 1
     shown = json.loads(CliRunner().invoke(cli, ["quarantine", "show", name, "--json"]).stdout)
-    assert (shown["path"], shown["file"]) == (f"s3://{bucket.name}/{KEPT}{name}", name)
+    broken, empty = (digest(raw / file) for file in (name, "wafer_04012020_120000.csv"))
+    assert (shown["kept"], shown["file"]) == (f"s3://{bucket.name}/{KEPT}{broken}.csv", name)
     listed = CliRunner().invoke(cli, ["quarantine", "list"])
     assert listed.exit_code == 0, listed.output
     assert listed.stdout.splitlines()[-1] == "2 files and 1 single wafers in quarantine"
@@ -137,11 +141,11 @@ def test_the_commands_work_on_the_bucket(places: Settings, bucket: Bucket, raw: 
     released = subprocess.run([WAFER, "quarantine", "release", name], capture_output=True, text=True, check=False)
     assert released.returncode == 0, released.stderr
     assert released.stdout == f"{name}: taken in, 2 wafers, 2 of them new\n"
-    assert [key for key in bucket.objects(KEPT) if name in key] == []
+    assert [key for key in bucket.objects(KEPT) if broken in key] == []
     again = working.ingest(places, "training", raw)
     assert (again.accepted, again.quarantined, again.wafers_stored) == (3, 1, 0)
     assert working.ingest(places, "training", raw, replace=True).quarantined == 1
-    assert sorted(bucket.objects(KEPT)) == [f"{KEPT}wafer_04012020_120000.csv{e}" for e in ("", ".reasons.json")]
+    assert sorted(bucket.objects(KEPT)) == [f"{KEPT}{empty}{ending}" for ending in (".csv", ".reasons.json")]
 
 
 @pytest.mark.parametrize("size", [0, 10, 12_000_000])
@@ -150,12 +154,11 @@ def test_a_file_that_changed_is_not_put(places: Settings, bucket: Bucket, tmp_pa
     path = tmp_path / "lot.csv"
     path.write_bytes(os.urandom(size))
     place = Quarantine(places.area("quarantine") / "training")
-    changed = Delivery(path, "lot.csv", "0" * 64, {}, None)
+    changed = Delivery(path, "lot.csv", "0" * 64, {"size": size}, None)
     with pytest.raises(DeliveryError, match=r"lot\.csv: changed while it was judged"):
         place.keep(changed, rejected(changed))
     assert (bucket.objects(), bucket.unfinished()) == ({}, 0)
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    delivery = Delivery(UPath(path), "lot.csv", digest, {}, None)
+    delivery = Delivery(UPath(path), "lot.csv", digest(path), {"size": size}, None)
     place.keep(delivery, rejected(delivery))
-    assert bucket.objects()[f"{KEPT}lot.csv"] == path.read_bytes()
+    assert bucket.objects()[f"{KEPT}{digest(path)}.csv"] == path.read_bytes()
     assert bucket.unfinished() == 0

@@ -1,6 +1,5 @@
 """Ingest: each delivered file ends in the store or in the quarantine, once, however often it is run."""
 
-import json
 import os
 import re
 import time
@@ -46,9 +45,9 @@ def test_good_files_are_stored_and_others_quarantined(settings: Settings, delive
     assert report["quarantined_by_rule"] == {"columns_missing": 1}
     assert (report["duplicates"], report["known_batches"], report["conflicts"]) == (0, 0, 0)
     (broken,) = [b for b in report["batches"] if b["verdict"] == "quarantined"]
-    kept = Path(str(settings.area("quarantine"))) / "training" / broken["file"]
-    assert kept.read_bytes() == (delivery / broken["file"]).read_bytes()
-    assert json.loads(Path(f"{kept}.reasons.json").read_text())["reasons"] == broken["reasons"]
+    (entry,) = Quarantine(settings.area("quarantine") / "training").find(broken["file"])
+    assert entry.path.read_bytes() == (delivery / broken["file"]).read_bytes()
+    assert (entry.digest, entry.verdict["reasons"]) == (broken["digest"], broken["reasons"])
     frame = simulate_frame(1, wafers=5, seed=1)
     sensors = [c for c in frame.columns if c.startswith("Sensor-")]
     with open_store(settings) as store:
@@ -78,7 +77,7 @@ def test_a_file_mended_under_its_name_is_taken_in(settings: Settings, delivery: 
     (mended,) = simulate_batches(delivery, batches=1, wafers=5, seed=1, first_batch=3)
     done = working.ingest(settings, "training", delivery)
     assert (done.accepted, done.quarantined, done.wafers_stored) == (4, 0, 5)
-    assert (Path(str(settings.area("quarantine"))) / "training" / mended.name).exists()
+    assert [e.file for e in Quarantine(settings.area("quarantine") / "training").entries()] == [mended.name]
 
 
 @pytest.fixture

@@ -1,13 +1,16 @@
+import dataclasses
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from wafer.contract.facts import Delivery
 from wafer.contract.suites import DroppedRow, Reason, Verdict
-from wafer.errors import DeliveryError, UnreadError
-from wafer.intake.quarantine import Quarantine
+from wafer.errors import UnreadError
+from wafer.intake.quarantine import Entry, Quarantine
+from wafer.shown import shown_text
 
 REASON = Reason("file_name", "the file is named lot.csv, agreed is …", None, None, "wafer_….csv", "lot.csv")
 
@@ -17,7 +20,7 @@ def deliver(folder: Path, content: bytes, file: str = "lot.csv") -> Delivery:
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / file
     path.write_bytes(content)
-    return Delivery(path, file, hashlib.sha256(content).hexdigest(), {}, None)
+    return Delivery(path, file, hashlib.sha256(content).hexdigest(), {"size": len(content)}, None)
 
 
 def rejected(delivery: Delivery) -> Verdict:
@@ -37,23 +40,19 @@ def quarantine(tmp_path: Path) -> Quarantine:
 
 
 def test_a_rejected_file_is_kept_beside_its_reasons(quarantine, tmp_path):
-    """The bytes stay as they came, and the reasons lie beside them as JSON."""
+    """The bytes stay as they came, and the reasons lie beside them as JSON, both named by the bytes' digest."""
     delivery = deliver(tmp_path / "raw", b"\x00\xff broken")
     entry = quarantine.keep(delivery, rejected(delivery))
-    kept = tree(quarantine.folder)
-    assert kept.keys() == {"lot.csv", "lot.csv.reasons.json"}
-    assert kept["lot.csv"] == b"\x00\xff broken"
-    record = {**rejected(delivery).as_dict(), "digest": delivery.digest}
-    assert json.loads(kept["lot.csv.reasons.json"]) == record
+    kept, digest = tree(quarantine.folder), delivery.digest
+    assert kept.keys() == {f"{digest}.csv", f"{digest}.reasons.json"}
+    assert kept[f"{digest}.csv"] == b"\x00\xff broken"
+    record = {**rejected(delivery).as_dict(), "digest": digest, "size": 9, "bytes_kept": 9}
+    assert json.loads(kept[f"{digest}.reasons.json"]) == record
     assert record["verdict"] == "quarantined"
     assert record["reasons"] == [REASON.as_dict()]
     assert quarantine.entries() == [entry]
-    assert (entry.path, entry.file, entry.digest, entry.verdict) == (
-        quarantine.folder / "lot.csv",
-        "lot.csv",
-        delivery.digest,
-        record,
-    )
+    assert entry == Entry(quarantine.folder / f"{digest}.csv", "lot.csv", digest, record)
+    assert entry.whole
 
 
 def test_the_same_file_ends_once(quarantine, tmp_path):
@@ -69,16 +68,31 @@ def test_the_same_file_ends_once(quarantine, tmp_path):
     assert tree(quarantine.folder).keys() == before.keys()
 
 
-def test_another_file_of_the_same_name_overwrites_nothing(quarantine, tmp_path):
-    """Other bytes under a name that is taken lie beside the first, named by their digest."""
+def test_files_of_one_name_never_meet(quarantine, tmp_path):
+    """Other bytes under the same name are an entry of their own, in whatever order they come."""
     first, second = deliver(tmp_path / "one", b"first"), deliver(tmp_path / "two", b"second")
     for delivery in (first, second, first, second):
         quarantine.keep(delivery, rejected(delivery))
-    beside = f"lot.{second.digest[:8]}.csv"
     kept = tree(quarantine.folder)
-    assert kept.keys() == {"lot.csv", "lot.csv.reasons.json", beside, f"{beside}.reasons.json"}
-    assert (kept["lot.csv"], kept[beside]) == (b"first", b"second")
+    assert len(kept) == 4
+    assert (kept[f"{first.digest}.csv"], kept[f"{second.digest}.csv"]) == (b"first", b"second")
+    assert [entry.file for entry in quarantine.entries()] == ["lot.csv", "lot.csv"]
     assert {entry.digest for entry in quarantine.entries()} == {first.digest, second.digest}
+
+
+def test_a_file_above_the_agreed_size_is_kept_by_its_first_bytes(quarantine, tmp_path):
+    """Its record has the size, the digest, the path and how many bytes are kept; it costs no more than these."""
+    content = b"x" * 1_000_000
+    delivery = dataclasses.replace(deliver(tmp_path / "raw", content), start=content[:100])
+    entry = quarantine.keep(delivery, rejected(delivery))
+    assert tree(quarantine.folder).keys() == {f"{delivery.digest}.start", f"{delivery.digest}.reasons.json"}
+    assert entry.path.read_bytes() == content[:100]
+    assert not entry.whole
+    told = {"size": 1_000_000, "bytes_kept": 100, "path": str(tmp_path / "raw" / "lot.csv")}
+    assert told.items() <= entry.verdict.items()
+    assert quarantine.entries() == [entry]
+    assert quarantine.discard(delivery.digest)
+    assert tree(quarantine.folder) == {}
 
 
 def test_a_new_verdict_replaces_the_old_reasons(quarantine, tmp_path):
@@ -95,31 +109,40 @@ def test_a_run_that_was_cut_short_is_completed(quarantine, tmp_path):
     """Bytes without reasons, as a crash leaves them, are no entry yet, and the next run makes them one."""
     delivery = deliver(tmp_path / "raw", b"a")
     quarantine.folder.mkdir(parents=True)
-    (quarantine.folder / "lot.csv").write_bytes(b"a")
+    (quarantine.folder / f"{delivery.digest}.csv").write_bytes(b"a")
     assert quarantine.entries() == []
     quarantine.keep(delivery, rejected(delivery))
-    assert tree(quarantine.folder).keys() == {"lot.csv", "lot.csv.reasons.json"}
+    assert tree(quarantine.folder).keys() == {f"{delivery.digest}.csv", f"{delivery.digest}.reasons.json"}
 
 
-def test_bytes_that_a_crash_left_are_not_overwritten_by_others(quarantine, tmp_path):
-    """Another file of the same name goes beside bytes whose reasons a crash prevented."""
-    delivery = deliver(tmp_path / "raw", b"new")
-    quarantine.folder.mkdir(parents=True)
-    (quarantine.folder / "lot.csv").write_bytes(b"old")
+NAMES = [
+    *("lot.csv.reasons.json", "lot.csv.dropped.jsonl", ".lot.csv", "x" * 251 + ".csv", "\udcff.csv", "é" * 100),
+    *("..\\..\\lot.csv", "C:lot.csv", "CON", "NUL.csv", "lot.csv ", "-rf", "~", "\x1b[2J\r\n.csv", "\u202egpj.csv"),
+]
+
+
+@pytest.mark.parametrize("file", [*NAMES, "../../lot.csv", "/etc/lot.csv"])
+def test_no_name_from_outside_becomes_a_path(quarantine, tmp_path, file):
+    """However a file is called, its bytes lie under its digest and nowhere else; its own name stands in the record."""
+    delivery = dataclasses.replace(deliver(tmp_path / "raw", b"odd", file if file in NAMES else "plain.csv"), file=file)
+    delivery = dataclasses.replace(delivery, file=os.fsencode(file).decode(errors="replace"))
     entry = quarantine.keep(delivery, rejected(delivery))
-    assert entry.path.name == f"lot.{delivery.digest[:8]}.csv"
-    assert (quarantine.folder / "lot.csv").read_bytes() == b"old"
-
-
-@pytest.mark.parametrize("file", ["lot.csv.reasons.json", "lot.csv.dropped.jsonl", ".lot.csv", "x" * 240 + ".csv"])
-def test_odd_names_cannot_collide_with_the_quarantines_own_files(quarantine, tmp_path, file):
-    """A file named like the quarantine's own, hidden or of extreme length is kept under a name with its digest."""
-    plain, odd = deliver(tmp_path / "one", b"plain"), deliver(tmp_path / "two", b"odd", file)
-    quarantine.keep(plain, rejected(plain))
-    entry = quarantine.keep(odd, rejected(odd))
-    assert odd.digest[:8] in entry.path.name
+    quarantine.keep_rows(delivery, Verdict(delivery.file, True, dropped=(DroppedRow(0, 2, "x", (REASON,)),)))
+    endings = (".csv", ".reasons.json", ".dropped.jsonl")
+    assert tree(quarantine.folder).keys() == {f"{delivery.digest}{ending}" for ending in endings}
     assert entry.path.read_bytes() == b"odd"
-    assert {found.file for found in Quarantine(quarantine.folder).entries()} == {"lot.csv", file}
+    assert [found.file for found in Quarantine(quarantine.folder).entries()] == [delivery.file]
+    assert quarantine.find(delivery.file) == quarantine.find(shown_text(delivery.file)) == [entry]
+
+
+def test_a_link_in_the_place_of_the_delivered_file_is_not_copied(quarantine, tmp_path):
+    """What was a file when it was judged and is a link now is told as unread, and nothing is kept."""
+    delivery = dataclasses.replace(deliver(tmp_path / "raw", b"a"), within=(tmp_path / "raw",))
+    delivery.path.rename(tmp_path / "secret")
+    delivery.path.symlink_to(tmp_path / "secret")
+    with pytest.raises(UnreadError, match=r"lot\.csv: it is a link to .*secret, outside of its folder"):
+        quarantine.keep(delivery, rejected(delivery))
+    assert tree(quarantine.folder) == {}
 
 
 def test_a_file_that_changed_since_is_not_kept(quarantine, tmp_path):
@@ -129,7 +152,7 @@ def test_a_file_that_changed_since_is_not_kept(quarantine, tmp_path):
     with pytest.raises(UnreadError, match=r"lot\.csv: changed while it was judged"):
         quarantine.keep(delivery, rejected(delivery))
     delivery.path.unlink()
-    with pytest.raises(UnreadError, match=r"lot\.csv: cannot be quarantined: No such file or directory"):
+    with pytest.raises(UnreadError, match=r"lot\.csv: No such file or directory"):
         quarantine.keep(delivery, rejected(delivery))
     assert tree(quarantine.folder) == {}
 
@@ -141,22 +164,19 @@ def test_an_entry_leaves_by_its_digest(quarantine, tmp_path):
         quarantine.keep(delivery, rejected(delivery))
     assert Quarantine(quarantine.folder).discard(first.digest)
     assert not quarantine.discard("0" * 64)
-    assert tree(quarantine.folder).keys() == {
-        f"lot.{second.digest[:8]}.csv",
-        f"lot.{second.digest[:8]}.csv.reasons.json",
-    }
+    assert tree(quarantine.folder).keys() == {f"{second.digest}.csv", f"{second.digest}.reasons.json"}
 
 
-def test_an_entry_is_found_by_name_or_digest(quarantine, tmp_path):
-    """The name it has here, a delivered name that is unique, or the start of the digest find an entry."""
+def test_entries_are_found_by_name_or_digest(quarantine, tmp_path):
+    """A delivered name means every file of that name, the start of a digest one; too short a start means none."""
     first, second = deliver(tmp_path / "one", b"first"), deliver(tmp_path / "two", b"second")
     third = deliver(tmp_path / "one", b"third", "x.csv")
     entries = [quarantine.keep(delivery, rejected(delivery)) for delivery in (first, second, third)]
-    assert quarantine.find("lot.csv") == entries[0]
-    assert quarantine.find(second.digest[:10]) == entries[1]
-    assert quarantine.find("x.csv") == entries[2]
-    with pytest.raises(DeliveryError, match=r"no entries fit 'y\.csv', expected one"):
-        quarantine.find("y.csv")
+    assert sorted(quarantine.find("lot.csv"), key=entries.index) == entries[:2]
+    assert quarantine.find(second.digest[:10]) == [entries[1]]
+    assert quarantine.find(second.digest[:5]) == []
+    assert quarantine.find("x.csv") == [entries[2]]
+    assert quarantine.find("y.csv") == []
 
 
 def test_dropped_wafers_keep_their_line_and_reasons(quarantine, tmp_path):
@@ -165,7 +185,8 @@ def test_dropped_wafers_keep_their_line_and_reasons(quarantine, tmp_path):
     reason = Reason("bad_cells", "line 4: 'x' is no number", 4, "Sensor-1", "a number", "x")
     verdict = Verdict(delivery.file, True, dropped=(DroppedRow(2, 4, "Wafer-3,x,é", (reason,)),))
     target = quarantine.keep_rows(delivery, verdict)
-    assert quarantine.keep_rows(delivery, verdict) == target == quarantine.folder / "lot.csv.dropped.jsonl"
+    assert quarantine.keep_rows(delivery, verdict) == target
+    assert target == quarantine.folder / f"{delivery.digest}.dropped.jsonl"
     record = {
         "file": "lot.csv",
         "digest": delivery.digest,
@@ -177,7 +198,7 @@ def test_dropped_wafers_keep_their_line_and_reasons(quarantine, tmp_path):
     assert quarantine.dropped() == [record]
     assert quarantine.entries() == []
     other = deliver(tmp_path / "two", b"b")
-    assert quarantine.keep_rows(other, verdict).name == f"lot.{other.digest[:8]}.csv.dropped.jsonl"
+    assert quarantine.keep_rows(other, verdict).name == f"{other.digest}.dropped.jsonl"
     assert len(quarantine.dropped()) == 2
 
 

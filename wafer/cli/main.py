@@ -5,7 +5,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -15,6 +15,10 @@ from wafer.cli.models import models
 from wafer.cli.params import params
 from wafer.cli.runs import ingest, predict, run, study, train
 from wafer.cli.store import expectations_folder, quarantine, store
+from wafer.shown import shown_text
+
+if TYPE_CHECKING:
+    from wafer.contract.suites import Verdict
 
 KINDS = click.Choice(["training", "prediction"])
 EXIT_QUARANTINED = 1
@@ -97,35 +101,43 @@ def fetch(out: Path, url: str | None) -> None:
 def check(paths: tuple[Path, ...], kind: str, expectations: Path, as_json: bool) -> None:
     """Check batch files against the data sharing agreement, without storing anything.
 
-    PATHS are files or folders; a folder means every file in it. Exit status: 0 all accepted, 1 some would be
-    quarantined or cannot be read, 2 wrong use.
+    PATHS are files or folders; a folder means every file in it, links that stay in it or lead into a folder that
+    WAFER_LINK_ROOTS names among them. Exit status: 0 all accepted, 1 some would be quarantined or cannot be read, or
+    there is none, 2 wrong use.
 
     \b
     Examples:
       wafer check incoming/ --kind prediction
       wafer check incoming/wafer_07012020_041011.csv --json
     """
-    from wafer.contract.suites import Contract
-    from wafer.contract.suites import check as judge
+    from wafer.contract.suites import Contract, judge_files
+    from wafer.delivered import list_files
     from wafer.progress import shown
+    from wafer.settings import Settings
 
     contract = Contract.load(kind, expectations)
+    listing = list_files(paths, Settings.read().link_roots)
     with shown("check") as progress:
-        verdicts = [verdict for _, verdict in judge(paths, contract, progress=progress)]
+        verdicts = [verdict for _, verdict in judge_files(listing.files, contract, progress=progress)]
     if as_json:
-        click.echo(json.dumps([v.as_dict() for v in verdicts], indent=2, ensure_ascii=False, allow_nan=False))
+        click.echo(json.dumps([v.as_dict() for v in verdicts], indent=2, allow_nan=False))
     else:
         for verdict in verdicts:
-            colour = "green" if verdict.accepted else "red"
-            click.echo(f"{click.style(verdict.word, fg=colour):<12} {verdict.file}")
-            for reason in verdict.reasons:
-                click.echo(f"    {reason.rule}: {reason.message}")
-            for warning in verdict.warnings:
-                click.secho(f"    {warning.rule} (warning): {warning.message}", dim=True)
+            _tell_verdict(verdict)
         words = Counter(verdict.word for verdict in verdicts)
         unread = f", {words['unread']} unread" if words["unread"] else ""
         click.echo(f"{len(verdicts)} files: {words['accepted']} accepted, {words['quarantined']} quarantined{unread}")
-    sys.exit(0 if all(v.accepted for v in verdicts) else EXIT_QUARANTINED)
+    if told := listing.why_empty or listing.left_out:
+        click.echo(told, err=as_json)
+    sys.exit(0 if verdicts and all(v.accepted for v in verdicts) else EXIT_QUARANTINED)
+
+
+def _tell_verdict(verdict: "Verdict") -> None:
+    click.echo(f"{click.style(verdict.word, fg='green' if verdict.accepted else 'red'):<12} {shown_text(verdict.file)}")
+    for reason in verdict.reasons:
+        click.echo(f"    {reason.rule}: {reason.message}")
+    for warning in verdict.warnings:
+        click.secho(f"    {warning.rule} (warning): {warning.message}", dim=True)
 
 
 @click.group()

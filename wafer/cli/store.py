@@ -3,12 +3,13 @@
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from wafer.shown import shown_text
 
 if TYPE_CHECKING:
     from wafer.intake.quarantine import Entry, Quarantine
@@ -58,7 +59,8 @@ def status(as_json: bool) -> None:
     click.echo(f"predictions  {held.predictions:>9,}")
     click.echo(f"conflicts    {held.conflicts:>9,}  (wafers turned away; `wafer quarantine list` shows them)")
     click.echo(f"replaced     {held.replaced:>9,}  (wafers with a history)")
-    click.echo(f"last ingest  {'never' if last is None else '{time}  {file} ({kind})'.format(**last)}")
+    told = "never" if last is None else f"{last['time']}  {shown_text(last['file'])} ({last['kind']})"
+    click.echo(f"last ingest  {told}")
 
 
 def _told(record: "BatchRecord") -> dict[str, str | None]:
@@ -118,18 +120,19 @@ def list_entries(kind: str | None, as_json: bool) -> None:
             name: {"files": [e.verdict for e in place.entries()], "wafers": place.dropped()}
             for name, place in places.items()
         }
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(found, indent=2))
         return
     files = wafers = 0
     for name, place in places.items():
         for entry in place.entries():
             files += 1
             rules = ", ".join(dict.fromkeys(reason["rule"] for reason in entry.verdict["reasons"]))
-            click.echo(f"{name:<10}  {entry.digest[:8]}  {entry.path.name}  {rules}")
+            part = "" if entry.whole else f"  ({_kept(entry)})"
+            click.echo(f"{name:<10}  {entry.digest[:8]}  {shown_text(entry.file)}  {rules}{part}")
         for row in place.dropped():
             wafers += 1
             told = "; ".join(reason["message"] for reason in row["reasons"])
-            click.echo(f"{name:<10}  {row['digest'][:8]}  {row['file']}  {told}")
+            click.echo(f"{name:<10}  {row['digest'][:8]}  {shown_text(row['file'])}  {told}")
     click.echo(f"{files} files and {wafers} single wafers in quarantine")
 
 
@@ -139,18 +142,24 @@ def list_entries(kind: str | None, as_json: bool) -> None:
 @as_json
 def show(name: str, kind: str | None, as_json: bool) -> None:
     """Tell every reason against one file, or its single wafers; NAME is its name or the start of its digest."""
+    from wafer.intake.quarantine import is_called
+
     settings = _settings()
-    rows = [row for _, place in _places(settings, kind) for row in place.dropped() if _fits(row, name)]
+    rows = [
+        r for _, place in _places(settings, kind) for r in place.dropped() if is_called(r["file"], r["digest"], name)
+    ]
     entry = None if rows and not _entries(settings, kind, name) else _find(settings, kind, name)[2]
-    verdict = {} if entry is None else {**entry.verdict, "path": str(entry.path)}
+    verdict = {} if entry is None else {**entry.verdict, "kept": str(entry.path)}
     if as_json:
-        click.echo(json.dumps({**verdict, "wafers": rows}, indent=2, ensure_ascii=False))
+        click.echo(json.dumps({**verdict, "wafers": rows}, indent=2))
         return
     if entry is not None:
-        click.echo(f"{entry.file}\nbytes   {entry.path}\ndigest  {entry.digest}")
+        click.echo(f"{shown_text(entry.file)}\nbytes   {entry.path}\ndigest  {entry.digest}")
+        if not entry.whole:
+            click.echo(f"        {_kept(entry)}; the original lay at {shown_text(entry.verdict['path'])}")
         _tell(entry.verdict)
     for row in rows:
-        click.echo(f"{row['file']}, line {row['line']}: {row['text'][:60]}…")
+        click.echo(f"{shown_text(row['file'])}, line {row['line']}: {shown_text(row['text'], 60)}")
         _tell(row)
 
 
@@ -158,14 +167,21 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
 @click.argument("name")
 @one_kind
 @expectations_folder
-def release(name: str, kind: str | None, expectations: Path) -> None:
+@click.option(
+    "--original",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="The delivered file, where the quarantine holds its first bytes only.",
+)
+def release(name: str, kind: str | None, expectations: Path, original: Path | None) -> None:
     """Check a quarantined file again under the present agreement, and take it in if it is accepted.
 
     NAME is its name or the start of its digest. Exit status: 0 taken in, 1 still not as agreed.
 
     \b
-    Example: after `wafer agreement import new_agreement.json`
+    Examples: after `wafer agreement import new_agreement.json`
       wafer quarantine release wafer_07012020_041011.csv
+      wafer quarantine release 3f2a90c1 --original incoming/wafer_07012020_041011.csv
     """
     from wafer.contract.suites import Contract
     from wafer.intake.release import release_entry
@@ -175,13 +191,14 @@ def release(name: str, kind: str | None, expectations: Path) -> None:
     of_kind, place, entry = _find(settings, kind, name)
     contract = Contract.load(of_kind, expectations)
     with open_store(settings) as opened:
-        outcome = release_entry(entry, place, contract, opened)
+        outcome = release_entry(entry, place, contract, opened, original)
     if outcome.verdict == "accepted":
-        click.echo(f"{entry.file}: taken in, {outcome.wafers} wafers, {outcome.stored} of them new")
+        click.echo(f"{shown_text(entry.file)}: taken in, {outcome.wafers} wafers, {outcome.stored} of them new")
         for conflict in outcome.conflicts:
-            click.echo(f"    conflict: {conflict['wafer']} is stored from {conflict['stored_file']}")
+            wafer, stored_file = shown_text(conflict["wafer"]), shown_text(conflict["stored_file"])
+            click.echo(f"    conflict: {wafer} is stored from {stored_file}")
         return
-    click.echo(f"{entry.file}: still quarantined")
+    click.echo(f"{shown_text(entry.file)}: still quarantined")
     _tell({"reasons": outcome.reasons, "warnings": outcome.warnings})
     sys.exit(EXIT_STILL_QUARANTINED)
 
@@ -199,19 +216,13 @@ def _places(settings: "Settings", kind: str | None) -> "Iterator[tuple[str, Quar
         yield name, Quarantine(settings.area("quarantine") / name)
 
 
-def _fits(row: dict[str, Any], name: str) -> bool:
-    return name == row["file"] or (len(name) >= 6 and row["digest"].startswith(name))
+def _kept(entry: "Entry") -> str:
+    return f"the first {entry.verdict['bytes_kept']:,} of {entry.verdict['size']:,} bytes are kept"
 
 
 def _entries(settings: "Settings", kind: str | None, name: str) -> "list[tuple[str, Quarantine, Entry]]":
-    """The entries that `name` means, one a kind at most, with their kind and quarantine."""
-    from wafer.errors import DeliveryError
-
-    found = []
-    for of_kind, place in _places(settings, kind):
-        with suppress(DeliveryError):
-            found.append((of_kind, place, place.find(name)))
-    return found
+    """The entries that `name` means, with their kind and quarantine."""
+    return [(of_kind, place, entry) for of_kind, place in _places(settings, kind) for entry in place.find(name)]
 
 
 def _find(settings: "Settings", kind: str | None, name: str) -> "tuple[str, Quarantine, Entry]":
@@ -223,13 +234,17 @@ def _find(settings: "Settings", kind: str | None, name: str) -> "tuple[str, Quar
     from wafer.errors import DeliveryError
 
     found = _entries(settings, kind, name)
-    if len(found) > 1:
-        raise DeliveryError(f"{name!r} is in the quarantine of both kinds: say --kind training or --kind prediction")
+    if len(found) == 1:
+        return found[0]
+    told = shown_text(name)
     if not found:
         raise DeliveryError(
-            f"{settings.area('quarantine')}: no single file fits {name!r}, `wafer quarantine list` shows what is there"
+            f"{settings.area('quarantine')}: no single file fits {told!r}, `wafer quarantine list` shows what is there"
         )
-    return found[0]
+    if len({of_kind for of_kind, _, _ in found}) == len(found):
+        raise DeliveryError(f"{told!r} is in the quarantine of both kinds: say --kind training or --kind prediction")
+    digests = ", ".join(entry.digest[:12] for _, _, entry in found[:5])
+    raise DeliveryError(f"{told!r} means {len(found)} quarantined files, name one by its digest: {digests}")
 
 
 def _tell(verdict: dict[str, Any]) -> None:

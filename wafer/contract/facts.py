@@ -8,17 +8,19 @@ import contextlib
 import datetime
 import hashlib
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from wafer.contract.form import LABEL, NUMBER_OF_AN_ID, WAFER, Finding, Form, Header
+from wafer.contract.form import BOUNDS_OF_AN_ID, LABEL, WAFER, Finding, Form, Header
 from wafer.contract.linescan import Evidence, Sound, examine, parse
-from wafer.errors import DeliveryError
-from wafer.storage import AnyPath, is_local, look_anew
+from wafer.delivered import read_parts
+from wafer.errors import UnreadError
+from wafer.storage import AnyPath
 
 # Every fact, with what it is about. A broken rule about a "table" fact must reject the file, since there is nothing to
 # accept; one about a "wafer" fact must reject the file or drop the wafer, so that what is stored is sound.
@@ -62,6 +64,9 @@ _LINE_COUNTS = ("blank_lines", "broken_lines", "ragged_lines", "bad_cells", "inf
 _ID_COUNTS = ("ids_empty", "ids_malformed", "ids_doubled")
 _LABEL_COUNTS = ("labels_missing", "labels_unknown")
 
+BYTES_OF_START = 2**16
+"""How many bytes are kept of a file above the agreed size."""
+
 Matrix = np.ndarray[Any, np.dtype[np.float64]]
 
 
@@ -73,7 +78,9 @@ class Delivery:
     list that is shorter than its fact's count was cut. `table` has the columns `wafer` (string, as `Form.wafer_named`
     spells it), the sensors (float64, null where missing) and for training `label` (int8, -1 or 1), one row per line
     that could be read; None where the file as a whole could not. `lines` are the line numbers of its rows. `unread`
-    says why its bytes could not be had; then it has no digest, and no fact but its name is known.
+    says why its bytes could not be had; then it has no digest, and no fact but its name is known. `within` are the
+    folders where it may lie, see `wafer.delivered.read_parts`; `start` are the first bytes of a file above the agreed
+    size, which is not kept whole, and None for any other.
     """
 
     path: AnyPath
@@ -84,69 +91,49 @@ class Delivery:
     findings: Mapping[str, Sequence[Finding]] = field(default_factory=dict)
     lines: Sequence[int] = ()
     unread: str | None = None
+    within: tuple[Path, ...] | None = None
+    start: bytes | None = None
 
 
-def list_files(paths: Iterable[AnyPath]) -> list[AnyPath]:
-    """The files that `paths` mean: a file itself, of a folder every file in it, whatever its ending, sorted by name.
-
-    Hidden files and files still being written (`.part`) are left out of folders; a link that leads nowhere is a file
-    that cannot be read.
-
-    Raises:
-        DeliveryError: a path is not there.
-    """
-    files: list[AnyPath] = []
-    for path in paths:
-        look_anew(path)
-        if path.is_dir():
-            inside = (file for file in path.iterdir() if not file.name.startswith(".") and file.suffix != ".part")
-            files += sorted((file for file in inside if file.is_file() or _leads_nowhere(file)), key=lambda f: f.name)
-        elif path.exists():
-            files.append(path)
-        else:
-            raise DeliveryError(f"{path}: no such file or folder")
-    return files
-
-
-def _leads_nowhere(path: AnyPath) -> bool:
-    return is_local(path) and os.path.lexists(str(path)) and not path.exists()
-
-
-def read_delivery(path: AnyPath, form: Form, file: str | None = None) -> Delivery:
+def read_delivery(
+    path: AnyPath, form: Form, file: str | None = None, within: tuple[Path, ...] | None = None
+) -> Delivery:
     """Read one file, once, into its facts and its table; a broken or unreadable file is no error.
 
-    `file` is the name that it was delivered under, where it lies under another one.
+    `file` is the name that it was delivered under, where it lies under another one; `within` as `read_parts` takes it.
     """
     file = os.fsencode(path.name).decode(errors="replace") if file is None else file
     facts: dict[str, Any] = dict.fromkeys(FACTS)
     try:
-        data, digest, size = _read_bytes(path, form.max_bytes)
-    except OSError as error:
-        return Delivery(path, file, "", {**facts, "name": file}, None, unread=error.strerror or str(error))
+        data, digest, size = _read_bytes(path, within, form.max_bytes)
+    except UnreadError as error:
+        return Delivery(path, file, "", {**facts, "name": file}, None, unread=str(error), within=within)
     facts.update(name=file, size=size, **_name_facts(file, form))
     evidence = Evidence(form.listed)
+    if size > form.max_bytes:
+        return Delivery(path, file, digest, facts, None, within=within, start=data)
     table: pa.Table | None = None
     lines: Sequence[int] = ()
     if data:
         facts.update(encoding=_encoding(data), final_newline=data.endswith(b"\n"))
         if facts["encoding"] == "utf-8":
             table, lines = _read_content(data, form, facts, evidence)
-    return Delivery(path, file, digest, facts, table, evidence.findings, lines)
+    return Delivery(path, file, digest, facts, table, evidence.findings, lines, within=within)
 
 
-def _read_bytes(path: AnyPath, limit: int) -> tuple[bytes, str, int]:
-    """The bytes (none where there are more than `limit`), their SHA-256 and how many there are."""
-    digest, size = hashlib.sha256(), 0
+def _read_bytes(path: AnyPath, within: tuple[Path, ...] | None, limit: int) -> tuple[bytes, str, int]:
+    """The bytes (the first ones where there are more than `limit`), their SHA-256 and how many there are."""
+    digest, size, start = hashlib.sha256(), 0, b""
     parts: list[bytes] = []
-    with path.open("rb") as stream:
-        while part := stream.read(1 << 20):
-            digest.update(part)
-            size += len(part)
-            if size <= limit:
-                parts.append(part)
-            else:
-                parts.clear()
-    return b"".join(parts), digest.hexdigest(), size
+    for part in read_parts(path, within):
+        digest.update(part)
+        size += len(part)
+        start += part[: BYTES_OF_START - len(start)]
+        if size <= limit:
+            parts.append(part)
+        else:
+            parts.clear()
+    return start if size > limit else b"".join(parts), digest.hexdigest(), size
 
 
 def _encoding(data: bytes) -> str:
@@ -274,7 +261,7 @@ def _read_ids(texts: list[str], lines: Sequence[int], form: Form, evidence: Evid
     wafers = [form.wafer_named(text) for text in texts]
     for text, wafer, line in zip(texts, wafers, lines, strict=True):
         if wafer is None:
-            told = f"{agreed}, its number having {NUMBER_OF_AN_ID}" if form.wafer_id.fullmatch(text) else agreed
+            told = f"{agreed}, {BOUNDS_OF_AN_ID}" if form.wafer_id.fullmatch(text) else agreed
             evidence.add("ids_malformed" if text else "ids_empty", Finding(line, column, told, text))
         elif first.setdefault(wafer, line) != line:
             evidence.add("ids_doubled", Finding(line, column, f"once (first in line {first[wafer]})", text))

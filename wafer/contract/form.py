@@ -36,12 +36,23 @@ class Finding:
 
 Findings = dict[str, list[Finding]]
 
+# characters of a value that a finding keeps, and of several names together
+SHOWN = 120
+SHOWN_TOGETHER = 600
+
+
+def shorten(text: str, length: int = SHOWN) -> str:
+    """`text`, with an ellipsis for its middle where it is longer than `length`."""
+    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 4 :]}"
+
+
 # a line with more commas than this is not taken apart: its fields alone would fill the memory
 WIDEST = 100_000
 
 # of a wafer's number, which the store keeps as an integer of 64 bits
 MOST_DIGITS = 18
-NUMBER_OF_AN_ID = f"1 to {MOST_DIGITS} digits from 0 to 9"
+LONGEST_ID = 200
+BOUNDS_OF_AN_ID = f"of at most {LONGEST_ID} characters, its number having 1 to {MOST_DIGITS} digits from 0 to 9"
 
 
 @dataclass(frozen=True)
@@ -136,7 +147,7 @@ class Form:
         Large or small letters and zeros in front of the number make no other wafer: "wafer-012" is "Wafer-12", as long
         as the agreed pattern has that id too.
         """
-        found = self.wafer_id.fullmatch(text)
+        found = self.wafer_id.fullmatch(text) if len(text) <= LONGEST_ID else None
         number = "" if found is None else found["number"] or ""
         if found is None or not (number.isascii() and number.isdecimal() and len(number) <= MOST_DIGITS):
             return None

@@ -11,14 +11,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv as pacsv
 
-from wafer.contract.form import LABEL, WAFER, WIDEST, Finding, Form, Header
+from wafer.contract.form import LABEL, WAFER, WIDEST, Finding, Form, Header, shorten
 
 # what both float() and the strict parse read as the same finite number, infinities by their size apart; no digit can be
 # taken by two parts of it, so that a long text that is no number is refused in one pass
@@ -41,11 +41,12 @@ class Evidence:
     findings: dict[str, list[Finding]] = field(default_factory=dict)
 
     def add(self, fact: str, finding: Finding) -> None:
-        """Note one finding."""
+        """Note one finding, with the ends of a long value."""
         self.counts[fact] += 1
         found = self.findings.setdefault(fact, [])
         if len(found) < self.listed or (len(found) < KEPT and found[-1].line != finding.line):
-            found.append(finding)
+            column, got = (text and shorten(text) for text in (finding.column, finding.got))
+            found.append(replace(finding, column=column, got=got))
 
 
 @dataclass(frozen=True)

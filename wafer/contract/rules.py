@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from wafer.contract.facts import FACTS
-from wafer.contract.form import Finding
+from wafer.contract.form import SHOWN_TOGETHER, Finding, shorten
 from wafer.errors import AgreementError
+from wafer.shown import shown_text
 
 Severity = Literal["reject file", "drop wafer", "warn", "stop training"]
 Section = Literal["expectations", "readings", "snapshot"]
@@ -24,8 +25,6 @@ RULE_KEYS = {"type", "kwargs", "meta"}
 _META = {"rule", "severity", "message", "source", "expected", "told", "tolerance"}
 _TEXTS = {"rule", "severity", "message", "source", "expected", "told"}
 _WORDS = {"file", "line", "column", "expected", "got", "count"}
-_SHOWN = 120
-_SHOWN_COLUMNS = 600
 
 
 @dataclass(frozen=True)
@@ -110,17 +109,18 @@ class Rule:
         )
 
     def reason(self, file: str, finding: Finding, count: Any) -> Reason:
-        """The reason that one finding gives; what it leaves open, and what the suite states, the rule fills in."""
+        """The reason that one finding gives; what it leaves open, and what the suite states, the rule fills in.
+
+        In its message values are escaped and cut; its other parts hold them as they came, but for the middle of long
+        ones.
+        """
         expected = self.expected if self.stated or finding.expected is None else shorten(finding.expected)
         got = None if finding.got is None else shorten(finding.got)
-        column = None if finding.column is None else shorten(finding.column, _SHOWN_COLUMNS)
-        words = {"file": file, "line": finding.line, "count": count, "column": column, "expected": expected, "got": got}
-        return Reason(self.name, self.message.format(**words), finding.line, column, expected or None, got)
-
-
-def shorten(text: str, length: int = _SHOWN) -> str:
-    """`text`, with an ellipsis for its middle where it is longer than `length`."""
-    return text if len(text) <= length else f"{text[: length // 2]} … {text[-length // 4 :]}"
+        column = None if finding.column is None else shorten(finding.column, SHOWN_TOGETHER)
+        words = {"file": file, "column": column, "expected": expected, "got": got}
+        shown = {word: value and shown_text(value, SHOWN_TOGETHER) for word, value in words.items()}
+        message = self.message.format(line=finding.line, count=count, **shown)
+        return Reason(self.name, message, finding.line, column, expected or None, got)
 
 
 def check_keys(value: Any, known: set[str], needed: set[str], place: str) -> None:

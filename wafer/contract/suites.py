@@ -16,15 +16,16 @@ from typing import Any, cast
 import pandas as pd
 import pyarrow as pa
 
-from wafer.contract.facts import FACTS, LABEL_FACTS, TEXT_FACTS, Delivery, list_files, read_delivery
+from wafer.contract.facts import FACTS, LABEL_FACTS, TEXT_FACTS, Delivery, read_delivery
 from wafer.contract.form import Finding, Form, Kind
 from wafer.contract.rules import RULE_KEYS, Reason, Rule, Section, check_keys, check_message, check_names, check_object
 from wafer.contract.validation import Suite
 from wafer.contract.verdicts import Breach, DroppedRow, Verdict, keep_rows, pass_verdict, unread_verdict
+from wafer.delivered import Entry, list_files
 from wafer.errors import AgreementError, UnreadError
 from wafer.storage import AnyPath
 
-__all__ = ["Contract", "DroppedRow", "Reason", "Verdict", "check"]
+__all__ = ["Contract", "DroppedRow", "Reason", "Verdict", "check", "judge_files"]
 
 _SUITE_KEYS = ("name", "meta", "expectations", "readings")
 _META_KEYS = (
@@ -200,16 +201,30 @@ def check(
     progress: Callable[[int, int], None] | None = None,
     chunk_bytes: int = 256_000_000,
 ) -> Iterator[tuple[Delivery, Verdict]]:
-    """Read and judge the files that `paths` mean (see `list_files`), a chunk at a time so that memory stays flat.
+    """Read and judge the files that `paths` mean, see `list_files` and `judge_files`.
+
+    Raises:
+        AgreementError: as `Contract.judge` does.
+        DeliveryError: a path is not there.
+    """
+    return judge_files(list_files(paths).files, contract, chunk, progress, chunk_bytes)
+
+
+def judge_files(
+    files: Sequence[Entry],
+    contract: Contract,
+    chunk: int = 200,
+    progress: Callable[[int, int], None] | None = None,
+    chunk_bytes: int = 256_000_000,
+) -> Iterator[tuple[Delivery, Verdict]]:
+    """Read and judge `files`, a chunk at a time so that memory stays flat.
 
     A chunk ends after `chunk` files, or earlier when their tables hold `chunk_bytes` or more. The table of an accepted
     delivery has no wafers that its verdict dropped. `progress` hears of files judged and all files.
 
     Raises:
         AgreementError: as `Contract.judge` does.
-        DeliveryError: a path is not there.
     """
-    files = list_files(paths)
     done = 0
     with ThreadPoolExecutor(2, "parse") as pool:
         reading = _ahead(pool, files, contract.form)
@@ -232,11 +247,11 @@ def _chunk(reading: Iterator[Delivery], files: int, most_bytes: int) -> list[Del
     return deliveries
 
 
-def _ahead(pool: ThreadPoolExecutor, files: Sequence[AnyPath], form: Form) -> Iterator[Delivery]:
+def _ahead(pool: ThreadPoolExecutor, files: Sequence[Entry], form: Form) -> Iterator[Delivery]:
     """The deliveries of `files` in their order, the next few being read already."""
     waiting: deque[Future[Delivery]] = deque()
     for file in files:
-        waiting.append(pool.submit(read_delivery, file, form))
+        waiting.append(pool.submit(read_delivery, file.path, form, None, file.within))
         if len(waiting) > 4:
             yield waiting.popleft().result()
     while waiting:

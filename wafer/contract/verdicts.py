@@ -11,7 +11,9 @@ from wafer.contract.facts import Delivery
 from wafer.contract.form import Finding
 from wafer.contract.linescan import KEPT
 from wafer.contract.rules import Reason, Rule
+from wafer.delivered import read_parts
 from wafer.errors import AgreementError, UnreadError
+from wafer.shown import shown_text
 
 UNREAD = "unread"  # the rule that the reason of an unread file names
 
@@ -95,7 +97,7 @@ def pass_verdict(
         agreed, got = f"at most {max_dropped_share:.0%}", f"{len(lines)} of {wafers}"
         if uncounted:  # beyond some number the lines are not known any more, only how many findings there are
             agreed, got = f"{agreed}, and less than {KEPT}", f"at least {got}"
-        message = dropped_message.format(file=delivery.file, expected=agreed, got=got)
+        message = dropped_message.format(file=shown_text(delivery.file), expected=agreed, got=got)
         reasons = (*reasons, Reason("max_dropped_share", message, None, None, agreed, got))
     if reasons:
         return Verdict(delivery.file, False, (*reasons, *spoken), warnings)
@@ -160,11 +162,11 @@ def _dropped(delivery: Delivery, drops: Sequence[Breach]) -> tuple[DroppedRow, .
 def original_lines(delivery: Delivery) -> Mapping[int, tuple[int, int, str]]:
     """Row, line number and text of each wafer by line number, read again from where the file lies."""
     try:
-        data = delivery.path.read_bytes()
-    except OSError as error:
-        raise UnreadError(f"{delivery.path}: {error.strerror or error}") from error
+        data = b"".join(read_parts(delivery.path, delivery.within))
+    except UnreadError as error:
+        raise UnreadError(f"{shown_text(delivery.path)}: {error}") from error
     if hashlib.sha256(data).hexdigest() != delivery.digest:
-        raise UnreadError(f"{delivery.path}: changed while it was judged")
+        raise UnreadError(f"{shown_text(delivery.path)}: changed while it was judged")
     numbered = enumerate((line.removesuffix("\r") for line in data.decode().split("\n")), start=1)
     wafers = [(number, line) for number, line in numbered if line and number > 1]
     return {number: (row, number, line) for row, (number, line) in enumerate(wafers)}

@@ -1,12 +1,14 @@
 """A delivery of raw batch files into a folder: made by the synthetic fab, or copied from where real ones lie."""
 
-import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
-from wafer.errors import DeliveryError
+from wafer.delivered import list_files, read_parts
+from wafer.errors import DeliveryError, UnreadError
 from wafer.fab.simulate import simulate_batches
 from wafer.params import DeliverParams
 from wafer.progress import shown
+from wafer.shown import shown_text
 
 
 def simulate_delivery(kind: str, target: Path, fab: DeliverParams) -> None:
@@ -24,14 +26,22 @@ def simulate_delivery(kind: str, target: Path, fab: DeliverParams) -> None:
             progress(done, count)
 
 
-def copy_delivery(source: Path, target: Path) -> None:
-    """Copy the files of the folder `source` into `target`.
+def copy_delivery(source: Path, target: Path, link_roots: Sequence[Path] = ()) -> None:
+    """Copy the batch files of the folder `source` into `target`, in which every entry must be one that may be read.
 
     Raises:
-        DeliveryError: there is no such folder.
+        DeliveryError: there is no such folder, it has inner folders and no batch file, or an entry is no file that may
+            be read, such as a link that leads elsewhere (see `wafer.delivered`).
     """
     if not source.is_dir():
         raise DeliveryError(f"{source} is not a folder: deliver.folder must hold training/ and prediction/")
-    for file in sorted(source.iterdir()):
-        if file.is_file():
-            shutil.copyfile(file, target / file.name)
+    listing = list_files([source], link_roots)
+    if listing.folders and listing.why_empty:
+        raise DeliveryError(listing.why_empty)
+    for entry in listing.files:
+        try:
+            with (target / entry.path.name).open("wb") as copy:
+                for part in read_parts(entry.path, entry.within):
+                    copy.write(part)
+        except UnreadError as error:
+            raise DeliveryError(f"{shown_text(entry.path)} cannot be delivered: {error}") from error

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from wafer.contract.facts import Delivery
 from wafer.contract.suites import DroppedRow, Reason
 from wafer.contract.verdicts import original_lines
+from wafer.shown import shown_text
 from wafer.store.documents import Conflict
 
 CONFLICT = "conflict"  # the rule that its reason names
@@ -32,8 +33,8 @@ def _reason(conflict: Conflict, line: int) -> Reason:
     stored, came = (_told(value) for value in (conflict.stored, conflict.came))
     return Reason(
         rule=CONFLICT,
-        message=f"line {line}: {conflict.wafer} came before in {conflict.stored_file} with {conflict.what} {stored}, "
-        f"in {conflict.file} it has {came}",
+        message=f"line {line}: {shown_text(conflict.wafer)} came before in {shown_text(conflict.stored_file)} with "
+        f"{conflict.what} {stored}, in {shown_text(conflict.file)} it has {came}",
         line=line,
         column=column,
         expected=stored,

@@ -19,6 +19,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -26,12 +27,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from wafer.contract.facts import Delivery
-from wafer.contract.suites import Contract, Reason, Verdict, check
+from wafer.contract.suites import Contract, Reason, Verdict, judge_files
 from wafer.contract.verdicts import unread_verdict
+from wafer.delivered import Listing, list_files
 from wafer.errors import UnreadError
 from wafer.intake.conflicts import conflict_rows
 from wafer.intake.quarantine import Quarantine
 from wafer.progress import Progress
+from wafer.shown import shown_text
 from wafer.storage import AnyPath
 from wafer.store.documents import BatchRecord, Document, IncomingBatch, with_late
 from wafer.store.wafers import Store
@@ -65,13 +68,18 @@ class IngestedFile:
 
 @dataclass(frozen=True)
 class IngestReport:
-    """What became of one delivery of files."""
+    """What became of one delivery of files; `listing` says what it was, and what was left out of it."""
 
     kind: str
     files: tuple[IngestedFile, ...]
+    listing: Listing
 
     def as_dict(self) -> dict[str, Any]:
-        """The report as JSON: totals first, then one entry a file."""
+        """The report as JSON: totals first, then one entry a file.
+
+        `without_wafers` counts accepted files whose wafers were all turned away as conflicts; `why_empty` is a sentence
+        where there was no file at all, `left_out` one about entries of the folder that are no batch files, else None.
+        """
         rules = Counter(rule for f in self.files for rule in sorted({r["rule"] for r in f.reasons}))
         accepted = [f for f in self.files if f.verdict == "accepted"]
         unread = sum(f.verdict == "unread" for f in self.files)
@@ -83,6 +91,9 @@ class IngestReport:
             "unread": unread,
             "quarantined_by_rule": dict(sorted(rules.items())),
             "known_batches": sum(f.known for f in accepted),
+            "without_wafers": sum(not f.wafers for f in accepted),
+            "why_empty": self.listing.why_empty,
+            "left_out": self.listing.left_out,
             "wafers": sum(f.wafers for f in accepted),
             "wafers_stored": sum(f.stored for f in accepted),
             "duplicates": sum(f.repeats for f in accepted),
@@ -103,6 +114,7 @@ def ingest(
     *,
     replacing: bool = False,
     watch: Callable[[Delivery, Verdict], None] | None = None,
+    link_roots: Sequence[Path] = (),
 ) -> IngestReport:
     """Judge every file of `paths`, store the wafers of the accepted ones and keep the others in the quarantine.
 
@@ -110,26 +122,21 @@ def ingest(
     one that it knows as one of the other kind is judged like any other, and never taken in twice. A wafer that
     contradicts the stored one is quarantined while its file is accepted; with `replacing` it takes the stored one's
     place, which goes into its history, and so do the wafers that an earlier call quarantined for that. `watch` is told
-    of each file and its verdict.
+    of each file and its verdict. Links in a folder may lead into `link_roots` as well as into that folder.
 
     Raises:
         DeliveryError: a path does not exist, or the quarantine cannot be written.
         StoreError: the database fails; the same call again completes the work.
     """
-    total = 0
-
-    def count(_: int, files: int) -> None:
-        nonlocal total
-        total = files
-
-    judged = _watched(check(paths, contract, FILES_JUDGED, count), watch)
+    listing = list_files(paths, link_roots)
+    judged = _watched(judge_files(listing.files, contract, FILES_JUDGED), watch)
     files: list[IngestedFile] = []
     with closing(take_in(judged, contract, store, quarantine, replacing=replacing)) as groups:
         for group in groups:
             files += group
             if progress is not None:
-                progress(len(files), max(total, len(files)))
-    return IngestReport(contract.kind, tuple(files))
+                progress(len(files), len(listing.files))
+    return IngestReport(contract.kind, tuple(files), listing)
 
 
 def take_in(
@@ -321,9 +328,8 @@ def _of_other_kind(verdict: Verdict, record: BatchRecord) -> Verdict:
     """The verdict on a file whose bytes are in the ledger as a file of the other kind."""
     if not verdict.accepted:
         return verdict
-    said = (
-        f"the same bytes were taken in for {record.kind} before, as {record.file}, and are taken in for one kind only"
-    )
+    first = shown_text(record.file)
+    said = f"the same bytes were taken in for {record.kind} before, as {first}, and are taken in for one kind only"
     return Verdict(verdict.file, False, (Reason("other_kind", said),), verdict.warnings)
 
 

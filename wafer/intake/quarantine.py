@@ -1,8 +1,9 @@
 """What was turned away and why: the bytes of each rejected file beside its reasons, and single dropped wafers.
 
-An entry is `<file>` with `<file>.reasons.json`; the dropped wafers of an accepted file are `<file>.dropped.jsonl`, an
-object a line. The same bytes end once, however often they come; other bytes under the same name go beside them as
-`<stem>.<first 8 of the digest><ending>`.
+Everything is named by the SHA-256 of the file's bytes: `<digest>.csv` and `<digest>.reasons.json`; the dropped wafers
+of an accepted file are `<digest>.dropped.jsonl`, an object a line. So the same bytes end here once, however often they
+come, files of one name never meet, and no name from outside becomes a path; the record holds it. Of a file above the
+agreed size only the first bytes are kept, as `<digest>.start`.
 """
 
 import hashlib
@@ -17,23 +18,42 @@ from upath import UPath
 
 from wafer.contract.facts import Delivery
 from wafer.contract.suites import Verdict
+from wafer.delivered import read_parts
 from wafer.errors import DeliveryError, UnreadError
 from wafer.intake.conflicts import CONFLICT
-from wafer.storage import AnyPath, is_local, look_anew, read_json, write_json, write_text
+from wafer.shown import shown_text
+from wafer.storage import AnyPath, is_local, look_anew, read_json, write_bytes, write_json, write_text
 
+_WHOLE = ".csv"
+_START = ".start"
 _REASONS = ".reasons.json"
 _DROPPED = ".dropped.jsonl"
-_LONGEST_NAME = 200
+_SHORTEST_DIGEST = 6  # characters of a digest by which a file may be named
+_LONGEST_PATH = 4096
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One rejected file: where its bytes lie, the name it was delivered under, and its verdict as JSON has it."""
+    """One rejected file: where its bytes lie, the name it was delivered under, and its record.
+
+    `verdict` is the verdict as JSON has it, with digest, size and `bytes_kept`; of a file that is not kept whole it has
+    the path where it lay.
+    """
 
     path: AnyPath
     file: str
     digest: str
     verdict: dict[str, Any]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all its bytes are kept."""
+        return bool(self.verdict["bytes_kept"] == self.verdict["size"])
+
+
+def is_called(file: str, digest: str, name: str) -> bool:
+    """Whether a person means this file by `name`: its name, as it is or as it is shown, or the start of its digest."""
+    return name in (file, shown_text(file)) or (len(name) >= _SHORTEST_DIGEST and digest.startswith(name))
 
 
 class Quarantine:
@@ -41,7 +61,7 @@ class Quarantine:
 
     def __init__(self, folder: AnyPath) -> None:
         self.folder = folder
-        self._digests: dict[str, str] | None = None
+        self._held: set[str] | None = None
 
     def keep(self, delivery: Delivery, verdict: Verdict) -> Entry:
         """Keep a rejected file with its reasons; the bytes first, so that reasons always have their file.
@@ -50,14 +70,25 @@ class Quarantine:
             UnreadError: the file is gone, or no longer what was judged.
             DeliveryError: it cannot be written here.
         """
-        name = self._names().get(delivery.digest) or self._free_name(delivery)
-        target = self.folder / name
-        if not target.exists() or _digest(target) != delivery.digest:
-            _copy(delivery.path, target, delivery.digest)
-        record = {**verdict.as_dict(), "digest": delivery.digest}
-        write_json(self.folder / f"{name}{_REASONS}", record)
-        self._names()[delivery.digest] = name
-        return Entry(target, delivery.file, delivery.digest, record)
+        size = delivery.facts["size"]
+        record = {**verdict.as_dict(), "digest": delivery.digest, "size": size, "bytes_kept": size}
+        target = self._file(delivery.digest, _WHOLE)
+        try:
+            if delivery.start is not None and not target.exists():
+                record |= {
+                    "bytes_kept": len(delivery.start),
+                    "path": shown_text(delivery.path.absolute(), _LONGEST_PATH),
+                }
+                write_bytes(self._file(delivery.digest, _START), delivery.start)
+            elif not target.exists() or _digest(target) != delivery.digest:
+                _copy(delivery, target)
+            write_json(self._file(delivery.digest, _REASONS), record)
+        except OSError as error:
+            raise DeliveryError(
+                f"{shown_text(delivery.path)}: cannot be quarantined: {error.strerror or error}"
+            ) from error
+        self._digests().add(delivery.digest)
+        return self._entry(record)
 
     def keep_rows(self, delivery: Delivery, verdict: Verdict) -> AnyPath | None:
         """Keep the wafers that an accepted file's verdict dropped, each with its original line; None without any."""
@@ -74,68 +105,58 @@ class Quarantine:
             }
             for row in verdict.dropped
         ]
-        target = self.folder / f"{_safe(delivery)}{_DROPPED}"
-        if target.exists() and next(_json_lines(target))["digest"] != delivery.digest:
-            target = self.folder / f"{_with_digest(delivery)}{_DROPPED}"
+        target = self._file(delivery.digest, _DROPPED)
         _write_json_lines(target, records)
         return target
 
     def entries(self) -> list[Entry]:
         """The rejected files, sorted by name."""
-        entries = []
-        for name in sorted(self._names().values()):
-            record = read_json(self.folder / f"{name}{_REASONS}")
-            entries.append(Entry(self.folder / name, record["file"], record["digest"], record))
-        return entries
+        entries = [self._entry(read_json(self._file(digest, _REASONS))) for digest in self._digests()]
+        return sorted(entries, key=lambda entry: (entry.file, entry.digest))
 
     def dropped(self) -> list[dict[str, Any]]:
-        """The wafers that were dropped from accepted files, as `keep_rows` recorded them."""
-        return [record for path in self._listed(_DROPPED) for record in _json_lines(path)]
+        """The wafers that were dropped from accepted files, as `keep_rows` recorded them, sorted by the file's name."""
+        records = [record for path in self._listed(_DROPPED) for record in _json_lines(path)]
+        return sorted(records, key=lambda record: (record["file"], record["digest"]))
 
-    def find(self, name: str) -> Entry:
-        """The entry of a file's name, of the name it has here, or of the start of its digest.
-
-        Raises:
-            DeliveryError: there is none, or more than one.
-        """
-        entries = self.entries()
-        fits = [entry for entry in entries if name in (entry.file, entry.path.name)]
-        if len(name) >= 6:
-            fits = fits or [entry for entry in entries if entry.digest.startswith(name)]
-        exact = [entry for entry in fits if entry.path.name == name] or fits
-        if len(exact) != 1:
-            raise DeliveryError(f"{self.folder}: {len(exact) or 'no'} entries fit {name!r}, expected one")
-        return exact[0]
+    def find(self, name: str) -> list[Entry]:
+        """The entries that `name` means, see `is_called`; several where files of one name are here."""
+        return [entry for entry in self.entries() if is_called(entry.file, entry.digest, name)]
 
     def discard(self, digest: str) -> bool:
         """Remove the entry of these bytes, which are at home elsewhere by now; whether there was one."""
-        name = self._names().get(digest)
-        if name is None:
+        if digest not in self._digests():
             return False
-        (self.folder / name).unlink(missing_ok=True)
-        (self.folder / f"{name}{_REASONS}").unlink(missing_ok=True)
-        del self._names()[digest]
+        for ending in (_WHOLE, _START, _REASONS):
+            self._file(digest, ending).unlink(missing_ok=True)
+        self._digests().remove(digest)
         return True
 
     def forget_conflicts(self, digest: str, lines: Collection[int]) -> None:
         """Let go of wafers of an accepted file that contradicted stored ones: those of `lines`, settled by now."""
-        for path in self._listed(_DROPPED):
-            records = list(_json_lines(path))
-            if any(record["digest"] != digest for record in records):
-                continue
-            kept = [r for r in records if r["line"] not in lines or any(s["rule"] != CONFLICT for s in r["reasons"])]
-            if not kept:
-                path.unlink()
-            elif len(kept) < len(records):
-                _write_json_lines(path, kept)
+        path = self._file(digest, _DROPPED)
+        look_anew(self.folder)
+        if not path.exists():
+            return
+        records = list(_json_lines(path))
+        kept = [r for r in records if r["line"] not in lines or any(s["rule"] != CONFLICT for s in r["reasons"])]
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(records):
+            _write_json_lines(path, kept)
 
-    def _names(self) -> dict[str, str]:
-        """The entries' names by digest; read once."""
-        if self._digests is None:
-            self._digests = {}
-            for path in self._listed(_REASONS):
-                self._digests[read_json(path)["digest"]] = path.name.removesuffix(_REASONS)
-        return self._digests
+    def _file(self, digest: str, ending: str) -> AnyPath:
+        return self.folder / f"{digest}{ending}"
+
+    def _entry(self, record: dict[str, Any]) -> Entry:
+        ending = _WHOLE if record["bytes_kept"] == record["size"] else _START
+        return Entry(self._file(record["digest"], ending), record["file"], record["digest"], record)
+
+    def _digests(self) -> set[str]:
+        """The digests of the entries; listed once."""
+        if self._held is None:
+            self._held = {path.name.removesuffix(_REASONS) for path in self._listed(_REASONS)}
+        return self._held
 
     def _listed(self, ending: str) -> list[AnyPath]:
         look_anew(self.folder)
@@ -143,29 +164,6 @@ class Quarantine:
             return []
         files = (file for file in self.folder.iterdir() if file.name.endswith(ending) and not file.name.startswith("."))
         return sorted(files, key=lambda file: file.name)
-
-    def _free_name(self, delivery: Delivery) -> str:
-        """The delivered name where it is free or has these very bytes, left by a run that was cut short."""
-        name = _safe(delivery)
-        target = self.folder / name
-        if name in self._names().values() or (target.exists() and _digest(target) != delivery.digest):
-            return _with_digest(delivery)
-        return name
-
-
-def _safe(delivery: Delivery) -> str:
-    """The delivered name, if no file of the quarantine itself could be called so."""
-    name = delivery.file
-    if name.endswith((_REASONS, _DROPPED)) or name.startswith(".") or len(name.encode()) > _LONGEST_NAME:
-        return _with_digest(delivery)
-    return name
-
-
-def _with_digest(delivery: Delivery) -> str:
-    name = Path(delivery.file)
-    stem = name.stem.lstrip(".").encode()[:100].decode(errors="ignore")
-    ending = name.suffix if len(name.suffix) <= 20 else ""
-    return f"{stem}.{delivery.digest[:8]}{ending}"
 
 
 def _digest(path: AnyPath) -> str:
@@ -185,34 +183,23 @@ def _write_json_lines(path: AnyPath, records: Iterable[dict[str, Any]]) -> None:
     write_text(path, "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records))
 
 
-def _copy(source: AnyPath, target: AnyPath, digest: str) -> None:
-    """Copy a file of any size, whole or not at all, if its bytes are still those of `digest`."""
+def _copy(delivery: Delivery, target: AnyPath) -> None:
+    """Copy a file of any size, whole or not at all, if its bytes are still those that were judged."""
     try:
-        stream = source.open("rb")
-    except OSError as error:
-        raise UnreadError(f"{source}: cannot be quarantined: {error.strerror or error}") from error
-    try:
-        with stream:
-            if is_local(target):
-                _copy_to_folder(stream, Path(str(target)), digest)
-            else:
-                _copy_to_bucket(stream, UPath(target), digest)
-    except _SourceError as error:
-        raise UnreadError(f"{source}: {error}") from None
-    except OSError as error:
-        raise DeliveryError(f"{source}: cannot be quarantined: {error.strerror or error}") from error
+        if is_local(target):
+            _copy_to_folder(delivery, Path(str(target)))
+        else:
+            _copy_to_bucket(delivery, UPath(target))
+    except UnreadError as error:
+        raise UnreadError(f"{shown_text(delivery.path)}: {error}") from error
 
 
-class _SourceError(Exception):
-    """The bytes cannot be had any more, or are not those of the digest."""
-
-
-def _copy_to_folder(stream: IO[bytes], target: Path, digest: str) -> None:
+def _copy_to_folder(delivery: Delivery, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    aside = target.with_name(f".{digest[:16]}.part")
+    aside = target.with_name(f".{delivery.digest[:16]}.part")
     try:
         with aside.open("wb") as copy:
-            _copy_bytes(stream, copy, digest)
+            _copy_bytes(delivery, copy)
             copy.flush()
             os.fsync(copy.fileno())
         aside.replace(target)
@@ -220,29 +207,22 @@ def _copy_to_folder(stream: IO[bytes], target: Path, digest: str) -> None:
         aside.unlink(missing_ok=True)
 
 
-def _copy_to_bucket(stream: IO[bytes], target: UPath, digest: str) -> None:
+def _copy_to_bucket(delivery: Delivery, target: UPath) -> None:
     """Put the bytes in parts, which become a file only when all are there and have proved to be the right ones."""
     copy: Any = target.open("wb", autocommit=False)
     try:
         with copy:
-            _copy_bytes(stream, copy, digest)
+            _copy_bytes(delivery, copy)
         copy.commit()
     except BaseException:
         copy.discard()
         raise
 
 
-def _copy_bytes(stream: IO[bytes], copy: IO[bytes], digest: str) -> None:
+def _copy_bytes(delivery: Delivery, copy: IO[bytes]) -> None:
     copied = hashlib.sha256()
-    while part := _read_part(stream):
+    for part in read_parts(delivery.path, delivery.within):
         copied.update(part)
         copy.write(part)
-    if copied.hexdigest() != digest:
-        raise _SourceError("changed while it was judged")
-
-
-def _read_part(stream: IO[bytes]) -> bytes:
-    try:
-        return stream.read(1 << 20)
-    except OSError as error:
-        raise _SourceError(f"cannot be quarantined: {error.strerror or error}") from error
+    if copied.hexdigest() != delivery.digest:
+        raise UnreadError("changed while it was judged")

@@ -6,6 +6,7 @@ from typing import Any
 from wafer.records import Decided, Evaluated, Ingested, Predicted
 from wafer.reporting.index import PLACE, pages
 from wafer.runs import Run
+from wafer.shown import shown_text
 from wafer.workspace import Workspace
 
 SUMMARISED = ("shuffled", "forward")
@@ -50,10 +51,14 @@ def _delivery(report: dict[str, Any]) -> Iterator[str]:
         f"  {report['kind']:<10} {report['files']:>4} files: {report['accepted']} accepted{known} "
         f"({report['wafers']:,} wafers{repeats}), {report['quarantined']} quarantined{unread}"
     )
+    if report["left_out"]:
+        yield f"             {report['left_out']}"
     for batch in report["batches"]:
+        if batch["verdict"] == "accepted" and not batch["wafers"]:
+            yield f"             {shown_text(batch['file'])}: no wafers to score, since all contradict stored ones"
         if batch["verdict"] != "accepted":
             told = "; ".join(dict.fromkeys(reason["message"] for reason in batch["reasons"][:3]))
-            yield f"             {batch['file']}: {told}"
+            yield f"             {shown_text(batch['file'])}: {told}"
 
 
 def _protocol(name: str, metrics: dict[str, Any]) -> str:
