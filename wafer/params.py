@@ -72,9 +72,8 @@ class GateParams(_Section):
     confidence: float = Field(gt=0, lt=1)
     draws: int = Field(ge=100, description="bootstrap draws")
     seed: int = Field(ge=0)
-    minimum_auc: float = Field(ge=0, le=1, description="forward AUC that a first champion must reach")
-    canary_low: float = Field(ge=0, le=1, description="least AUC of the permuted-label canary")
-    canary_high: float = Field(ge=0, le=1, description="largest AUC of the permuted-label canary")
+    minimum_auc: float = Field(ge=0, le=1, description="forward AUC that every champion must reach; chance is 0.5")
+    canary_z: float = Field(gt=0, description="standard errors that the permuted-label canary's AUC may lie off 0.5")
     maximum_calibration_error: float = Field(ge=0, le=1, description="largest calibration error of the shuffled folds")
     min_later_faults: int = Field(
         ge=1, description="faulty wafers after the champion's training from which its own scores of them are compared"

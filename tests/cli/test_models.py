@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import REPOSITORY
+from tests.registry.rules import RULES, another_model, with_canary
 from wafer.cli.main import main
 from wafer.cli.models import models
 from wafer.learning.model import WaferModel
@@ -65,20 +66,21 @@ def made(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Settin
 def make(storage: Path, model_folder: Path) -> Settings:
     settings = Settings.read(storage_url=str(storage), mlflow_url=None)
     registry = Registry.open(settings)
-    for quality, auc in ((2.0, 0.71), (0.0, 0.52)):
+    for number, (quality, auc) in enumerate(((2.0, 0.71), (0.0, 0.52))):
         version = registry.log_training(
             params={"fit": {"trees": 5}, "gate": {"seed": 0}},
             metrics={
                 "forward": {"auc": auc, "auc_low": 0.6, "auc_high": 0.8},
                 "shuffled": {"auc": 0.75},
+                "permuted": {"auc": 0.5},
                 "wafers": 120,
             },
-            scores=scores(quality),
-            model_folder=model_folder,
+            scores=with_canary(scores(quality)),
+            model_folder=another_model(model_folder, storage / "made" / str(number), number),
             example=readings().head(3),
             tags={"snapshot.digest": "3f2a90c1" * 8, "git.commit": "c0ffee" * 6 + "abcd", "library.numpy": "2.0"},
         )
-        registry.decide(version)
+        registry.decide(version, RULES)
     return settings
 
 

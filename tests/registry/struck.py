@@ -14,6 +14,7 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
+from tests.registry.rules import RULES
 from wafer.registry import Registry
 
 WRITES = [
@@ -53,7 +54,7 @@ def main(address: str, artifacts: str, action: str, version: str, strike: str) -
     seen = strike_at(strike)
     registry = Registry(address, artifacts)
     if action == "decide":
-        registry.decide(version)
+        registry.decide(version, RULES)
     elif action == "promote":
         registry.promote(version, "a test")
     elif action == "train":
@@ -62,7 +63,7 @@ def main(address: str, artifacts: str, action: str, version: str, strike: str) -
         place = Path(version)
         registry.log_training(
             params={"fit": {"trees": 5}},
-            metrics={"forward": {"auc": 0.7}},
+            metrics={"forward": {"auc": 0.7}, "permuted": {"auc": 0.5}},
             scores=pd.read_parquet(place / "scores.parquet"),
             model_folder=place / "model",
             example=pd.read_parquet(place / "example.parquet"),

@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -159,6 +160,7 @@ def promote(version: str, why: str, as_json: bool) -> None:
 def rollback(why: str, as_json: bool) -> None:
     """Put the champion before this one into use again.
 
+    A champion before that was the same model, byte for byte, is passed over.
     A second rollback takes back the first: the version that was rolled back from is in use again. To go further back,
     promote a version by its number.
 
@@ -185,11 +187,45 @@ def log(as_json: bool) -> None:
         _print_json([line.as_dict() for line in lines])
         return
     for line in lines:
-        what = "promoted" if line.promoted else "refused"
-        click.echo(f"{_minute(line.time)}  {line.kind:<8}  version {line.challenger} {what}")
+        what = "promoted" if line.promoted else "refused" if line.kind != "same model" else "not needed"
+        click.echo(f"{_minute(line.time)}  {line.kind:<10}  version {line.challenger} {what}")
         click.echo(f"    {line.reason}")
     if not lines:
         click.echo("no decision yet")
+
+
+@models.command("at")
+@click.argument("time", callback=lambda _context, _option, value: _moment(value))
+@as_json
+def in_use_at(time: datetime, as_json: bool) -> None:
+    """Tell which version was in use at a TIME, since and until when, and why.
+
+    TIME is written as in ISO 8601, with or without a time zone; without one UTC is meant. The answer is the ledger's.
+    Exit status: 0 a version was in use, 1 none was yet, 2 wrong use.
+
+    \b
+    Examples:
+      wafer models at 2026-05-01T12:00
+      wafer models at 2026-05-01T12:00+02:00 --json
+    """
+    from wafer.registry.ledger import reign_at
+
+    lines = _registry().ledger()
+    found = reign_at(lines, time)
+    asked = time.astimezone(UTC).isoformat(timespec="seconds")
+    if found is None:
+        first = next((f"the first is in use since {_second(line.time)}" for line in lines if line.promoted), None)
+        none = f"no version was in use at {_second(asked)}: {first or 'there has been no champion yet'}"
+    if as_json:
+        nobody = {"version": None, "since": None, "until": None, "kind": None, "why": None}
+        _print_json({"at": asked, **(nobody if found is None else asdict(found))})
+    elif found is None:
+        click.echo(none)
+    else:
+        until = "now" if found.until is None else _second(found.until)
+        click.echo(f"version {found.version} was in use at {_second(asked)}, from {_second(found.since)} until {until}")
+        click.echo(f"    {found.kind}: {found.why}")
+    sys.exit(EXIT_CHECK_FAILED if found is None else 0)
 
 
 @models.command()
@@ -280,6 +316,22 @@ def _print_json(value: Any) -> None:
 
 def _number(value: float | None) -> str:
     return "–" if value is None else f"{value:.3f}"
+
+
+def _moment(text: str) -> datetime:
+    """A moment with its time zone."""
+    try:
+        found = datetime.fromisoformat(text)
+        found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(f"{text[:40]!r} is no time: expected one like 2026-05-01T12:00") from error
+    if found > datetime.now(UTC):
+        raise click.BadParameter(f"{text[:40]!r} has not come yet")
+    return found
+
+
+def _second(time: str) -> str:
+    return f"{time[:19].replace('T', ' ')} UTC"
 
 
 def _minute(time: str) -> str:
