@@ -201,7 +201,8 @@ def compare(
     Both models are drawn with the same wafers each time; the gate and the model card ask this one function.
 
     Parameters:
-        first, second: as of `summarise`; an alarm may be a share of 1, where repeats were averaged.
+        first, second: as of `summarise`; an alarm may be a share of 1, where repeats were averaged. Wafers that one of
+            them gave no probability are left out.
         policy: whose costs count.
         confidence: of the two-sided intervals.
         draws, seed: of the bootstrap.
@@ -211,8 +212,12 @@ def compare(
     """
     keys = ["protocol", "repeat", "fold", "row"]
     one, two = (scores.sort_values(keys, kind="stable").reset_index(drop=True) for scores in (first, second))
-    if one.empty or len(one) != len(two) or not one[[*keys, "label"]].equals(two[[*keys, "label"]]):
+    if len(one) != len(two) or not one[[*keys, "label"]].equals(two[[*keys, "label"]]):
         raise ParameterError("the two models' scores are not of the same wafers in the same folds")
+    known = np.isfinite(one["probability"].to_numpy(float)) & np.isfinite(two["probability"].to_numpy(float))
+    one, two = one[known].reset_index(drop=True), two[known].reset_index(drop=True)
+    if one.empty:
+        raise ParameterError("there are no wafers to compare the two models on")
     faulty = one["label"].to_numpy() == 1
     ranked = any(faulty[rows].any() and not faulty[rows].all() for rows in _groups(one))
     costs = [_costs(scores, policy or Policy()) for scores in (one, two)]
@@ -231,18 +236,20 @@ def compare(
         auc_gaps.append((figures[0] - figures[1])[1:])
         cost_gaps.append((figures[2] - figures[3])[1:])
     auc_first, auc_second, cost_first, cost_second = map(float, points)
+    auc_gap, cost_gap = auc_first - auc_second, cost_first - cost_second
     found = Comparison(
-        *(auc_first, auc_second, auc_first - auc_second, *_interval(auc_gaps, confidence)),
-        *(cost_first, cost_second, cost_first - cost_second, *_interval(cost_gaps, confidence)),
+        *(auc_first, auc_second, auc_gap, *_interval(auc_gap, auc_gaps, confidence)),
+        *(cost_first, cost_second, cost_gap, *_interval(cost_gap, cost_gaps, confidence)),
     )
     if ranked:
         return found
     return replace(found, auc_first=None, auc_second=None, difference=None, difference_low=None, difference_high=None)
 
 
-def _interval(drawn: list[Floats], confidence: float) -> tuple[float, float]:
+def _interval(point: float, drawn: list[Floats], confidence: float) -> tuple[float, float]:
+    """The middle of the draws, widened where it must be to hold the point."""
     low, high = np.quantile(np.concatenate(drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    return min(float(low), point), max(float(high), point)
 
 
 def _costs(scores: pd.DataFrame, policy: Policy) -> Floats:

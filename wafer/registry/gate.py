@@ -33,9 +33,10 @@ def gate_rules(params: GateParams, costs: FitParams) -> GateRules:
 def forward_by_wafer(scores: pd.DataFrame) -> pd.DataFrame:
     """One row per wafer that was scored forward in time: batch, label, probability, alarm; indexed by wafer.
 
-    `scores` has the columns protocol, wafer, label, probability, alarm, and batch or fold. Repeats are averaged.
+    `scores` has the columns protocol, wafer, label, probability, alarm, and batch or fold. Repeats are averaged;
+    wafers without a probability are left out.
     """
-    forward = scores.loc[scores["protocol"] == "forward"]
+    forward = scores.loc[(scores["protocol"] == "forward") & scores["probability"].notna()]
     batch = next(name for name in BATCH_COLUMNS if name in forward.columns)
     grouped = forward.groupby("wafer", sort=True)
     return pd.DataFrame(

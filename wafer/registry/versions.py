@@ -19,6 +19,7 @@ from wafer.registry import packaging
 from wafer.registry.connection import prepare_place, silence, translated, without_password
 from wafer.registry.records import Version
 from wafer.settings import Settings
+from wafer.shown import shown_text
 from wafer.storage import private_folder, read_json
 
 SCORES = "scores.parquet"
@@ -76,9 +77,8 @@ class VersionStore:
         if found is None:
             known = [version.version for version in self.versions()]
             some = ", ".join(map(str, known)) if len(known) <= SOME else f"{len(known)} from {known[0]} to {known[-1]}"
-            raise RegistryError(
-                f"the model registry has no version {asked[:QUOTED]!r} of {self.name!r}, only: {some or 'none'}"
-            )
+            told = shown_text(asked, QUOTED)
+            raise RegistryError(f"the model registry has no version {told!r} of {self.name!r}, only: {some or 'none'}")
         return self._as_version(found)
 
     def _lookup(self, number: int) -> ModelVersion | None:
