@@ -79,7 +79,7 @@ def small_params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     content["fit"] |= {"trees": 20, "search_budget": 1, "search_folds": 2, "calibration_folds": 2, "max_clusters": 3}
     content["fit"] |= {"reference_window": 40, "min_cluster_faults": 4}
     content["evaluate"] |= {"folds": 2, "repeats": 1, "permutations": 1}
-    content["gate"] |= {"canary_low": 0.0, "canary_high": 1.0, "maximum_calibration_error": 1.0}
+    content["gate"] |= {"minimum_auc": 0.0, "canary_z": 100.0, "maximum_calibration_error": 1.0}
     file = tmp_path_factory.mktemp("params") / "params.yaml"
     file.write_text(yaml.safe_dump(content))
     return file

@@ -6,9 +6,9 @@ them.
 """
 
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field
 
 from wafer.documents import DocumentError, fitted, read_yaml
 from wafer.errors import ParameterError
@@ -92,9 +92,8 @@ class GateParams(_Section):
     confidence: float = _knob(0.9, "confidence of the paired interval", gt=0, lt=1)
     draws: int = _knob(2000, "bootstrap draws", ge=100, le=1_000_000)
     seed: int = _seed(0, "of the bootstrap draws")
-    minimum_auc: float = _knob(0.0, "forward AUC that a first champion must reach", ge=0, le=1)
-    canary_low: float = _knob(0.4, "least AUC of the permuted-label canary; chance is 0.5", ge=0, le=1)
-    canary_high: float = _knob(0.6, "largest AUC of the permuted-label canary; chance is 0.5", ge=0, le=1)
+    minimum_auc: float = _knob(0.5, "forward AUC that every champion must reach; chance is 0.5", ge=0, le=1)
+    canary_z: float = _knob(3.0, "standard errors that the permuted-label canary's AUC may lie off 0.5", gt=0, le=1_000)
     maximum_calibration_error: float = _knob(0.05, "largest calibration error of the shuffled folds", ge=0, le=1)
     min_later_faults: int = _knob(
         20,
@@ -102,15 +101,6 @@ class GateParams(_Section):
         ge=1,
         le=1_000_000,
     )
-
-    @model_validator(mode="after")
-    def _canary_around_chance(self) -> Self:
-        if not self.canary_low <= 0.5 <= self.canary_high or self.canary_low == self.canary_high:
-            raise ValueError(
-                "canary_low and canary_high must lie below and above 0.5, the AUC of chance, "
-                f"got {self.canary_low} and {self.canary_high}, by which no version could pass"
-            )
-        return self
 
 
 class Params(_Section):

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import REPOSITORY
+from tests.registry.rules import RULES, another_model, with_canary
 from wafer.cli.main import main
 from wafer.cli.models import models
 from wafer.learning.model import WaferModel
@@ -22,7 +24,7 @@ from wafer.settings import Settings
 
 SENSORS = [f"Sensor-{number}" for number in range(1, 9)]
 WAFERS = 120
-COMMANDS = ("list", "show", "compare", "promote", "rollback", "log", "verify", "rebuild")
+COMMANDS = ("list", "show", "compare", "promote", "rollback", "log", "at", "verify", "rebuild")
 Wafer = Callable[..., tuple[int, str, str]]
 
 
@@ -65,20 +67,21 @@ def made(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Settin
 def make(storage: Path, model_folder: Path) -> Settings:
     settings = Settings.read(storage_url=str(storage), mlflow_url=None)
     registry = Registry.open(settings)
-    for quality, auc in ((2.0, 0.71), (0.0, 0.52)):
+    for number, (quality, auc) in enumerate(((2.0, 0.71), (0.0, 0.52))):
         version = registry.log_training(
             params={"fit": {"trees": 5}, "gate": {"seed": 0}},
             metrics={
                 "forward": {"auc": auc, "auc_low": 0.6, "auc_high": 0.8},
                 "shuffled": {"auc": 0.75},
+                "permuted": {"auc": 0.5},
                 "wafers": 120,
             },
-            scores=scores(quality),
-            model_folder=model_folder,
+            scores=with_canary(scores(quality)),
+            model_folder=another_model(model_folder, storage / "made" / str(number), number),
             example=readings().head(3),
             tags={"snapshot.digest": "3f2a90c1" * 8, "git.commit": "c0ffee" * 6 + "abcd", "library.numpy": "2.0"},
         )
-        registry.decide(version)
+        registry.decide(version, RULES)
     return settings
 
 
@@ -173,14 +176,52 @@ def test_the_ledger_is_told(wafer: Wafer, made: Settings) -> None:
     lines = out.splitlines()
     assert status == 0
     assert [line.split("  ", 1)[1] for line in lines[::2]] == [
-        "gate      version 1 promoted",
-        "gate      version 2 refused",
+        "gate        version 1 promoted",
+        "gate        version 2 refused",
     ]
     assert lines[3].strip().startswith("Version 2 was refused and version 1 stays champion: forward ROC AUC 0.")
     first, second = json.loads(wafer(made, "log", "--json")[1])
     assert (first["champion"], second["champion"], second["promoted"]) == (None, 1, False)
     assert second["comparison"]["wafers"] == 120
-    assert [check["name"] for check in second["checks"]][-2:] == ["forward ROC AUC", "forward cost"]
+    assert [check["name"] for check in second["checks"]][-3:] == ["forward ROC AUC", "forward cost", "best"]
+
+
+def test_who_was_in_use_at_a_moment(wafer: Wafer, model_folder: Path, tmp_path: Path) -> None:
+    """With or without a time zone: which version, since and until when, by which decision; as JSON too."""
+    settings = make(tmp_path, model_folder)
+    registry = Registry.open(settings)
+    changed = registry.promote(2, "a new kind of fault").time
+    first = registry.ledger()[0].time
+    between = datetime.fromisoformat(first) + (datetime.fromisoformat(changed) - datetime.fromisoformat(first)) / 2
+
+    def shown(time: str) -> str:
+        return f"{time[:19].replace('T', ' ')} UTC"
+
+    status, out, _ = wafer(settings, "at", between.isoformat())
+    assert (status, out.splitlines()[0]) == (
+        0,
+        f"version 1 was in use at {shown(between.isoformat())}, from {shown(first)} until {shown(changed)}",
+    )
+    assert out.splitlines()[1].startswith("    gate: Version 1 is the first champion: ")
+    elsewhere = between.astimezone(timezone(timedelta(hours=-7))).isoformat()
+    unzoned = between.replace(tzinfo=None).isoformat()
+    for spelling in (elsewhere, unzoned):
+        assert json.loads(wafer(settings, "at", spelling, "--json")[1]) == {
+            "at": between.isoformat(timespec="seconds"),
+            "version": 1,
+            "since": first,
+            "until": changed,
+            "kind": "gate",
+            "why": registry.ledger()[0].reason,
+        }
+    assert wafer(settings, "at", changed)[1].splitlines() == [
+        f"version 2 was in use at {shown(changed)}, from {shown(changed)} until now",
+        "    promote: a new kind of fault",
+    ]
+    told = f"no version was in use at 2020-01-01 00:00:00 UTC: the first is in use since {shown(first)}\n"
+    assert wafer(settings, "at", "2020-01-01")[:2] == (1, told)
+    status, out, _ = wafer(settings, "at", "2020-01-01T00:00+00:00", "--json")
+    assert (status, json.loads(out)["version"]) == (1, None)
 
 
 def test_champions_change_by_hand(wafer: Wafer, model_folder: Path, tmp_path: Path) -> None:
@@ -241,6 +282,12 @@ def test_what_cannot_be_fetched_does_not_hide_the_others(wafer: Wafer, model_fol
         (("promote", "2", "--why", " "), "a promote needs a reason, which the ledger keeps"),
         (("rollback", "--why", "x"), "there is no previous champion to go back to"),
         (("compare", "2", "--params", "no/such/params.yaml"), "no/such/params.yaml is not a file"),
+        (("at", "yesterday"), "'yesterday' is no time: expected one like 2026-05-01T12:00"),
+        (("at", "0001-01-01T00:00+12:00"), "'0001-01-01T00:00+12:00' is no time"),
+        (("at", "9990-01-01"), "'9990-01-01' has not come yet"),
+        (("show", "²"), "the model registry has no version '²' of 'wafer', only: 1, 2"),
+        (("show", "9" * 60), f"the model registry has no version '{'9' * 40}…' of 'wafer', only: 1, 2"),
+        (("show", "no such alias"), "the model registry has no version 'no such alias' of 'wafer', only: 1, 2"),
         (("rebuild", "1"), "version 1 cannot be rebuilt: its run has no snapshot/manifest.json"),
     ],
 )
@@ -259,6 +306,8 @@ def test_without_a_version_it_says_what_makes_one(wafer: Wafer, tmp_path: Path) 
     settings = Settings.read(storage_url=str(tmp_path))
     assert wafer(settings, "list")[:2] == (0, "no version yet: `wafer train` makes the first\n")
     assert wafer(settings, "log")[:2] == (0, "no decision yet\n")
+    told = "no version was in use at 2020-01-01 00:00:00 UTC: there has been no champion yet\n"
+    assert wafer(settings, "at", "2020-01-01")[:2] == (1, told)
     assert json.loads(wafer(settings, "list", "--json")[1]) == []
 
 

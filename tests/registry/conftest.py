@@ -2,12 +2,15 @@
 
 import shutil
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from tests.registry.rules import another_model as copy_with_another_digest
+from tests.registry.rules import with_canary
 from wafer.learning.model import WaferModel
 from wafer.registry import Registry, Version
 
@@ -79,15 +82,29 @@ def registry(tmp_path: Path, empty_database: Path) -> Registry:
 
 
 @pytest.fixture
+def another_model(model_folder: Path, tmp_path: Path) -> Callable[[], Path]:
+    """The same model under another digest each time."""
+    numbers = count(1)
+
+    def make() -> Path:
+        number = next(numbers)
+        return copy_with_another_digest(model_folder, tmp_path / "models" / str(number), number)
+
+    return make
+
+
+@pytest.fixture
 def log_training(
-    registry: Registry, model_folder: Path, readings: pd.DataFrame, make_scores: MakeScores
+    registry: Registry, another_model: Callable[[], Path], readings: pd.DataFrame, make_scores: MakeScores
 ) -> LogTraining:
-    def log(quality: float = 2.0, *, scores: pd.DataFrame | None = None) -> Version:
+    def log(
+        quality: float = 2.0, *, scores: pd.DataFrame | None = None, auc: float = 0.71, model: Path | None = None
+    ) -> Version:
         return registry.log_training(
             params={"fit": {"trees": 5, "seed": 0}},
-            metrics={"forward": {"auc": 0.71, "confusion": {"tp": 3}}, "permuted": {"auc": 0.49}, "note": "text"},
-            scores=make_scores(quality) if scores is None else scores,
-            model_folder=model_folder,
+            metrics={"forward": {"auc": auc, "confusion": {"tp": 3}}, "permuted": {"auc": 0.49}, "note": "text"},
+            scores=with_canary(make_scores(quality) if scores is None else scores),
+            model_folder=model or another_model(),
             example=readings.head(4),
             tags={"snapshot": "abc"},
         )

@@ -14,12 +14,21 @@ from typing import Any
 
 from mlflow.tracking import MlflowClient
 
+from tests.registry.rules import RULES
 from wafer.registry import Registry
 
 WRITES = [
     "create_run",
     "delete_run",
     "log_param",
+    "log_batch",
+    "log_artifacts",
+    "log_outputs",
+    "create_logged_model",
+    "log_model_artifacts",
+    "finalize_logged_model",
+    "create_registered_model",
+    "create_model_version",
     "set_terminated",
     "set_registered_model_tag",
     "set_registered_model_alias",
@@ -53,7 +62,7 @@ def main(address: str, artifacts: str, action: str, version: str, strike: str) -
     seen = strike_at(strike)
     registry = Registry(address, artifacts)
     if action == "decide":
-        registry.decide(version)
+        registry.decide(version, RULES)
     elif action == "promote":
         registry.promote(version, "a test")
     elif action == "train":
@@ -62,7 +71,7 @@ def main(address: str, artifacts: str, action: str, version: str, strike: str) -
         place = Path(version)
         registry.log_training(
             params={"fit": {"trees": 5}},
-            metrics={"forward": {"auc": 0.7}},
+            metrics={"forward": {"auc": 0.7}, "permuted": {"auc": 0.5}},
             scores=pd.read_parquet(place / "scores.parquet"),
             model_folder=place / "model",
             example=pd.read_parquet(place / "example.parquet"),

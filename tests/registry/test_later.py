@@ -11,12 +11,13 @@ import pandas as pd
 import pytest
 from sklearn.metrics import roc_auc_score
 
+from tests.registry.rules import rules, with_canary
 from wafer.learning.model import WaferModel
-from wafer.registry import GateRules, Registry, Version
+from wafer.registry import Registry, Version
 from wafer.registry.later import later_wafers, score_as_champion
 from wafer.store.snapshot import Snapshot
 
-RULES = GateRules(min_later_faults=10, auc_margin=1.0, cost_margin=100.0)
+LAX = rules(min_later_faults=10, auc_margin=1.0, cost_margin=100.0)
 LogTrained = Callable[..., Version]
 
 
@@ -41,7 +42,7 @@ def snapshot(readings: pd.DataFrame, labels: np.ndarray) -> Snapshot:
 @pytest.fixture
 def log_trained(
     registry: Registry,
-    model_folder: Path,
+    another_model: Callable[[], Path],
     readings: pd.DataFrame,
     make_scores: Callable[..., pd.DataFrame],
     tmp_path: Path,
@@ -53,9 +54,9 @@ def log_trained(
         file.write_text(json.dumps(manifest(range(batches))))
         return registry.log_training(
             params={},
-            metrics={},
-            scores=make_scores(quality),
-            model_folder=model_folder,
+            metrics={"forward": {"auc": 0.7}, "permuted": {"auc": 0.5}},
+            scores=with_canary(make_scores(quality)),
+            model_folder=another_model(),
             example=readings.head(4),
             files={"snapshot/manifest.json": file},
             tags={"snapshot.last_order": str(99 + 40 * batches)},
@@ -116,8 +117,8 @@ def test_later_batches_decide_where_there_are_enough_faults(
     make_scores: Callable[..., pd.DataFrame],
 ) -> None:
     """The champion's side is what it says itself of the later batches, the challenger's its stored forward scores."""
-    registry.decide(log_trained(2), RULES, snapshot)
-    decision = registry.decide(log_trained(4, quality=1.0), RULES, snapshot)
+    registry.decide(log_trained(2), LAX, snapshot)
+    decision = registry.decide(log_trained(4, quality=1.0), LAX, snapshot)
     found = decision.comparison
     assert found is not None
     assert (found.wafers, found.faulty, found.batches, found.evidence) == (80, 10, 2, "later batches")
@@ -127,7 +128,9 @@ def test_later_batches_decide_where_there_are_enough_faults(
         parts = [roc_auc_score(part["label"], part["probability"]) for _, part in scores.groupby(batch)]
         assert auc == pytest.approx(np.mean(parts))
     assert decision.reason.endswith(
-        "Compared on 80 wafers of batches that came after the training of version 1, which scored them itself."
+        "Compared on 80 wafers of batches that came after the training of version 1, which scored them itself; they "
+        "measure freshness too: a version that was trained more recently is expected to do better on them than an old "
+        "one, whatever its recipe."
     )
     assert registry.ledger()[-1] == decision
 
@@ -148,18 +151,18 @@ def test_else_stored_forward_scores_are_compared(
 ) -> None:
     """Where the later batches cannot decide, both versions' stored scores do, and the decision says why."""
     champion = log_trained(4 if case == "nothing later" else 2)
-    registry.decide(champion, RULES)
+    registry.decide(champion, LAX)
     files = Path(str(registry.artifact_root))
     if case == "no manifest":
         (files / champion.run_id / "artifacts" / "snapshot" / "manifest.json").unlink()
     if case == "broken champion":
         (file,) = files.glob("models/*/artifacts/artifacts/model/manifest.json")
         file.write_text("{}")
-    rules = GateRules(min_later_faults=11 if case == "few faults" else 1, auc_margin=1.0, cost_margin=100.0)
+    lax = rules(min_later_faults=11 if case == "few faults" else 1, auc_margin=1.0, cost_margin=100.0)
     if case == "one label":
         later = (snapshot.table["order"] >= 180) & (snapshot.table["label"] == -1)
         snapshot = replace(snapshot, table=snapshot.table[~later].reset_index(drop=True))
-    decision = registry.decide(log_trained(4), rules, None if case == "no snapshot" else snapshot)
+    decision = registry.decide(log_trained(4), lax, None if case == "no snapshot" else snapshot)
     found = decision.comparison
     assert found is not None
     assert (found.wafers, found.evidence) == (160, "forward scores")

@@ -4,7 +4,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +12,11 @@ import pandas as pd
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.registry.rules import RULES, with_canary
 from wafer.errors import RegistryError
 from wafer.learning.model import WaferModel
 from wafer.registry import Registry
-from wafer.registry.records import Check, Comparison, Decision, GateRules
+from wafer.registry.records import Check, Comparison, Decision
 
 
 def check_chain(registry: Registry) -> None:
@@ -101,7 +102,7 @@ def test_a_rollback_is_not_carried_out_on_another_champion(registry, log_trainin
 
 def test_a_long_reason_is_refused(registry, log_training):
     """A reason that no line could keep whole is refused, with the length that it may have."""
-    registry.decide(log_training())
+    registry.decide(log_training(), RULES)
     log_training()
     with pytest.raises(RegistryError, match="the reason may have 1000 characters, got 1001"):
         registry.promote(2, "x" * 1001)
@@ -112,7 +113,19 @@ def long_line(text: str, checks: int = 7) -> Decision:
     """A refusal whose checks, evidence and reason hold `text`."""
     found = tuple(Check(f"check {n}", n % 2 == 0, n + 0.123456789, 1e-9, f"{n}: {text}") for n in range(checks))
     comparison = Comparison(100, 10, 2, 0.61, 0.62, -0.01, -0.05, 0.01, 101.5, 100.5, 1.0, -5.0, 5.0, "later", text)
-    return Decision("gate", 1, None, False, f"Refused: {text}", "2026-01-01T00:00:00", found, comparison, GateRules())
+    return Decision(
+        "gate",
+        1,
+        None,
+        False,
+        f"Refused: {text}",
+        "2026-01-01T00:00:00",
+        found,
+        comparison,
+        asdict(RULES),
+        1,
+        comparison,
+    )
 
 
 @pytest.mark.parametrize("length", [400, 900, 5000])
@@ -154,25 +167,25 @@ def struck(registry: Registry, action: str, version: str | Path, strike: str | i
 @pytest.mark.parametrize("healer", ["the same decision again", "a decision on another version"])
 def test_killed_between_line_and_alias_the_next_decision_heals(registry, log_training, healer):
     """The line is written, the alias not moved: the old champion is in use until the next decision moves it."""
-    registry.decide(log_training(1.5))
+    registry.decide(log_training(1.5), RULES)
     log_training(2.0)
     assert struck(registry, "decide", 2, "set_registered_model_alias").returncode == -signal.SIGKILL
     assert (registry.champion().version, [line.promoted for line in registry.ledger()]) == (1, [True, True])
     if healer == "the same decision again":
-        assert registry.decide(2) == registry.ledger()[-1]
+        assert registry.decide(2, RULES) == registry.ledger()[-1]
     else:
-        assert not registry.decide(log_training(0.0)).promoted
+        assert not registry.decide(log_training(0.0), RULES).promoted
     assert registry.champion().version == 2
     check_chain(registry)
 
 
 def test_killed_before_its_line_nothing_was_decided(registry, log_training):
     """Without its line a decision has changed nothing, and running it again completes it."""
-    registry.decide(log_training(1.5))
+    registry.decide(log_training(1.5), RULES)
     log_training(2.0)
     assert struck(registry, "decide", 2, "log_param").returncode == -signal.SIGKILL
     assert (registry.champion().version, len(registry.ledger())) == (1, 1)
-    assert registry.decide(2).promoted
+    assert registry.decide(2, RULES).promoted
     check_chain(registry)
 
 
@@ -180,8 +193,8 @@ def test_a_training_killed_before_the_gate_leaves_the_champion(
     registry, log_training, make_scores, readings, model_folder, tmp_path
 ):
     """Killed after its model was logged: the old champion stays in use and scores; the training run again completes."""
-    registry.decide(log_training(1.5))
-    make_scores(2.0).to_parquet(tmp_path / "scores.parquet")
+    registry.decide(log_training(1.5), RULES)
+    with_canary(make_scores(2.0)).to_parquet(tmp_path / "scores.parquet")
     readings.head(4).to_parquet(tmp_path / "example.parquet")
     (tmp_path / "model").symlink_to(model_folder)
     assert struck(registry, "train", tmp_path, "set_registered_model_alias").returncode == -signal.SIGKILL
@@ -189,7 +202,7 @@ def test_a_training_killed_before_the_gate_leaves_the_champion(
     expected = WaferModel.load(model_folder).predict_proba(readings)
     np.testing.assert_array_equal(registry.load("champion").predict_proba(readings), expected)
     assert struck(registry, "train", tmp_path, 0).returncode == 0
-    assert registry.decide("challenger").promoted
+    assert registry.decide("challenger", RULES).promoted
     assert registry.aliases() == {"champion": 3, "previous": 1}
     check_chain(registry)
 
@@ -199,7 +212,7 @@ def test_a_training_killed_before_the_gate_leaves_the_champion(
 @pytest.mark.parametrize("action", ["decide", "promote"])
 def test_killed_at_every_write_a_decision_heals(registry, log_training, action):
     """Whichever write a decision is killed at, running it again ends with one champion and a whole ledger."""
-    registry.decide(log_training(1.5))
+    registry.decide(log_training(1.5), RULES)
     strike = 0
     while True:
         strike += 1
@@ -210,7 +223,7 @@ def test_killed_at_every_write_a_decision_heals(registry, log_training, action):
         if done.returncode == 0:
             break
         assert done.returncode == -signal.SIGKILL, done.stderr
-        registry.decide(version)
+        registry.decide(version, RULES)
         assert registry.champion().version == version
         check_chain(registry)
     assert strike > 4
@@ -222,14 +235,14 @@ def test_killed_at_the_first_writes_of_a_ledger(registry, log_training, strike):
     """The ledger itself may be cut short while it is begun."""
     log_training()
     assert struck(registry, "decide", 1, strike).returncode == -signal.SIGKILL
-    assert registry.decide(1).promoted
+    assert registry.decide(1, RULES).promoted
     assert len(registry.ledger()) == 1
     check_chain(registry)
 
 
 def test_scores_are_kept_apart_from_the_ledger(registry, log_training):
     """The run that holds the ledger is no training, and the run that names it keeps its params."""
-    registry.decide(log_training())
+    registry.decide(log_training(), RULES)
     run = registry._client.get_run(registry.version(1).run_id)
     assert pd.Series(run.data.params).drop("ledger").to_dict() == {"fit.trees": "5", "fit.seed": "0"}
     ledger = registry._client.get_run(run.data.params["ledger"])

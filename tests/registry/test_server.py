@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.registry.rules import RULES, with_canary
 from tests.registry.test_ledger import check_chain, run_together
 from wafer.errors import RegistryError
 from wafer.learning.model import WaferModel
@@ -62,19 +63,21 @@ def stop(process: subprocess.Popen) -> None:
 
 
 @pytest.mark.slow
-def test_a_server_does_what_the_embedded_registry_does(server, model_folder, readings, make_scores, tmp_path, capfd):
+def test_a_server_does_what_the_embedded_registry_does(
+    server, another_model, model_folder, readings, make_scores, tmp_path, capfd
+):
     """On a real server versions are logged, decided, loaded and rolled back as on SQLite, quietly."""
     uri, process = server
     registry = Registry(uri)
     for quality in (1.5, 2.0, 0.0):
         version = registry.log_training(
             params={"fit": {"trees": 5}},
-            metrics={"forward": {"auc": 0.7}},
-            scores=make_scores(quality),
-            model_folder=model_folder,
+            metrics={"forward": {"auc": 0.7}, "permuted": {"auc": 0.5}},
+            scores=with_canary(make_scores(quality)),
+            model_folder=another_model(),
             example=readings.head(3),
         )
-        registry.decide(version)
+        registry.decide(version, RULES)
     assert registry.aliases() == {"champion": 2, "previous": 1, "challenger": 3}
     expected = WaferModel.load(model_folder).predict_proba(readings)
     np.testing.assert_array_equal(registry.load("champion").predict_proba(readings), expected)
@@ -90,12 +93,16 @@ def test_a_server_does_what_the_embedded_registry_does(server, model_folder, rea
 
 
 @pytest.mark.slow
-def test_processes_that_decide_at_once_agree_on_a_server_too(server, model_folder, readings, make_scores, tmp_path):
+def test_processes_that_decide_at_once_agree_on_a_server_too(server, another_model, readings, make_scores, tmp_path):
     """Through a server as on SQLite: one champion, every line kept, `previous` is the one before."""
     registry = Registry(server[0])
     for _ in range(3):
         registry.log_training(
-            params={}, metrics={}, scores=make_scores(2.0), model_folder=model_folder, example=readings.head(3)
+            params={},
+            metrics={"forward": {"auc": 0.7}, "permuted": {"auc": 0.5}},
+            scores=with_canary(make_scores(2.0)),
+            model_folder=another_model(),
+            example=readings.head(3),
         )
     carried_out = run_together(registry, tmp_path, versions=3, times=5)
     assert carried_out == len(registry.ledger()) >= 3

@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
+from tests.registry.rules import RULES, rules
 from wafer.errors import RegistryError, TamperedError
 from wafer.learning.model import WaferModel
-from wafer.registry import GateRules, Registry
+from wafer.registry import Registry
 from wafer.registry.packaging import digest_folder, model_digest
 
 
@@ -64,9 +65,9 @@ def test_a_training_is_logged_whole(registry, model_folder, readings, make_score
 
 def test_the_first_version_becomes_champion(registry, log_training):
     """The first version becomes champion, and the ledger says so."""
-    decision = registry.decide(log_training())
+    decision = registry.decide(log_training(), RULES)
     assert (decision.promoted, decision.challenger, decision.champion) == (True, 1, None)
-    assert decision.reason == "Version 1 is the first champion: forward ROC AUC 0.710, asked for is 0.000."
+    assert decision.reason == "Version 1 is the first champion: forward ROC AUC 0.710, asked for is 0.500."
     assert registry.aliases() == {"champion": 1}
     assert registry.version("champion").stage == "production"
     assert registry.ledger() == [decision]
@@ -74,15 +75,15 @@ def test_the_first_version_becomes_champion(registry, log_training):
 
 def test_a_first_version_below_the_minimum_is_refused(registry, log_training):
     """A first version that does not reach the minimum is refused, and there is still no champion."""
-    decision = registry.decide(log_training(), GateRules(minimum_auc=0.8))
+    decision = registry.decide(log_training(), rules(minimum_auc=0.8))
     assert (decision.promoted, registry.champion()) == (False, None)
     assert "there is still no champion: forward ROC AUC 0.710, asked for is 0.800" in decision.reason
 
 
 def test_a_worse_version_is_refused(registry, log_training):
     """A version that is worse on the same wafers stays challenger; the champion stays in use, the ledger says why."""
-    registry.decide(log_training(2.0))
-    decision = registry.decide(log_training(0.0))
+    registry.decide(log_training(2.0), RULES)
+    decision = registry.decide(log_training(0.0), RULES)
     assert (decision.promoted, decision.challenger, decision.champion) == (False, 2, 1)
     assert decision.comparison is not None
     assert decision.comparison.wafers == 160
@@ -94,8 +95,8 @@ def test_a_worse_version_is_refused(registry, log_training):
 
 def test_a_version_that_is_not_worse_replaces_the_champion(registry, log_training):
     """A version that is not worse becomes champion; the one before is remembered as previous and archived."""
-    registry.decide(log_training(1.5))
-    decision = registry.decide(log_training(2.0))
+    registry.decide(log_training(1.5), RULES)
+    decision = registry.decide(log_training(2.0), RULES)
     assert (decision.promoted, decision.champion) == (True, 1)
     assert registry.aliases() == {"champion": 2, "previous": 1}
     assert [version.stage for version in registry.versions()] == ["archived", "production"]
@@ -103,9 +104,9 @@ def test_a_version_that_is_not_worse_replaces_the_champion(registry, log_trainin
 
 def test_a_refused_challenger_is_archived_by_the_next(registry, log_training):
     """Only the newest challenger is staging."""
-    registry.decide(log_training(2.0))
-    registry.decide(log_training(0.0))
-    registry.decide(log_training(0.1))
+    registry.decide(log_training(2.0), RULES)
+    registry.decide(log_training(0.0), RULES)
+    registry.decide(log_training(0.1), RULES)
     assert [version.stage for version in registry.versions()] == ["production", "archived", "staging"]
     assert registry.aliases() == {"champion": 1, "challenger": 3}
 
@@ -113,26 +114,26 @@ def test_a_refused_challenger_is_archived_by_the_next(registry, log_training):
 def test_deciding_again_about_the_champion_changes_nothing(registry, log_training):
     """A step that is run again after its version became champion gets the same decision and adds no line."""
     version = log_training()
-    decision = registry.decide(version)
-    assert registry.decide(version) == decision
+    decision = registry.decide(version, RULES)
+    assert registry.decide(version, RULES) == decision
     assert len(registry.ledger()) == 1
 
 
 def test_a_logged_version_without_decision_leaves_the_champion(registry, log_training):
     """A training that dies between logging and deciding leaves the old champion in use, and the rerun completes."""
-    registry.decide(log_training(2.0))
+    registry.decide(log_training(2.0), RULES)
     log_training(2.0)
     assert registry.champion().version == 1
-    assert registry.decide(log_training(2.0)).promoted
+    assert registry.decide(log_training(2.0), RULES).promoted
     assert registry.aliases() == {"champion": 3, "previous": 1}
 
 
 def test_two_deciders_at_once_leave_one_champion_and_a_whole_ledger(registry, log_training):
     """Two decisions at the same time are both in the ledger, and the champion is one of the two versions."""
-    registry.decide(log_training(2.0))
+    registry.decide(log_training(2.0), RULES)
     versions = [log_training(2.0), log_training(2.0)]
     with ThreadPoolExecutor(2) as pool:
-        decisions = list(pool.map(registry.decide, versions))
+        decisions = list(pool.map(registry.decide, versions, [RULES, RULES]))
     assert registry.champion().version in (2, 3)
     assert {line.challenger for line in registry.ledger()} == {1, 2, 3}
     assert all(decision.promoted for decision in decisions)
@@ -140,10 +141,10 @@ def test_two_deciders_at_once_leave_one_champion_and_a_whole_ledger(registry, lo
 
 def test_rolling_back_restores_the_champion_before(registry, log_training):
     """A rollback is one call, needs a reason, and stands in the ledger."""
-    registry.decide(log_training(2.0))
+    registry.decide(log_training(2.0), RULES)
     with pytest.raises(RegistryError, match="there is no previous champion to go back to"):
         registry.rollback("too many alarms")
-    registry.decide(log_training(2.0))
+    registry.decide(log_training(2.0), RULES)
     with pytest.raises(RegistryError, match="a rollback needs a reason"):
         registry.rollback(" ")
     decision = registry.rollback("too many alarms")
@@ -155,8 +156,8 @@ def test_rolling_back_restores_the_champion_before(registry, log_training):
 
 def test_promoting_by_hand_needs_a_reason_and_a_whole_model(registry, log_training):
     """A refused version can be promoted by hand, with a reason, and only if it loads as it was registered."""
-    registry.decide(log_training(2.0))
-    registry.decide(log_training(0.0))
+    registry.decide(log_training(2.0), RULES)
+    registry.decide(log_training(0.0), RULES)
     assert registry.promote(2, "the old one misses a new kind of fault").promoted
     assert registry.champion().version == 2
     with pytest.raises(RegistryError, match="version 2 is the champion already"):
@@ -165,7 +166,7 @@ def test_promoting_by_hand_needs_a_reason_and_a_whole_model(registry, log_traini
 
 def test_a_loaded_model_scores_as_the_saved_one(registry, log_training, model_folder, readings):
     """A version that is loaded by number or by alias scores bit by bit as the model that was logged."""
-    registry.decide(log_training())
+    registry.decide(log_training(), RULES)
     expected = WaferModel.load(model_folder).predict_proba(readings)
     for which in (1, "1", "champion"):
         np.testing.assert_array_equal(registry.load(which).predict_proba(readings), expected)
@@ -233,7 +234,7 @@ def test_a_tampered_challenger_is_refused_by_the_gate(registry, log_training):
     """A version whose files were changed does not become champion, and the decision says why."""
     log_training()
     (logged_model(registry) / "artifacts" / "model" / "manifest.json").write_text("{}")
-    decision = registry.decide(1)
+    decision = registry.decide(1, RULES)
     assert not decision.promoted
     assert "artifacts/model/manifest.json is not what was registered" in decision.reason
 
@@ -267,8 +268,8 @@ def test_scores_without_wafer_ids_are_refused(registry, log_training, make_score
 
 def test_logging_and_deciding_say_nothing_on_the_terminal(registry, log_training, capfd):
     """MLflow's own messages do not reach the user."""
-    registry.decide(log_training(2.0))
-    registry.decide(log_training(2.0))
+    registry.decide(log_training(2.0), RULES)
+    registry.decide(log_training(2.0), RULES)
     assert capfd.readouterr() == ("", "")
 
 
@@ -282,7 +283,7 @@ def test_logging_a_training_is_fast(log_training):
 
 def test_the_registry_is_whole_in_another_place(registry, log_training, tmp_path):
     """Another process that opens the same database finds versions, champion and ledger."""
-    decision = registry.decide(log_training())
+    decision = registry.decide(log_training(), RULES)
     again = Registry(registry.tracking_uri, registry.artifact_root)
     assert asdict(again.champion()) == asdict(registry.champion())
     assert again.ledger() == [decision]
@@ -365,11 +366,11 @@ def test_a_version_in_a_bucket_that_is_gone_is_a_failed_check(
 
 def test_the_gate_refuses_a_version_that_cannot_be_fetched(registry, log_training):
     """The decision is written to the ledger, says what is missing, and leaves the champion in use."""
-    registry.decide(log_training(2.0))
+    registry.decide(log_training(2.0), RULES)
     version = log_training(2.0)
     root = Path(str(registry.artifact_root))
     shutil.rmtree(root / version.run_id)
-    decision = registry.decide(version)
+    decision = registry.decide(version, RULES)
     assert (decision.promoted, registry.champion().version, registry.ledger()[-1]) == (False, 1, decision)
     assert "could not fetch the model of version 2" in decision.reason
     assert "version 2 cannot be compared with version 1: " in decision.reason
@@ -380,7 +381,7 @@ def test_the_gate_refuses_what_it_cannot_compare(registry, log_training):
     champion = log_training(2.0)
     registry.decide(champion)
     shutil.rmtree(Path(str(registry.artifact_root)) / champion.run_id)
-    decision = registry.decide(log_training(2.0))
+    decision = registry.decide(log_training(2.0), RULES)
     assert [(check.name, check.passed) for check in decision.checks] == [
         ("loads verified", True),
         ("probe", True),

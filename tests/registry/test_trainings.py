@@ -12,6 +12,7 @@ import pytest
 
 import wafer
 from tests.conftest import REPOSITORY
+from tests.registry.rules import RULES
 from wafer import steps
 from wafer.errors import RegistryError, ReportError
 from wafer.records import Frozen, Registered
@@ -90,7 +91,7 @@ def test_a_prediction_that_cannot_be_kept_is_marked_as_failed(registry: Registry
 def test_logging_leaves_the_process_as_it_was(registry: Registry, log_training) -> None:
     """No address and no run of MLflow's stays behind for whoever uses it next, in the process or its children."""
     before = (mlflow.get_tracking_uri(), mlflow.get_registry_uri(), os.environ.get("MLFLOW_TRACKING_URI"))
-    registry.decide(log_training())
+    registry.decide(log_training(), RULES)
     registry.log_prediction("prediction", {})
     assert (mlflow.get_tracking_uri(), mlflow.get_registry_uri(), os.environ.get("MLFLOW_TRACKING_URI")) == before
     assert mlflow.active_run() is None

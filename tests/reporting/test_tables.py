@@ -70,12 +70,15 @@ def test_metrics_are_shown_with_their_intervals():
 
 
 def test_the_summary_says_what_became_of_the_version():
-    """Promoted, refused with and without a champion, and no decision each get their own sentence."""
+    """Promoted, refused with and without a champion, the same model, and no decision each get their own sentence."""
     metrics = {"shuffled": {"auc": 0.7}, "forward": {"auc": 0.6}}
     endings = {
         "Version 2 is **in use** from now on.": {"challenger": 2, "champion": 1, "promoted": True},
         "Version 2 was **refused**; version 1 stays in use.": {"challenger": 2, "champion": 1, "promoted": False},
         "Version 2 was **refused**, and no version is in use.": {"challenger": 2, "champion": None, "promoted": False},
+        "Version 2 is the same model as version 1, which stays in use.": {
+            **{"kind": "same model", "challenger": 2, "champion": 1, "promoted": False}
+        },
         "this training was a study apart from the registry.": None,
     }
     for ending, decision in endings.items():

@@ -1,22 +1,34 @@
 """The commands about models: `wafer models …`. What takes long to import is imported by the commands that need it."""
 
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from wafer.cli.model_texts import (
+    echo_changes,
+    echo_checks,
+    echo_comparison,
+    echo_decision,
+    echo_metrics,
+    echo_pairs,
+    echo_rebuilt,
+    minute,
+    number,
+    print_json,
+    second,
+)
+from wafer.shown import shown_text
+
 if TYPE_CHECKING:
-    from wafer.registry import Check, Comparison, Decision, Registry, Version
-    from wafer.registry.rebuild import Rebuilt
+    from wafer.registry import Registry, Version
 
 EXIT_CHECK_FAILED = 1
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 reason = click.option("--why", required=True, metavar="TEXT", help="The reason, which the ledger keeps.")
-PROTOCOLS = ("shuffled", "forward", "permuted")
 
 
 @click.group()
@@ -46,15 +58,15 @@ def list_versions(as_json: bool) -> None:
     aliases = _aliases(registry)
     rows = [_row(registry, version, aliases.get(version.version, [])) for version in registry.versions()]
     if as_json:
-        _print_json(rows)
+        print_json(rows)
         return
     if not rows:
         click.echo("no version yet: `wafer train` makes the first")
         return
     click.echo("version  alias       stage       trained           shuffled  forward  snapshot      commit")
     for row in rows:
-        shuffled, forward = _number(row["shuffled_auc"]), _number(row["forward_auc"])
-        line = f"{row['version']:>7}  {','.join(row['aliases']):<10}  {row['stage']:<10}  {_minute(row['trained'])}"
+        shuffled, forward = number(row["shuffled_auc"]), number(row["forward_auc"])
+        line = f"{row['version']:>7}  {','.join(row['aliases']):<10}  {row['stage']:<10}  {minute(row['trained'])}"
         snapshot, commit = str(row["snapshot"])[:12], str(row["commit"])[:10]
         click.echo(f"{line}  {shuffled:>8}  {forward:>7}  {snapshot:<12}  {commit}".rstrip())
 
@@ -88,16 +100,16 @@ def show(version: str, as_json: bool) -> None:
         "decisions": [line.as_dict() for line in registry.ledger() if line.challenger == found.version],
     }
     if as_json:
-        _print_json(record)
+        print_json(record)
         return
     click.echo(f"version {found.version}  {', '.join([*aliases, found.stage])}")
-    click.echo(f"trained {_minute(found.created)}, run {found.run_id}, model {found.digest[:12]}")
-    _echo_metrics(record["metrics"])
-    _echo_pairs("lineage", record["lineage"])
+    click.echo(f"trained {minute(found.created)}, run {found.run_id}, model {found.digest[:12]}")
+    echo_metrics(record["metrics"])
+    echo_pairs("lineage", record["lineage"])
     for section, values in (record["params"] or {}).items():
-        _echo_pairs(f"params: {section}", values if isinstance(values, dict) else {section: values})
+        echo_pairs(f"params: {section}", values if isinstance(values, dict) else {section: values})
     for line in record["decisions"]:
-        click.echo(f"{_minute(line['time'])}  {line['kind']}: {line['reason']}")
+        click.echo(f"{minute(line['time'])}  {line['kind']}: {line['reason']}")
 
 
 @models.command()
@@ -131,10 +143,10 @@ def compare(first: str, second: str, params: str, as_json: bool) -> None:
         )
     changes = registry.changes(one, other)
     if as_json:
-        _print_json({"first": one.version, "second": other.version, **asdict(comparison), "changes": changes})
+        print_json({"first": one.version, "second": other.version, **asdict(comparison), "changes": changes})
         return
-    _echo_comparison(comparison, one.version, other.version)
-    _echo_changes(changes)
+    echo_comparison(comparison, one.version, other.version)
+    echo_changes(changes)
 
 
 @models.command()
@@ -150,7 +162,7 @@ def promote(version: str, why: str, as_json: bool) -> None:
     Example:
       wafer models promote challenger --why "the process was changed on 3 May, old batches count no longer"
     """
-    _echo_decision(_registry().promote(version, why), as_json)
+    echo_decision(_registry().promote(version, why), as_json)
 
 
 @models.command()
@@ -159,6 +171,7 @@ def promote(version: str, why: str, as_json: bool) -> None:
 def rollback(why: str, as_json: bool) -> None:
     """Put the champion before this one into use again.
 
+    A champion before that was the same model, byte for byte, is passed over.
     A second rollback takes back the first: the version that was rolled back from is in use again. To go further back,
     promote a version by its number.
 
@@ -166,7 +179,7 @@ def rollback(why: str, as_json: bool) -> None:
     Example:
       wafer models rollback --why "too many false alarms since yesterday"
     """
-    _echo_decision(_registry().rollback(why), as_json)
+    echo_decision(_registry().rollback(why), as_json)
 
 
 @models.command()
@@ -182,14 +195,48 @@ def log(as_json: bool) -> None:
     """
     lines = _registry().ledger()
     if as_json:
-        _print_json([line.as_dict() for line in lines])
+        print_json([line.as_dict() for line in lines])
         return
     for line in lines:
-        what = "promoted" if line.promoted else "refused"
-        click.echo(f"{_minute(line.time)}  {line.kind:<8}  version {line.challenger} {what}")
+        what = "promoted" if line.promoted else "refused" if line.kind != "same model" else "not needed"
+        click.echo(f"{minute(line.time)}  {line.kind:<10}  version {line.challenger} {what}")
         click.echo(f"    {line.reason}")
     if not lines:
         click.echo("no decision yet")
+
+
+@models.command("at")
+@click.argument("time", callback=lambda _context, _option, value: _moment(value))
+@as_json
+def in_use_at(time: datetime, as_json: bool) -> None:
+    """Tell which version was in use at a TIME, since and until when, and why.
+
+    TIME is written as in ISO 8601, with or without a time zone; without one UTC is meant. The answer is the ledger's.
+    Exit status: 0 a version was in use, 1 none was yet, 2 wrong use.
+
+    \b
+    Examples:
+      wafer models at 2026-05-01T12:00
+      wafer models at 2026-05-01T12:00+02:00 --json
+    """
+    from wafer.registry.ledger import reign_at
+
+    lines = _registry().ledger()
+    found = reign_at(lines, time)
+    asked = time.astimezone(UTC).isoformat(timespec="seconds")
+    if found is None:
+        first = next((f"the first is in use since {second(line.time)}" for line in lines if line.promoted), None)
+        none = f"no version was in use at {second(asked)}: {first or 'there has been no champion yet'}"
+    if as_json:
+        nobody = {"version": None, "since": None, "until": None, "kind": None, "why": None}
+        print_json({"at": asked, **(nobody if found is None else asdict(found))})
+    elif found is None:
+        click.echo(none)
+    else:
+        until = "now" if found.until is None else second(found.until)
+        click.echo(f"version {found.version} was in use at {second(asked)}, from {second(found.since)} until {until}")
+        click.echo(f"    {found.kind}: {found.why}")
+    sys.exit(EXIT_CHECK_FAILED if found is None else 0)
 
 
 @models.command()
@@ -211,11 +258,11 @@ def verify(version: str | None, as_json: bool) -> None:
     wanted = registry.versions() if version is None else [registry.version(version)]
     found = {one.version: registry.verify(one) for one in wanted}
     if as_json:
-        _print_json({number: [asdict(check) for check in checks] for number, checks in found.items()})
+        print_json({number: [asdict(check) for check in checks] for number, checks in found.items()})
     else:
         for number, checks in found.items():
             click.echo(f"version {number}")
-            _echo_checks(checks)
+            echo_checks(checks)
     sys.exit(0 if all(check.passed for checks in found.values() for check in checks) else EXIT_CHECK_FAILED)
 
 
@@ -240,9 +287,9 @@ def rebuild(version: str, as_json: bool) -> None:
 
     rebuilt = train_again(Settings.read(), version)
     if as_json:
-        _print_json(rebuilt.as_dict())
+        print_json(rebuilt.as_dict())
     else:
-        _echo_rebuilt(rebuilt)
+        echo_rebuilt(rebuilt)
     sys.exit(0 if rebuilt.identical else EXIT_CHECK_FAILED)
 
 
@@ -274,91 +321,13 @@ def _row(registry: "Registry", version: "Version", aliases: list[str]) -> dict[s
     }
 
 
-def _print_json(value: Any) -> None:
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False))
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
-
-
-def _minute(time: str) -> str:
-    return time[:16].replace("T", " ")
-
-
-def _echo_pairs(title: str, values: dict[str, Any]) -> None:
-    click.echo(title)
-    for key, value in values.items():
-        click.echo(f"    {key:<28}  {value}")
-
-
-def _echo_metrics(metrics: dict[str, float]) -> None:
-    """Each metric of a protocol with its interval, where it has one."""
-    for protocol in PROTOCOLS:
-        own = {
-            key.removeprefix(f"{protocol}."): value for key, value in metrics.items() if key.startswith(f"{protocol}.")
-        }
-        if not own:
-            continue
-        click.echo(protocol)
-        for name, value in sorted(own.items()):
-            if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in own:
-                continue
-            low, high = own.get(f"{name}_low"), own.get(f"{name}_high")
-            interval = "" if low is None or high is None else f"  [{low:.4g}, {high:.4g}]"
-            click.echo(f"    {name:<28}  {value:.4g}{interval}")
-    rest = {key: f"{value:.6g}" for key, value in sorted(metrics.items()) if not key.startswith(PROTOCOLS)}
-    if rest:
-        _echo_pairs("counts", rest)
-
-
-def _echo_comparison(comparison: "Comparison", first: int, second: int) -> None:
-    c = comparison
-    click.echo(f"{c.wafers:,} common wafers, {c.faulty:,} faulty, {c.batches} batches, stored forward scores")
-    click.echo(f"{'':<22}{f'version {first}':>12}{f'version {second}':>12}  difference")
-    if c.auc_difference is None:
-        click.echo("ROC AUC               no common batch holds both faulty and good wafers")
-    else:
-        told = f"{c.auc_difference:+.3f} [{c.auc_low:+.3f}, {c.auc_high:+.3f}]"
-        click.echo(f"{'ROC AUC':<22}{_number(c.auc_challenger):>12}{_number(c.auc_champion):>12}  {told}")
-    told = f"{c.cost_difference:+.0f} [{c.cost_low:+.0f}, {c.cost_high:+.0f}]"
-    click.echo(f"{'cost per 1,000 wafers':<22}{c.cost_challenger:>12.0f}{c.cost_champion:>12.0f}  {told}")
-
-
-def _echo_changes(changes: "Sequence[Mapping[str, str | None]]") -> None:
-    click.echo("made differently" if changes else "both were made from the same data, parameters, code and libraries")
-    for change in changes:
-        first, second = (value if value is None else value[:16] for value in (change["first"], change["second"]))
-        click.echo(f"    {change['name']:<28}  {first or '–':<16}  {second or '–'}")
-
-
-def _echo_checks(checks: "Iterable[Check]") -> None:
-    for check in checks:
-        passed = click.style("passed", fg="green") if check.passed else click.style("failed", fg="red")
-        click.echo(f"    {passed}  {check.name}: {check.text}")
-
-
-def _echo_decision(decision: "Decision", as_json: bool) -> None:
-    if as_json:
-        _print_json(decision.as_dict())
-        return
-    before = f", version {decision.champion} was before" if decision.champion is not None else ""
-    click.echo(f"version {decision.challenger} is champion{before}")
-
-
-def _echo_rebuilt(rebuilt: "Rebuilt") -> None:
-    click.echo(f"version {rebuilt.version}")
-    click.echo(f"    snapshot   {rebuilt.snapshot[:12]}, from {rebuilt.source}")
-    click.echo(f"    code       {rebuilt.code}")
-    for name, (then, present) in rebuilt.libraries.items():
-        click.echo(f"    library    {name}: trained with {then or 'none'}, installed is {present or 'none'}")
-    for note in rebuilt.notes:
-        click.echo(f"    note       {note}")
-    for part in rebuilt.parts:
-        click.echo(f"    differs    {part}")
-    if rebuilt.deviation is not None:
-        click.echo(
-            f"    scores     {rebuilt.wafers:,} wafers, largest deviation of a probability {rebuilt.deviation:.3g}"
-        )
-    told = "the same model, part by part" if rebuilt.identical else "not the same model"
-    click.secho(f"    result     {told}", fg="green" if rebuilt.identical else "red")
+def _moment(text: str) -> datetime:
+    """A moment with its time zone."""
+    try:
+        found = datetime.fromisoformat(text)
+        found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter(f"{shown_text(text, 40)!r} is no time: expected one like 2026-05-01T12:00") from error
+    if found > datetime.now(UTC):
+        raise click.BadParameter(f"{shown_text(text, 40)!r} has not come yet")
+    return found

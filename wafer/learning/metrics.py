@@ -4,7 +4,7 @@ Wafers are resampled with replacement within each class (Efron and Tibshirani, "
 1993); a wafer that was scored in several repeats is drawn with all its scores.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -63,7 +63,7 @@ def summarise(
     return result
 
 
-def bootstrap_weights(scores: pd.DataFrame, draws: int, seed: int) -> NDArray[np.float64]:
+def bootstrap_weights(scores: pd.DataFrame, draws: int, seed: int | tuple[int, ...]) -> NDArray[np.float64]:
     """How often each score counts; the first row is all ones, then one row per bootstrap sample."""
     rows, place = np.unique(scores["row"].to_numpy(), return_inverse=True)
     faulty = np.zeros(len(rows), bool)
@@ -176,28 +176,90 @@ def _metrics(scores: pd.DataFrame, weights: Floats, policy: Policy) -> dict[str,
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two models on the same wafers; `difference` is the first's ROC AUC less the second's, with its 95 % interval."""
+    """Two models on the same wafers; a difference is the first's figure less the second's, with its paired interval.
 
-    auc_first: float
-    auc_second: float
-    difference: float
-    difference_low: float
-    difference_high: float
+    The ROC AUC is that of `summarise`; all that concerns it is None where no fold or batch holds both classes. Costs
+    are per 1,000 wafers.
+    """
+
+    auc_first: float | None
+    auc_second: float | None
+    difference: float | None
+    difference_low: float | None
+    difference_high: float | None
+    cost_first: float
+    cost_second: float
+    cost_difference: float
+    cost_low: float
+    cost_high: float
 
 
-def compare(first: pd.DataFrame, second: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> Comparison:
+def compare(
+    first: pd.DataFrame,
+    second: pd.DataFrame,
+    policy: Policy | None = None,
+    *,
+    confidence: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> Comparison:
     """Paired comparison of two models' scores of the same wafers in the same folds.
 
+    Both models are drawn with the same wafers each time; the gate and the model card ask this one function.
+
+    Parameters:
+        first, second: as of `summarise`; an alarm may be a share of 1, where repeats were averaged. Wafers that one of
+            them gave no probability are left out.
+        policy: whose costs count.
+        confidence: of the two-sided intervals.
+        draws, seed: of the bootstrap.
+
     Raises:
-        ParameterError: the two do not score the same wafers under the same protocol.
+        ParameterError: the two do not score the same wafers under the same protocol, or there are none.
     """
     keys = ["protocol", "repeat", "fold", "row"]
     one, two = (scores.sort_values(keys, kind="stable").reset_index(drop=True) for scores in (first, second))
     if len(one) != len(two) or not one[[*keys, "label"]].equals(two[[*keys, "label"]]):
         raise ParameterError("the two models' scores are not of the same wafers in the same folds")
-    weights = bootstrap_weights(one, draws, seed)
-    drawn = auc_draws(one, weights), auc_draws(two, weights)
-    gaps = drawn[0] - drawn[1]
-    return Comparison(
-        float(drawn[0][0]), float(drawn[1][0]), float(gaps[0]), *percentile_interval(float(gaps[0]), gaps[1:])
+    known = np.isfinite(one["probability"].to_numpy(float)) & np.isfinite(two["probability"].to_numpy(float))
+    one, two = one[known].reset_index(drop=True), two[known].reset_index(drop=True)
+    if one.empty:
+        raise ParameterError("there are no wafers to compare the two models on")
+    faulty = one["label"].to_numpy() == 1
+    ranked = any(faulty[rows].any() and not faulty[rows].all() for rows in _groups(one))
+    costs = [_costs(scores, policy or Policy()) for scores in (one, two)]
+    points = np.zeros(4)
+    auc_gaps: list[Floats] = []
+    cost_gaps: list[Floats] = []
+    for start in range(0, draws, DRAWS):  # in slices, so that memory stays small with many wafers
+        weights = bootstrap_weights(one, min(DRAWS, draws - start), (seed, start))
+        mass = weights.sum(axis=1)
+        figures = [
+            auc_draws(one, weights),
+            auc_draws(two, weights),
+            *(1000 * (weights @ cost) / mass for cost in costs),
+        ]
+        points = np.array([drawn[0] for drawn in figures])
+        auc_gaps.append((figures[0] - figures[1])[1:])
+        cost_gaps.append((figures[2] - figures[3])[1:])
+    auc_first, auc_second, cost_first, cost_second = map(float, points)
+    auc_gap, cost_gap = auc_first - auc_second, cost_first - cost_second
+    found = Comparison(
+        *(auc_first, auc_second, auc_gap, *_interval(auc_gap, auc_gaps, confidence)),
+        *(cost_first, cost_second, cost_gap, *_interval(cost_gap, cost_gaps, confidence)),
     )
+    if ranked:
+        return found
+    return replace(found, auc_first=None, auc_second=None, difference=None, difference_low=None, difference_high=None)
+
+
+def _interval(point: float, drawn: list[Floats], confidence: float) -> tuple[float, float]:
+    """The middle of the draws, widened where it must be to hold the point."""
+    low, high = np.quantile(np.concatenate(drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return min(float(low), point), max(float(high), point)
+
+
+def _costs(scores: pd.DataFrame, policy: Policy) -> Floats:
+    """What each score costs."""
+    faulty, alarm = scores["label"].to_numpy() == 1, scores["alarm"].to_numpy(np.float64)
+    return np.where(faulty, policy.cost_missed_fault * (1 - alarm), policy.cost_false_alarm * alarm)

@@ -4,35 +4,39 @@ Both versions are compared on the same wafers, each scored by models that had no
 said by `wafer.registry.tracking.Registry.compare_for_gate`. The burden of proof lies
 with the challenger: at the unfavourable end of the paired bootstrap interval it may be worse by no more than a margin
 (a non-inferiority test: Piaggio et al., JAMA 308, 2012). A retraining with the same params scores old batches as
-before, so its interval is narrow; another model has to show what it can.
+before, so its interval is narrow; another model has to show what it can. Since each margin could be used up again and
+again, the best version that the gate ever promoted is a rival too (the "biocreep" of non-inferiority trials:
+Everson-Stewart and Emerson, Statistics in Medicine 29, 2010).
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
-import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
+from wafer.learning import metrics as paired
+from wafer.learning.decision import Policy
 from wafer.params import FitParams, GateParams
 from wafer.registry.records import Check, Comparison, GateRules
 
-Floats = NDArray[np.float64]
 BATCH_COLUMNS = ("batch", "fold")
+MINIMUM = "minimum ROC AUC"
 
 
-def gate_rules(params: GateParams, recipe: FitParams) -> GateRules:
+def gate_rules(params: GateParams, costs: FitParams) -> GateRules:
     """The rules that params.yaml asks for: its section gate, and the costs of its section fit."""
-    return GateRules(
-        **params.model_dump(), cost_missed_fault=recipe.cost_missed_fault, cost_false_alarm=recipe.cost_false_alarm
-    )
+    policy = Policy(costs.cost_missed_fault, costs.cost_false_alarm, costs.alarm_rate_ceiling)
+    return GateRules(**params.model_dump(), policy=policy)
 
 
 def forward_by_wafer(scores: pd.DataFrame) -> pd.DataFrame:
     """One row per wafer that was scored forward in time: batch, label, probability, alarm; indexed by wafer.
 
-    `scores` has the columns protocol, wafer, label, probability, alarm, and batch or fold. Repeats are averaged.
+    `scores` has the columns protocol, wafer, label, probability, alarm, and batch or fold. Repeats are averaged;
+    wafers without a probability are left out.
     """
-    forward = scores.loc[scores["protocol"] == "forward"]
+    forward = scores.loc[(scores["protocol"] == "forward") & scores["probability"].notna()]
     batch = next(name for name in BATCH_COLUMNS if name in forward.columns)
     grouped = forward.groupby("wafer", sort=True)
     return pd.DataFrame(
@@ -52,100 +56,35 @@ def compare_scores(challenger: pd.DataFrame, champion: pd.DataFrame, rules: Gate
         challenger, champion: frames of scores with the columns protocol, wafer, label, probability, alarm and batch.
         rules: costs, confidence, draws and seed.
     """
-    rival = forward_by_wafer(champion)[["probability", "alarm"]].add_suffix("_champion")
-    both = forward_by_wafer(challenger).join(rival, how="inner")
-    if both.empty:
+    own, rival = forward_by_wafer(challenger), forward_by_wafer(champion)[["probability", "alarm"]]
+    common = own.index.intersection(rival.index)
+    if common.empty:
         return None
-    faulty = both["label"].to_numpy() == 1
-    auc, auc_draws, batches = _paired_auc(both, faulty, rules)
-    cost, cost_draws = _paired_cost(both, faulty, rules)
-    auc_low, auc_high = _interval(auc_draws, rules.confidence) if batches else (None, None)
-    cost_low, cost_high = _interval(cost_draws, rules.confidence)
+    own = own.loc[common].assign(protocol="forward", repeat=0, row=range(len(common)))
+    own = own.rename(columns={"batch": "fold"})
+    found = paired.compare(
+        own,
+        own.assign(**rival.loc[common]),
+        rules.policy,
+        confidence=rules.confidence,
+        draws=rules.draws,
+        seed=rules.seed,
+    )
     return Comparison(
-        wafers=len(both),
-        faulty=int(faulty.sum()),
-        batches=int(both["batch"].nunique()),
-        auc_challenger=auc[0],
-        auc_champion=auc[1],
-        auc_difference=auc[0] - auc[1] if auc[0] is not None and auc[1] is not None else None,
-        auc_low=auc_low,
-        auc_high=auc_high,
-        cost_challenger=cost[0],
-        cost_champion=cost[1],
-        cost_difference=cost[0] - cost[1],
-        cost_low=cost_low,
-        cost_high=cost_high,
+        wafers=len(own),
+        faulty=int((own["label"] == 1).sum()),
+        batches=int(own["fold"].nunique()),
+        auc_challenger=found.auc_first,
+        auc_champion=found.auc_second,
+        auc_difference=found.difference,
+        auc_low=found.difference_low,
+        auc_high=found.difference_high,
+        cost_challenger=found.cost_first,
+        cost_champion=found.cost_second,
+        cost_difference=found.cost_difference,
+        cost_low=found.cost_low,
+        cost_high=found.cost_high,
     )
-
-
-def _interval(draws: Floats, confidence: float) -> tuple[float, float]:
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(draws, [tail, 1 - tail])
-    return float(low), float(high)
-
-
-@dataclass(frozen=True)
-class _Wins:
-    """Of one batch and one model: does faulty wafer i score above good wafer j (1, ties 0.5)?"""
-
-    challenger: Floats
-    champion: Floats
-
-
-def _paired_auc(
-    both: pd.DataFrame, faulty: NDArray[np.bool_], rules: GateRules
-) -> tuple[tuple[float | None, float | None], Floats, int]:
-    batches = [
-        _Wins(_wins(part["probability"], mask), _wins(part["probability_champion"], mask))
-        for part, mask in ((both.loc[rows], faulty[rows.to_numpy()]) for rows in _rows_by_batch(both))
-        if mask.any() and not mask.all()
-    ]
-    if not batches:
-        return (None, None), np.empty(0), 0
-    weights = np.array([len(wins.challenger) for wins in batches], dtype=np.float64)
-    points = np.array([[wins.challenger.mean(), wins.champion.mean()] for wins in batches])
-    auc = np.average(points, axis=0, weights=weights)
-    rng = np.random.default_rng(rules.seed)
-    draws = np.column_stack([_draw_differences(wins, rules.draws, rng) for wins in batches])
-    return (float(auc[0]), float(auc[1])), np.average(draws, axis=1, weights=weights), len(batches)
-
-
-def _rows_by_batch(both: pd.DataFrame) -> list["pd.Series[bool]"]:
-    return [both["batch"] == name for name in sorted(both["batch"].unique())]
-
-
-def _wins(probability: "pd.Series[float]", faulty: NDArray[np.bool_]) -> Floats:
-    values = probability.to_numpy(dtype=np.float64)
-    difference = values[faulty][:, None] - values[~faulty][None, :]
-    return (np.sign(difference) + 1) / 2
-
-
-def _draw_differences(wins: _Wins, draws: int, rng: np.random.Generator) -> Floats:
-    """Bootstrap differences of one batch's ROC AUC: faulty and good wafers drawn apart, the same for both models."""
-    difference = wins.challenger - wins.champion
-    faulty, good = difference.shape
-    weight_faulty = rng.multinomial(faulty, np.full(faulty, 1 / faulty), size=draws) / faulty
-    weight_good = rng.multinomial(good, np.full(good, 1 / good), size=draws) / good
-    drawn: Floats = ((weight_faulty @ difference) * weight_good).sum(axis=1)
-    return drawn
-
-
-def _paired_cost(both: pd.DataFrame, faulty: NDArray[np.bool_], rules: GateRules) -> tuple[tuple[float, float], Floats]:
-    """Costs per 1,000 wafers of both models, and bootstrap draws of their difference."""
-    costs = np.column_stack(
-        [
-            np.where(faulty, rules.cost_missed_fault * (1 - alarm), rules.cost_false_alarm * alarm)
-            for alarm in (both["alarm"].to_numpy(), both["alarm_champion"].to_numpy())
-        ]
-    )
-    difference = costs[:, 0] - costs[:, 1]
-    rng = np.random.default_rng(rules.seed)
-    size = len(difference)
-    # in slices, so that memory stays small with many wafers
-    slices = [min(100, rules.draws - start) for start in range(0, rules.draws, 100)]
-    draws = np.concatenate([difference[rng.integers(size, size=(n, size))].mean(axis=1) for n in slices])
-    challenger, champion = 1000 * costs.mean(axis=0)
-    return (float(challenger), float(champion)), 1000 * draws
 
 
 def check_comparison(comparison: Comparison | None, rules: GateRules) -> tuple[Check, ...]:
@@ -182,25 +121,41 @@ def _check_cost(comparison: Comparison, rules: GateRules) -> Check:
 
 
 def check_minimum(metrics: dict[str, float], rules: GateRules) -> Check:
-    """Whether a first champion reaches the forward ROC AUC asked for; where it is not defined, only 0 is reached."""
+    """Whether a version reaches the forward ROC AUC asked for; where it is not defined, only 0 is reached."""
     value = metrics.get("forward.auc")
     passed = rules.minimum_auc <= 0 if value is None else value >= rules.minimum_auc
     shown = "not defined" if value is None else f"{value:.3f}"
     text = f"forward ROC AUC {shown}, asked for is {rules.minimum_auc:.3f}"
-    return Check("minimum ROC AUC", passed, value, rules.minimum_auc, text)
+    return Check(MINIMUM, passed, value, rules.minimum_auc, text)
 
 
-def check_canary(metrics: dict[str, float], rules: GateRules) -> Check:
-    """Whether the run on permuted labels found nothing, as it must; without such a run only the whole band is kept."""
-    value = metrics.get("permuted.auc")
-    if value is None:
-        passed = rules.canary_low <= 0 and rules.canary_high >= 1
-        shown = "was not measured"
-    else:
-        passed = rules.canary_low <= value <= rules.canary_high
-        shown = f"{value:.3f}"
-    text = f"permuted-label ROC AUC {shown}, expected within [{rules.canary_low:.2f}, {rules.canary_high:.2f}]"
-    return Check("canary", passed, value, rules.canary_high, text)
+def check_canary(metrics: dict[str, float], scores: pd.DataFrame, rules: GateRules) -> Check:
+    """Whether the run on permuted labels found nothing, as it must; a version without such a run does not pass.
+
+    The ROC AUC of a ranking that knows nothing scatters about 0.5 with the variance (m + n + 1) / 12mn of m faulty and
+    n good wafers (Mann and Whitney, Annals of Mathematical Statistics 18, 1947), a share of it with several runs.
+
+    Args:
+        metrics: of the training; permuted.auc counts.
+        scores: all of its evaluation's scores, which tell how many wafers the canary ranked, and how often.
+        rules: how many standard errors it may lie off.
+    """
+    value, runs = metrics.get("permuted.auc"), scores.loc[scores["protocol"] == "permuted"]
+    faulty, good = (int((runs["label"] == label).sum()) for label in (1, -1))
+    if value is None or not faulty or not good:
+        text = "the canary was not measured: the training has no scores on permuted labels of both kinds"
+        return Check("canary", False, None, None, text)
+    repeats = runs["repeat"].nunique()
+    faulty, good = faulty // repeats, good // repeats
+    error = math.sqrt((faulty + good + 1) / (12 * faulty * good * repeats))
+    width = rules.canary_z * error
+    low, high = max(0.0, 0.5 - width), min(1.0, 0.5 + width)
+    text = (
+        f"permuted-label ROC AUC {value:.3f}, expected within [{low:.3f}, {high:.3f}]: {rules.canary_z:g} standard "
+        f"errors of {error:.3f} about 0.5, for {faulty:,} faulty and {good:,} good wafers"
+        + (f", {repeats} times" if repeats > 1 else "")
+    )
+    return Check("canary", abs(value - 0.5) <= width, value, 0.5 + width, text)
 
 
 def check_calibration(metrics: dict[str, float], rules: GateRules) -> Check:
@@ -225,20 +180,86 @@ def too_little(comparison: Comparison | None, champion: int, rules: GateRules) -
     return None
 
 
+@dataclass(frozen=True)
+class Best:
+    """How a challenger stands to the best version that the gate had promoted before, as a decision keeps it."""
+
+    version: int | None = None
+    comparison: Comparison | None = None
+    checks: tuple[Check, ...] = ()
+    text: str = ""
+
+    @classmethod
+    def found(
+        cls, version: int, auc: float | None, gone: Sequence[str], comparison: Comparison | None, rules: GateRules
+    ) -> "Best":
+        """After a comparison, or None where this is champion or challenger itself.
+
+        Args:
+            version: the best that can be compared,
+            auc: and its own forward ROC AUC.
+            gone: better ones that cannot be compared, and why.
+            comparison: of the challenger with it.
+            rules: what it must show.
+        """
+        told, own = _told(gone), named_with_auc(version, auc)
+        if comparison is None:
+            itself = Check("best", True, auc, None, f"{own} is itself the best that the gate has promoted")
+            return cls(None, None, (*told, itself), " ".join(_sentences(gone)))
+        checks = tuple(
+            replace(check, name=f"best: {check.name}", text=f"against {own}, the best so far, {check.text}")
+            for check in check_comparison(comparison, rules)
+        )
+        evidence = (
+            f"compared with version {version} on {comparison.wafers:,} wafers of {comparison.evidence_text or 'both'}"
+        )
+        return cls(version, comparison, (*told, *checks), " ".join(_sentences([*gone, evidence])))
+
+    @classmethod
+    def nobody(cls, gone: Sequence[str]) -> "Best":
+        """No version that the gate promoted can be compared; `gone` says why."""
+        return cls(checks=_told(gone), text=" ".join(_sentences(gone)))
+
+
+def named_with_auc(version: int, auc: float | None) -> str:
+    """A version with its own forward ROC AUC, for a sentence."""
+    return f"version {version} (forward ROC AUC {'not known' if auc is None else f'{auc:.3f}'})"
+
+
+def _told(gone: Sequence[str]) -> tuple[Check, ...]:
+    return tuple(Check("best: gone", True, None, None, text) for text in gone)
+
+
+def _sentences(texts: Sequence[str]) -> list[str]:
+    return [f"{text[0].upper()}{text[1:]}." for text in texts]
+
+
 def explain(
-    checks: tuple[Check, ...], challenger: int, champion: int | None, comparison: Comparison | None = None
+    checks: tuple[Check, ...],
+    challenger: int,
+    champion: int | None,
+    comparison: Comparison | None = None,
+    best: str | None = None,
 ) -> str:
-    """What became of the challenger, which numbers decided it, and which scores were compared."""
+    """What became of the challenger, which numbers decided it, and which scores were compared.
+
+    Args:
+        checks: all that were made.
+        challenger, champion: numbers of versions.
+        comparison: of the two.
+        best: what there is to say of the best version ever promoted.
+    """
     failed = [check.text for check in checks if not check.passed]
     rival = f"version {champion}" if champion is not None else "no version"
     if failed:
         stays = f"{rival} stays champion" if champion is not None else "there is still no champion"
         said = f"Version {challenger} was refused and {stays}: {'; '.join(failed)}."
     elif champion is None:
-        said = f"Version {challenger} is the first champion: {checks[-1].text}."
+        (minimum,) = (check.text for check in checks if check.name == MINIMUM)
+        said = f"Version {challenger} is the first champion: {minimum}."
     else:
-        compared = [check.text for check in checks if check.name.startswith("forward")]
+        compared = [check.text for check in checks if check.name.startswith(("forward", "best: forward"))]
         said = f"Version {challenger} replaces {rival} as champion: {'; '.join(compared)}."
-    if comparison is None or not comparison.evidence_text:
-        return said
-    return f"{said} Compared on {comparison.wafers:,} wafers of {comparison.evidence_text}."
+    if comparison is not None and comparison.evidence_text:
+        said = f"{said} Compared on {comparison.wafers:,} wafers of {comparison.evidence_text}."
+    return f"{said} {best}" if best else said

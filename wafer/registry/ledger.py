@@ -6,14 +6,16 @@ ledger is refused and decides anew. No lock is held, so none can be left behind 
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 
 from mlflow.exceptions import MlflowException
 
 from wafer.errors import RegistryError
 from wafer.registry.connection import translated
-from wafer.registry.records import Decision
+from wafer.registry.gate import MINIMUM
+from wafer.registry.records import Comparison, Decision
 from wafer.registry.runs import PARAM_LENGTH
 from wafer.registry.trainings import RunLog
 
@@ -26,16 +28,69 @@ REASON_LENGTH = 2000
 
 @dataclass(frozen=True)
 class InUse:
-    """What the ledger's lines come to: the champion and the one before it."""
+    """What the ledger's lines come to: the champion, and the one that a rollback would go back to."""
 
     champion: int | None = None
     previous: int | None = None
 
     @classmethod
-    def after(cls, lines: Sequence[Decision]) -> "InUse":
-        """After these lines, oldest first."""
+    def after(cls, lines: Sequence[Decision], digests: Mapping[int, str]) -> "InUse":
+        """After these lines, oldest first.
+
+        Args:
+            digests: of the versions' models. The previous champion is the latest that was another model than the
+                present one: going back from a model to itself would change nothing.
+        """
         promotions = [line for line in lines if line.promoted]
-        return cls(promotions[-1].challenger, promotions[-1].champion) if promotions else cls()
+        if not promotions:
+            return cls()
+        champion = promotions[-1].challenger
+        earlier = (line.champion for line in reversed(promotions) if line.champion is not None)
+        return cls(champion, next((each for each in earlier if not same_model(each, champion, digests)), None))
+
+
+@dataclass(frozen=True)
+class Reign:
+    """A version's time as champion: since and until when (ISO 8601, UTC; None: still), by which decision, and why."""
+
+    version: int
+    since: str
+    until: str | None
+    kind: str
+    why: str
+
+
+def reign_at(lines: Sequence[Decision], moment: datetime) -> Reign | None:
+    """Which version was champion at a moment with a time zone, by the ledger's lines; None before the first one."""
+    promotions = [line for line in lines if line.promoted]
+    before = [number for number, line in enumerate(promotions) if datetime.fromisoformat(line.time) <= moment]
+    if not before:
+        return None
+    found, after = promotions[before[-1]], promotions[before[-1] + 1 :]
+    return Reign(found.challenger, found.time, after[0].time if after else None, found.kind, found.reason)
+
+
+def same_model(one: int, other: int, digests: Mapping[int, str]) -> bool:
+    """Whether two versions are the same model, byte for byte; a version that is gone is not known to be."""
+    return one == other or (bool(digests.get(one)) and digests.get(one) == digests.get(other))
+
+
+def promoted_by_gate(lines: Sequence[Decision]) -> dict[int, float | None]:
+    """Versions that the gate has promoted and that nobody rolled back, each with its own forward ROC AUC.
+
+    The AUC is None where the line does not tell: earlier releases noted it of the first champion only.
+    """
+    found: dict[int, float | None] = {}
+    rolled_back: set[int | None] = set()
+    for line in lines:
+        if not line.promoted:
+            continue
+        rolled_back.discard(line.challenger)
+        if line.kind == "rollback":
+            rolled_back.add(line.champion)
+        elif line.kind == "gate":
+            found[line.challenger] = next((check.value for check in line.checks if check.name == MINIMUM), None)
+    return {version: auc for version, auc in found.items() if version not in rolled_back}
 
 
 class LedgerStore(RunLog):
@@ -108,11 +163,12 @@ def _as_text(line: Decision) -> str:
 
 def _with_short_texts(line: Decision, length: int) -> Decision:
     """The line with the texts of its checks and of its evidence cut; the reason, which repeats them, stays."""
-    comparison = line.comparison
-    if comparison is not None:
-        comparison = replace(comparison, evidence_text=_cut(comparison.evidence_text, length))
+
+    def cut(comparison: Comparison | None) -> Comparison | None:
+        return comparison and replace(comparison, evidence_text=_cut(comparison.evidence_text, length))
+
     checks = tuple(replace(check, text=_cut(check.text, length)) for check in line.checks)
-    return replace(line, checks=checks, comparison=comparison)
+    return replace(line, checks=checks, comparison=cut(line.comparison), best_comparison=cut(line.best_comparison))
 
 
 def _cut(text: str, length: int) -> str:

@@ -12,7 +12,7 @@ from wafer.store.snapshot import Snapshot
 
 LIBRARIES = ("wafer", "scikit-learn", "xgboost", "xgboost-cpu", "kneed", "numpy", "pandas", "scipy", "mlflow")
 """Those that shape a model: noted as tags of each version and required by each logged model."""
-LINEAGE = ("snapshot", "git", "library", "python")
+LINEAGE = ("snapshot", "git", "source", "library", "python")
 NOT_ON_AN_INDEX = ("wafer",)
 
 
@@ -55,7 +55,7 @@ def requirements() -> list[str]:
 
 
 def describe_source(folder: Path, stamped: str | None = None) -> dict[str, str]:
-    """Tags that say which code made a model: git.commit, git.dirty, python, and library.* versions.
+    """Tags that say which code made a model: git.commit, git.dirty, source.digest, python, and library.* versions.
 
     The tree is dirty with changes that were not committed, or with code in `folder` that git does not know.
 
@@ -71,9 +71,19 @@ def describe_source(folder: Path, stamped: str | None = None) -> dict[str, str]:
         "git.commit": commit or "unknown",
         # changes to another commit than the one that is named would say nothing
         "git.dirty": "unknown" if head is None or head != commit else str(_is_dirty(folder)).lower(),
+        "source.digest": source_digest(folder),
         "python": platform.python_version(),
         **{f"library.{name}": number for name, number in library_versions().items()},
     }
+
+
+def source_digest(folder: Path) -> str:
+    """SHA-256 of all Python files below `folder`, with their paths: the same code, whatever git knows of it."""
+    digest = hashlib.sha256()
+    for file in sorted(folder.rglob("*.py")):
+        content = file.read_bytes()
+        digest.update(f"{file.relative_to(folder).as_posix()}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
 
 
 def _is_dirty(folder: Path) -> bool:

@@ -3,6 +3,12 @@
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from wafer.learning.decision import Policy
+
+TRAINING = "training"
+"""The tag of a version that says how far its training came."""
+RUNNING, FINISHED, ARCHIVED = "running", "finished", "archived"
+
 
 @dataclass(frozen=True)
 class Version:
@@ -16,6 +22,8 @@ class Version:
         stage: `production` (the champion), `staging` (the newest challenger) or `archived`.
         tags: everything that was recorded with it: snapshot digest, git commit, library versions.
         created: when it was registered, ISO 8601, UTC.
+
+    `training` says how far its training came: `running` (or killed on its way), `finished` or `archived`.
     """
 
     version: int
@@ -26,41 +34,42 @@ class Version:
     tags: dict[str, str] = field(default_factory=dict, hash=False)
     created: str = ""
 
+    @property
+    def training(self) -> str:
+        """How far its training came; earlier releases did not note it, and theirs count as finished."""
+        return self.tags.get(TRAINING, FINISHED)
+
 
 @dataclass(frozen=True)
 class GateRules:
-    """When a challenger may become champion; the section `gate` of params.yaml.
+    """When a challenger may become champion: the section `gate` of params.yaml, and the costs. Nothing has a default.
 
     Attributes:
-        auc_margin: how far below the champion's the challenger's forward ROC AUC may lie, at most, at the unfavourable
-            end of the paired interval.
-        cost_margin: how far above the champion's the challenger's forward cost may lie, at most, at the unfavourable
-            end of the paired interval, as a share of the champion's cost.
+        auc_margin: how far below a rival's the challenger's forward ROC AUC may lie, at most, at the unfavourable end
+            of the paired interval.
+        cost_margin: how far above a rival's the challenger's forward cost may lie, at most, at the unfavourable end of
+            the paired interval, as a share of the rival's cost.
         confidence: of the paired, two-sided bootstrap intervals.
         draws: bootstrap draws.
         seed: of the draws.
-        cost_missed_fault: cost of a faulty wafer that raised no alarm.
-        cost_false_alarm: cost of an alarm on a good wafer, in the same unit.
-        minimum_auc: the forward ROC AUC that the first champion must reach.
-        canary_low: the permuted-label ROC AUC must lie at or above this,
-        canary_high: and at or below this.
+        minimum_auc: the forward ROC AUC that each version must reach, also where it is better than the champion.
+        canary_z: how many standard errors of chance the permuted-label ROC AUC may lie off 0.5.
         maximum_calibration_error: the calibration error of the shuffled folds must lie at or below this.
-        min_later_faults: faulty wafers that batches after the champion's training must hold, so that the champion is
-            compared by its own scores of them.
+        min_later_faults: faulty wafers that batches after a rival's training must hold, so that the rival is compared
+            by its own scores of them.
+        policy: what a missed fault and a false alarm cost.
     """
 
-    auc_margin: float = 0.05
-    cost_margin: float = 0.2
-    confidence: float = 0.9
-    draws: int = 2000
-    seed: int = 0
-    cost_missed_fault: float = 20.0
-    cost_false_alarm: float = 1.0
-    minimum_auc: float = 0.0
-    canary_low: float = 0.0
-    canary_high: float = 1.0
-    maximum_calibration_error: float = 1.0
-    min_later_faults: int = 20
+    auc_margin: float
+    cost_margin: float
+    confidence: float
+    draws: int
+    seed: int
+    minimum_auc: float
+    canary_z: float
+    maximum_calibration_error: float
+    min_later_faults: int
+    policy: Policy
 
 
 @dataclass(frozen=True)
@@ -108,15 +117,18 @@ class Decision:
     """Whether a version became champion, and why: one line of the ledger.
 
     Attributes:
-        kind: `gate` (decided by the rules), `promote` (by hand) or `rollback`.
+        kind: `gate` (decided by the rules), `same model` (the challenger is the champion's model again, so there was
+            nothing to decide), `promote` (by hand) or `rollback`.
         challenger: the version that asked to become champion.
         champion: the version that was champion before; None where there was none.
         promoted: whether the alias `champion` moved to the challenger.
-        reason: one sentence for people.
-        checks: each condition with its number.
-        comparison: both versions on their common wafers; None for a first champion.
-        rules: the rules that were applied; None for decisions by hand.
+        reason: for people.
         time: when, ISO 8601, UTC.
+        checks: each condition with its number.
+        comparison: challenger and champion on their common wafers; None for a first champion.
+        rules: the rules that were applied, by name, as they were called then; None for decisions by hand.
+        best: the best version that the gate had promoted before, where the challenger was compared with it too.
+        best_comparison: with that one.
     """
 
     kind: str
@@ -127,7 +139,9 @@ class Decision:
     time: str
     checks: tuple[Check, ...] = ()
     comparison: Comparison | None = None
-    rules: GateRules | None = None
+    rules: dict[str, Any] | None = None
+    best: int | None = None
+    best_comparison: Comparison | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """The decision as plain JSON values."""
@@ -136,11 +150,5 @@ class Decision:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Decision":
         """The decision that `as_dict` gave."""
-        return cls(
-            **{
-                **values,
-                "checks": tuple(Check(**check) for check in values["checks"]),
-                "comparison": Comparison(**values["comparison"]) if values["comparison"] else None,
-                "rules": GateRules(**values["rules"]) if values["rules"] else None,
-            }
-        )
+        compared = {name: Comparison(**values[name]) for name in ("comparison", "best_comparison") if values.get(name)}
+        return cls(**{**values, "checks": tuple(Check(**check) for check in values["checks"]), **compared})

@@ -12,6 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.entities import Metric, Param
 
+from wafer.errors import ReportError
 from wafer.registry.versions import TAG_LENGTH
 from wafer.storage import AnyPath, local_folder
 
@@ -41,8 +42,8 @@ def as_params(values: Mapping[str, Any]) -> list[Param]:
     return [Param(key, _text(value)[:PARAM_LENGTH]) for key, value in flatten(values).items()]
 
 
-def write_files(folder: Path, files: Mapping[str, Path | pd.DataFrame], figures: Mapping[str, Figure]) -> None:
-    """Write files, frames (.csv or .parquet) and figures (.png where there is no ending) into `folder`."""
+def write_files(folder: Path, files: Mapping[str, Path | pd.DataFrame]) -> None:
+    """Write files and frames (.csv or .parquet) into `folder`."""
     for name, content in files.items():
         target = folder / name
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -55,8 +56,22 @@ def write_files(folder: Path, files: Mapping[str, Path | pd.DataFrame], figures:
             shutil.copytree(content, target)
         else:
             shutil.copyfile(content, target)
+
+
+def draw(folder: Path, figures: Mapping[str, Figure]) -> None:
+    """Write figures into `folder`, as .png where the name has no ending.
+
+    Raises:
+        ReportError: one cannot be drawn; those before it are written.
+    """
     for name, figure in figures.items():
-        figure.savefig(folder / (name if Path(name).suffix else f"{name}.png"), bbox_inches="tight")
+        file = folder / (name if Path(name).suffix else f"{name}.png")
+        try:
+            figure.savefig(file, bbox_inches="tight")
+        except Exception as error:
+            # whatever an artist of Matplotlib's raises; it may have begun the file
+            file.unlink(missing_ok=True)
+            raise ReportError(f"the figure {name} cannot be drawn: {type(error).__name__}: {error}") from error
 
 
 def gather(files: Iterable[AnyPath], folder: Path) -> None:

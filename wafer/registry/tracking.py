@@ -6,17 +6,19 @@ version that has not become champion) and `previous` (the champion before). The 
 once its line is written, and what a process that was killed then left undone is made up for by the next decision.
 """
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 
 import numpy as np
 
 from wafer.errors import ModelError, RegistryError
 from wafer.registry import gate, later
 from wafer.registry.connection import translated
-from wafer.registry.ledger import InUse, LedgerStore
+from wafer.registry.gate import Best
+from wafer.registry.ledger import InUse, promoted_by_gate, same_model
 from wafer.registry.provenance import lineage
 from wafer.registry.records import Check, Comparison, Decision, GateRules, Version
+from wafer.registry.reruns import RerunStore
 from wafer.registry.runs import as_tags
 from wafer.registry.trainings import now, score_wafers
 from wafer.registry.versions import MANIFEST, PARAMS, PROBE
@@ -24,19 +26,22 @@ from wafer.store.snapshot import Snapshot
 
 ATTEMPTS = 100  # each one that fails means that another process has decided
 LONGEST_REASON = 1000
+FRESHNESS = (
+    "they measure freshness too: a version that was trained more recently is expected to do better on them than an old "
+    "one, whatever its recipe"
+)
 
 
-class Registry(LedgerStore):
+class Registry(RerunStore):
     """Trainings, versions and the champion, in MLflow; see `VersionStore` for its arguments."""
 
-    def decide(
-        self, challenger: int | str | Version, rules: GateRules | None = None, snapshot: Snapshot | None = None
-    ) -> Decision:
+    def decide(self, challenger: int | str | Version, rules: GateRules, snapshot: Snapshot | None = None) -> Decision:
         """Let a version become champion if it stands up to the present one, and write the decision to the ledger.
 
-        The first champion must reach an absolute minimum; a later one is compared with the champion, on scores that
-        neither training saw: `compare_for_gate` says which. Either must load verified and score its probe wafers as it
-        did before. Asked again about the champion, the decision that made it so is returned.
+        Each must reach an absolute minimum, load verified and score its probe wafers as it did before. A later one is
+        compared with the champion and with the best version that the gate ever promoted, on scores that neither
+        training saw: `compare_for_gate` says which. The champion's own model again is a decision of the kind "same
+        model" and changes nothing. Asked again about the champion, the decision that made it so is returned.
 
         Args:
             challenger: a version, its number, or an alias.
@@ -46,52 +51,109 @@ class Registry(LedgerStore):
         Raises:
             RegistryError: there is no such version, or the registry cannot be reached.
         """
-        rules, version = rules or GateRules(), self.version(challenger)
+        version = self.version(challenger)
         judged: Decision | None = None
         for _ in range(ATTEMPTS):
-            lines = self.ledger()
-            champion = InUse.after(lines).champion
+            lines, digests = self.ledger(), self._digests()
+            champion = InUse.after(lines, digests).champion
             if champion == version.version:
                 self._settle()
                 return [line for line in lines if line.promoted][-1]
             # another training may have promoted its version meanwhile: then this one has to beat that
             if judged is None or judged.champion != champion:
-                judged = self._judge(version, champion, rules, snapshot)
+                if champion is not None and same_model(version.version, champion, digests):
+                    judged = _nothing_new(version.version, champion)
+                else:
+                    judged = self._judge(version, champion, lines, rules, snapshot)
             decision = replace(judged, time=now())
             if self._append(decision, len(lines) + 1):
                 return self._settled(decision)
         raise RegistryError(f"version {version.version} could not be decided: other decisions came again and again")
 
-    def _judge(self, version: Version, champion: int | None, rules: GateRules, snapshot: Snapshot | None) -> Decision:
+    def _digests(self) -> dict[int, str]:
+        return {version.version: version.digest for version in self.versions()}
+
+    def _judge(
+        self,
+        version: Version,
+        champion: int | None,
+        lines: Sequence[Decision],
+        rules: GateRules,
+        snapshot: Snapshot | None,
+    ) -> Decision:
         metrics = self.metrics(version)
-        checks = (*self.verify(version), gate.check_canary(metrics, rules), gate.check_calibration(metrics, rules))
-        comparison: Comparison | None = None
-        if champion is None:
-            checks += (gate.check_minimum(metrics, rules),)
-        else:
+        checks = (*self.verify(version), self._check_canary(version, metrics, rules))
+        checks += (gate.check_calibration(metrics, rules), gate.check_minimum(metrics, rules))
+        comparison, best = None, Best()
+        if champion is not None:
             try:
                 comparison = self.compare_for_gate(version, self.version(champion), rules, snapshot)
                 checks += gate.check_comparison(comparison, rules)
             except RegistryError as error:
                 text = f"version {version.version} cannot be compared with version {champion}: {error}"
                 checks += (Check("comparison", False, None, None, text),)
+            best = self._compare_with_best(version, champion, lines, rules, snapshot)
+            checks += best.checks
         return Decision(
             kind="gate",
             challenger=version.version,
             champion=champion,
             promoted=all(check.passed for check in checks),
-            reason=gate.explain(checks, version.version, champion, comparison),
+            reason=gate.explain(checks, version.version, champion, comparison, best.text),
             time=now(),
             checks=checks,
             comparison=comparison,
-            rules=rules,
+            rules=asdict(rules),
+            best=best.version,
+            best_comparison=best.comparison,
         )
 
-    def compare(
-        self, first: int | str | Version, second: int | str | Version, rules: GateRules | None = None
-    ) -> Comparison | None:
+    def _check_canary(self, version: Version, metrics: dict[str, float], rules: GateRules) -> Check:
+        try:
+            return gate.check_canary(metrics, self.scores(version), rules)
+        except RegistryError as error:
+            return Check("canary", False, None, None, str(error))
+
+    def _compare_with_best(
+        self,
+        challenger: Version,
+        champion: int,
+        lines: Sequence[Decision],
+        rules: GateRules,
+        snapshot: Snapshot | None,
+    ) -> Best:
+        """The challenger against the best version that the gate ever promoted, so that small losses do not add up.
+
+        A version that can no longer be compared is told, and the next best takes its place.
+        """
+        gone: list[str] = []
+        for number, auc in self._best_promoted(lines):
+            if number in (champion, challenger.version):
+                return Best.found(number, auc, gone, None, rules)
+            named = gate.named_with_auc(number, auc)
+            try:
+                found = self.compare_for_gate(challenger, self.version(number), rules, snapshot)
+            except RegistryError as error:
+                gone.append(f"{named} was promoted too and can no longer be compared: {error}")
+                continue
+            if found is not None and found.auc_low is not None:
+                return Best.found(number, auc, gone, found, rules)
+            gone.append(
+                f"{named} was promoted too and has no batch of both kinds in common with version {challenger.version}"
+            )
+        return Best.nobody(gone)
+
+    def _best_promoted(self, lines: Sequence[Decision]) -> list[tuple[int, float | None]]:
+        """Versions that the gate has promoted, with their forward ROC AUC, the best first, of equals the newest."""
+        found = promoted_by_gate(lines)
+        for number, auc in found.items():
+            if auc is None and self._lookup(number) is not None:
+                found[number] = self.metrics(number).get("forward.auc")
+        return sorted(found.items(), key=lambda each: (-1.0 if each[1] is None else each[1], each[0]), reverse=True)
+
+    def compare(self, first: int | str | Version, second: int | str | Version, rules: GateRules) -> Comparison | None:
         """Two versions on the stored forward scores of their common wafers; None where there are none."""
-        return gate.compare_scores(self.scores(first), self.scores(second), rules or GateRules())
+        return gate.compare_scores(self.scores(first), self.scores(second), rules)
 
     def changes(self, first: int | str | Version, second: int | str | Version) -> list[dict[str, str | None]]:
         """What differs in the making of two versions: parameters, training table, code and libraries.
@@ -123,7 +185,7 @@ class Registry(LedgerStore):
         comparison, why_not = self._compare_later(challenger, champion, rules, snapshot)
         if comparison is not None and why_not is None:
             text = f"batches that came after the training of version {champion.version}, which scored them itself"
-            return replace(comparison, evidence="later batches", evidence_text=text)
+            return replace(comparison, evidence="later batches", evidence_text=f"{text}; {FRESHNESS}")
         stored = self.compare(challenger, champion, rules)
         if stored is None:
             return None
@@ -149,6 +211,9 @@ class Registry(LedgerStore):
         comparison = gate.compare_scores(self.scores(challenger), own, rules)
         return comparison, gate.too_little(comparison, champion.version, rules)
 
+    def _in_use(self) -> InUse:
+        return InUse.after(self.ledger(), self._digests())
+
     def promote(self, which: int | str | Version, why: str) -> Decision:
         """Make a version champion by hand, if it loads verified.
 
@@ -159,12 +224,12 @@ class Registry(LedgerStore):
         return self._by_hand("promote", why, lambda _: version)
 
     def rollback(self, why: str) -> Decision:
-        """Make the champion before this one champion again.
+        """Make the champion before this one champion again: the latest that was another model.
 
         Raises:
             RegistryError: no reason is given, there was no champion before, or the champion changes meanwhile.
         """
-        first = InUse.after(self.ledger())
+        first = self._in_use()
 
         def choose(present: InUse) -> Version:
             if present.previous is None:
@@ -187,7 +252,7 @@ class Registry(LedgerStore):
         checked: dict[int, tuple[Check, ...]] = {}
         for _ in range(ATTEMPTS):
             lines = self.ledger()
-            present = InUse.after(lines)
+            present = InUse.after(lines, self._digests())
             version = choose(present)
             if present.champion == version.version:
                 self._settle()
@@ -235,10 +300,10 @@ class Registry(LedgerStore):
     def _settle(self) -> None:
         """Make aliases and stages say what the ledger says, also when it grows meanwhile."""
         for _ in range(ATTEMPTS):
-            present = InUse.after(self.ledger())
+            present = self._in_use()
             with translated(self.tracking_uri, f"make version {present.champion} champion"):
                 self._point(present)
-            if InUse.after(self.ledger()) == present:
+            if self._in_use() == present:
                 return
         raise RegistryError("the aliases could not be brought to what the ledger says: it grew again and again")
 
@@ -248,6 +313,8 @@ class Registry(LedgerStore):
         aliases, stages = self.aliases(), {version.version: version.stage for version in self.versions()}
         if present.previous in stages and aliases.get("previous") != present.previous:
             self._client.set_registered_model_alias(self.name, "previous", str(present.previous))
+        if present.previous is None and "previous" in aliases:
+            self._client.delete_registered_model_alias(self.name, "previous")
         if aliases.get("champion") != present.champion:
             self._client.set_registered_model_alias(self.name, "champion", str(present.champion))
         if aliases.get("challenger") == present.champion:
@@ -257,3 +324,10 @@ class Registry(LedgerStore):
                 self.tag(version, "stage", "production")
             elif version != present.champion and stage == "production":
                 self.tag(version, "stage", "archived")
+
+
+def _nothing_new(challenger: int, champion: int) -> Decision:
+    """The decision on a version that is the champion's model again."""
+    text = f"version {challenger} is the same model as version {champion}, which stays champion"
+    check = Check("another model", False, None, None, text)
+    return Decision("same model", challenger, champion, False, f"{text[0].upper()}{text[1:]}.", now(), (check,))

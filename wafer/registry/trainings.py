@@ -22,8 +22,8 @@ from wafer.errors import RegistryError
 from wafer.learning.model import WaferModel
 from wafer.registry import packaging, provenance
 from wafer.registry.connection import translated
-from wafer.registry.records import Version
-from wafer.registry.runs import as_metrics, as_params, as_tags, gather, write_files
+from wafer.registry.records import RUNNING, TRAINING, Version
+from wafer.registry.runs import as_metrics, as_params, as_tags, draw, gather, write_files
 from wafer.registry.versions import LIBRARIES, PARAMS, PROBE, SCORES, VersionStore
 from wafer.storage import AnyPath
 
@@ -46,7 +46,9 @@ class RunLog(VersionStore):
         files: Mapping[str, Path | pd.DataFrame] | None = None,
         tags: Mapping[str, Any] | None = None,
     ) -> Version:
-        """Log one training as a run and register its model as the new `challenger`.
+        """Log one training as a run and register its model as the new `challenger`, whose training is running.
+
+        It stays so until `wafer.registry.reruns.RerunStore.finish` is told that the training went through.
 
         The run's file `libraries.json` holds the version of every installed distribution.
 
@@ -57,7 +59,7 @@ class RunLog(VersionStore):
                 `wafer.learning.evaluation`; versions are compared on them later.
             model_folder: the saved `WaferModel`.
             example: some wafers' readings, a column per sensor: input example, signature and probe of reloading.
-            figures: by file name, `.png` is added where there is no ending.
+            figures: as of `log_figures`, which draws them once the version is registered.
             files: files, or frames that are written as the name's ending says (.parquet or .csv).
             tags: where it comes from: snapshot digest, git commit, library versions.
 
@@ -82,12 +84,33 @@ class RunLog(VersionStore):
             for name, text in {packaging.DIGESTS: digests, **_as_documents(params)}.items():
                 folder.joinpath(name).write_text(text, encoding="utf-8")
             probe = example.reset_index(drop=True).assign(probability=scored["probability"].to_numpy())
-            write_files(folder, {**(files or {}), SCORES: scores, PROBE: probe}, figures or {})
+            write_files(folder, {**(files or {}), SCORES: scores, PROBE: probe})
             self._client.log_artifacts(run_id, str(folder))
             sealed = packaging.digest_file(folder / packaging.DIGESTS)
-            registered = self._register(run_id, model_id, {"digest": digest, "digests": sealed, **as_tags(tags or {})})
+            own = {"digest": digest, "digests": sealed, TRAINING: RUNNING}
+            registered = self._register(run_id, model_id, {**as_tags(tags or {}), **own})
         self._announce(int(registered.version))
+        if figures:
+            self.log_figures(run_id, figures)
         return self.version(int(registered.version))
+
+    def log_figures(self, run_id: str, figures: Mapping[str, Figure]) -> None:
+        """Keep figures with a run; where one cannot be drawn, those before it are kept and its error is raised.
+
+        Args:
+            run_id: of a training or a prediction.
+            figures: by file name, `.png` is added where there is no ending.
+
+        Raises:
+            RegistryError: the registry cannot be reached, or there is no such run.
+            ReportError: a figure cannot be drawn.
+        """
+        with tempfile.TemporaryDirectory() as scratch:
+            try:
+                draw(Path(scratch), figures)
+            finally:
+                with translated(self.tracking_uri, f"keep figures with run {run_id}"):
+                    self._client.log_artifacts(run_id, scratch)
 
     def log_files(self, run_id: str, files: Iterable[AnyPath], place: str = "") -> None:
         """Keep more files with a run, such as the executed notebook and page of its training.
@@ -112,6 +135,8 @@ class RunLog(VersionStore):
         tags: Mapping[str, Any] | None = None,
     ) -> str:
         """Log one prediction as a run of the same experiment, with the tag `kind` = prediction; its run id.
+
+        It is logged by who predicts, whatever becomes of its report, whose files `log_files` adds to the run later.
 
         Args:
             name: of the run.

@@ -19,7 +19,7 @@ from wafer.registry import packaging
 from wafer.registry.connection import prepare_place, silence, translated
 from wafer.registry.records import Version
 from wafer.settings import Settings
-from wafer.shown import masked
+from wafer.shown import masked, shown_text
 from wafer.storage import private_folder, read_json
 
 SCORES = "scores.parquet"
@@ -27,6 +27,10 @@ PROBE = "probe.parquet"
 PARAMS = "params.json"
 LIBRARIES = "libraries.json"
 MANIFEST = "snapshot/manifest.json"
+NO_SUCH = "RESOURCE_DOES_NOT_EXIST"
+LONGEST_NUMBER = 9  # digits of a version's number; a database takes no more than that without complaint
+QUOTED = 40  # characters of what was asked for
+SOME = 10  # versions that a message lists one by one
 TAG_LENGTH = 5000
 """What the narrowest of MLflow's databases keeps of a tag."""
 
@@ -67,22 +71,25 @@ class VersionStore:
         """
         if isinstance(which, Version):
             return which
-        try:
-            with translated(self.tracking_uri, f"find version {which}"):
-                found = self._lookup(which)
-        except RegistryError as error:
-            if "RESOURCE_DOES_NOT_EXIST" in str(error) or "not found" in str(error):
-                known = ", ".join(str(v.version) for v in self.versions()) or "none"
-                raise RegistryError(
-                    f"the model registry has no version {which!r} of {self.name!r}, only: {known}"
-                ) from error
-            raise
+        asked = str(which)
+        number = int(asked) if asked.isdecimal() and len(asked) <= LONGEST_NUMBER else self.aliases().get(asked)
+        found = None if number is None else self._lookup(number)
+        if found is None:
+            known = [version.version for version in self.versions()]
+            some = ", ".join(map(str, known)) if len(known) <= SOME else f"{len(known)} from {known[0]} to {known[-1]}"
+            told = shown_text(asked, QUOTED)
+            raise RegistryError(f"the model registry has no version {told!r} of {self.name!r}, only: {some or 'none'}")
         return self._as_version(found)
 
-    def _lookup(self, which: int | str) -> ModelVersion:
-        if isinstance(which, int) or which.isdigit():
-            return self._client.get_model_version(self.name, str(which))
-        return self._client.get_model_version_by_alias(self.name, which)
+    def _lookup(self, number: int) -> ModelVersion | None:
+        """MLflow's own record of a version; None where there is none."""
+        with translated(self.tracking_uri, f"find version {number}"):
+            try:
+                return self._client.get_model_version(self.name, str(number))
+            except MlflowException as error:
+                if error.error_code == NO_SUCH:
+                    return None
+                raise
 
     def _as_version(self, found: ModelVersion) -> Version:
         return Version(
@@ -111,7 +118,7 @@ class VersionStore:
             try:
                 return self._client.get_registered_model(self.name)
             except MlflowException as error:
-                if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+                if error.error_code == NO_SUCH:
                     return None
                 raise
 

@@ -94,6 +94,10 @@ def training_summary(metrics: dict[str, Any], decision: dict[str, Any] | None) -
         fate = f"Version {decision['challenger']} is **in use** from now on."
     elif decision["champion"] is None:
         fate = f"Version {decision['challenger']} was **refused**, and no version is in use."
+    elif decision.get("kind") == "same model":
+        fate = (
+            f"Version {decision['challenger']} is the same model as version {decision['champion']}, which stays in use."
+        )
     else:
         fate = f"Version {decision['challenger']} was **refused**; version {decision['champion']} stays in use."
     return " ".join([*said, fate])
