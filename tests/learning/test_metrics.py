@@ -126,6 +126,46 @@ def test_comparison_of_other_wafers_is_refused() -> None:
         compare(_scores(), _scores(wafers=300))
 
 
+def test_comparison_counts_costs() -> None:
+    """Costs per 1,000 wafers at the policy's prices; an alarm may be a share, as of averaged repeats."""
+    one = _scores(wafers=200)
+    faulty = one["label"].to_numpy() == 1
+    silent, half = one.assign(alarm=False), one.assign(alarm=0.5)
+    found = compare(silent, half, Policy(cost_missed_fault=30, cost_false_alarm=2), draws=50)
+    assert found.cost_first == pytest.approx(30 * faulty.mean() * 1000)
+    assert found.cost_second == pytest.approx((15 * faulty.mean() + 1 * (~faulty).mean()) * 1000)
+    # with as many faults in each draw the difference cannot vary
+    assert (found.cost_low, found.cost_high) == pytest.approx((found.cost_difference, found.cost_difference))
+
+
+def test_comparison_without_a_ranking_compares_costs_alone() -> None:
+    """Where no fold holds both classes there is no ROC AUC, and no error."""
+    good = _scores()[lambda scores: scores["label"] == -1]
+    found = compare(good, good, draws=50)
+    assert (found.auc_first, found.auc_second, found.difference, found.difference_low, found.difference_high) == (
+        *(None,) * 5,
+    )
+    assert found.cost_difference == 0.0
+
+
+def test_comparison_leaves_out_whom_a_model_did_not_judge() -> None:
+    """A wafer that one of the two gave no probability counts for neither."""
+    one = _scores()
+    partly = one.assign(probability=one["probability"].where(one.index >= 10))
+    assert compare(one, partly, draws=50) == compare(one.iloc[10:], one.iloc[10:], draws=50)
+    with pytest.raises(ParameterError, match="there are no wafers to compare"):
+        compare(one, one.assign(probability=np.nan))
+
+
+def test_many_draws_are_those_of_few_and_more() -> None:
+    """Drawn in slices, a comparison of 1,000 draws stays what it is, and one of 2,500 lies close to it."""
+    one, two = _scores(skill=2.0), _scores(skill=1.0, seed=3).assign(label=_scores(skill=2.0)["label"])
+    few, many = (compare(one, two, draws=draws) for draws in (1000, 2500))
+    assert few.difference == many.difference
+    assert many.difference_low == pytest.approx(few.difference_low, abs=0.02)
+    assert many.difference_low != few.difference_low
+
+
 def test_nothing_to_summarise_is_refused() -> None:
     """An empty frame has no metrics."""
     with pytest.raises(ParameterError, match="no scores"):

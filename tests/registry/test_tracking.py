@@ -189,7 +189,7 @@ def test_another_process_fetches_the_same_parts(registry, log_training, model_fo
 
 def test_fetching_gives_the_parts_and_nothing_else(registry, log_training, model_folder, tmp_path):
     """The fetched folder holds exactly the files of the saved model."""
-    log_training()
+    log_training(model=model_folder)
     assert digest_folder(registry.fetch(1, tmp_path / "model")) == digest_folder(model_folder)
 
 
@@ -379,7 +379,7 @@ def test_the_gate_refuses_a_version_that_cannot_be_fetched(registry, log_trainin
 def test_the_gate_refuses_what_it_cannot_compare(registry, log_training):
     """The champion's files are gone: a whole challenger is refused, with the reason, and can be promoted by hand."""
     champion = log_training(2.0)
-    registry.decide(champion)
+    registry.decide(champion, RULES)
     shutil.rmtree(Path(str(registry.artifact_root)) / champion.run_id)
     decision = registry.decide(log_training(2.0), RULES)
     assert [(check.name, check.passed) for check in decision.checks] == [
@@ -387,7 +387,9 @@ def test_the_gate_refuses_what_it_cannot_compare(registry, log_training):
         ("probe", True),
         ("canary", True),
         ("calibration", True),
+        ("minimum ROC AUC", True),
         ("comparison", False),
+        ("best", True),
     ]
     assert "could not read scores.parquet of version 1" in decision.reason
     assert registry.ledger()[-1] == decision

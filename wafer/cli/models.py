@@ -103,7 +103,9 @@ def show(version: str, as_json: bool) -> None:
         print_json(record)
         return
     click.echo(f"version {found.version}  {', '.join([*aliases, found.stage])}")
-    click.echo(f"trained {minute(found.created)}, run {found.run_id}, model {found.digest[:12]}")
+    click.echo(
+        f"trained {minute(found.created)}, training {found.training}, run {found.run_id}, model {found.digest[:12]}"
+    )
     echo_metrics(record["metrics"])
     echo_pairs("lineage", record["lineage"])
     for section, values in (record["params"] or {}).items():
@@ -313,6 +315,7 @@ def _row(registry: "Registry", version: "Version", aliases: list[str]) -> dict[s
         "version": version.version,
         "aliases": aliases,
         "stage": version.stage,
+        "training": version.training,
         "trained": version.created,
         "shuffled_auc": metrics.get("shuffled.auc"),
         "forward_auc": metrics.get("forward.auc"),

@@ -203,16 +203,15 @@ class Best:
             rules: what it must show.
         """
         told, own = _told(gone), named_with_auc(version, auc)
+        left = ", of those that can still be compared" if gone else ""
         if comparison is None:
-            itself = Check("best", True, auc, None, f"{own} is itself the best that the gate has promoted")
+            itself = Check("best", True, auc, None, f"{own} is itself the best that the gate has promoted{left}")
             return cls(None, None, (*told, itself), " ".join(_sentences(gone)))
         checks = tuple(
-            replace(check, name=f"best: {check.name}", text=f"against {own}, the best so far, {check.text}")
+            replace(check, name=f"best: {check.name}", text=f"against {own}, the best so far{left}, {check.text}")
             for check in check_comparison(comparison, rules)
         )
-        evidence = (
-            f"compared with version {version} on {comparison.wafers:,} wafers of {comparison.evidence_text or 'both'}"
-        )
+        evidence = f"compared with version {version} on {comparison.wafers:,} wafers of {comparison.evidence_text}"
         return cls(version, comparison, (*told, *checks), " ".join(_sentences([*gone, evidence])))
 
     @classmethod

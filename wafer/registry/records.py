@@ -128,7 +128,7 @@ class Decision:
         comparison: challenger and champion on their common wafers; None for a first champion.
         rules: the rules that were applied, by name, as they were called then; None for decisions by hand.
         best: the best version that the gate had promoted before, where the challenger was compared with it too.
-        best_comparison: with that one.
+        best_comparison: with that one, which stands in the champion's place.
     """
 
     kind: str

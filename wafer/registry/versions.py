@@ -77,8 +77,8 @@ class VersionStore:
         if found is None:
             known = [version.version for version in self.versions()]
             some = ", ".join(map(str, known)) if len(known) <= SOME else f"{len(known)} from {known[0]} to {known[-1]}"
-            told = shown_text(asked, QUOTED)
-            raise RegistryError(f"the model registry has no version {told!r} of {self.name!r}, only: {some or 'none'}")
+            told = which if isinstance(which, int) else repr(shown_text(asked, QUOTED))
+            raise RegistryError(f"the model registry has no version {told} of {self.name!r}, only: {some or 'none'}")
         return self._as_version(found)
 
     def _lookup(self, number: int) -> ModelVersion | None:
