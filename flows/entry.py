@@ -38,10 +38,15 @@ def progress_artifact(title: str) -> Iterator[Progress]:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that came to its end, and what it has to complain of: files that could not be read, a page that failed."""
+    """A run that came to its end.
+
+    `complaints` are sentences about what should not be: files that could not be read, a page that failed. `told` says
+    why there was nothing to do.
+    """
 
     run_id: str
     complaints: tuple[str, ...] = ()
+    told: str = ""
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from flows.report import draw_figures, report
 from wafer import steps
 from wafer.params import EvaluateParams, FitParams, GateParams, Params, read_params
 from wafer.progress import heard_by
-from wafer.records import Decided, Evaluated, Fitted, Frozen, Registered
+from wafer.records import Decided, Evaluated, Fitted, Frozen, Known, Registered
 
 
 @task(cache_policy=NO_CACHE)
@@ -19,6 +19,13 @@ def freeze_snapshot(run_id: str) -> Frozen:
     """Freeze every labelled wafer of the store."""
     with opened(run_id) as (workspace, run):
         return steps.snapshot(workspace, run)
+
+
+@task(cache_policy=NO_CACHE)
+def look_back(run_id: str, params: Params) -> Known:
+    """See whether the very same training was done before."""
+    with opened(run_id) as (workspace, run):
+        return steps.look_back(workspace, run, params)
 
 
 @task(cache_policy=NO_CACHE)
@@ -49,19 +56,34 @@ def decide_champion(run_id: str, params: GateParams, recipe: FitParams) -> Decid
         return steps.gate(workspace, run, params, recipe)
 
 
+@task(cache_policy=NO_CACHE)
+def finish_training(run_id: str) -> None:
+    """Note that the training went through."""
+    with opened(run_id) as (workspace, run):
+        steps.finish(workspace, run)
+
+
 @flow
-def train(params_file: str | None = None) -> Finished:
-    """Train a new version on every labelled wafer of the store and let the gate decide on it."""
+def train(params_file: str | None = None, force: bool = False) -> Finished:
+    """Train a new version on every labelled wafer of the store and let the gate decide on it.
+
+    The very same training again makes no version, unless `force` asks for it.
+    """
     with wafer.open() as workspace, steps.working(workspace, "training") as run:
         params = read_params(params_file or workspace.params_file)
         freeze_snapshot(run.id)
-        fit_model(run.id, params.fit)
-        evaluate_recipe(run.id, params.evaluate, params.fit)
-        register_version(run.id, params)
+        known = look_back(run.id, params)
+        if known.finished and not force:
+            return Finished(run.id, told=known.told)
+        if known.version is None or force:
+            fit_model(run.id, params.fit)
+            evaluate_recipe(run.id, params.evaluate, params.fit)
+            register_version(run.id, params)
         decide_champion(run.id, params.gate, params.fit)
         figures = draw_figures(run.id, return_state=True)
         pages = [report(run.id, name, return_state=True) for name in ("data_quality", "exploration", "training")]
-    return Finished(run.id, failures(figures, *pages))
+        finished = finish_training(run.id, return_state=True)
+    return Finished(run.id, failures(figures, *pages, finished))
 
 
 if __name__ == "__main__":

@@ -48,6 +48,20 @@ class Frozen:
 
 
 @dataclass(frozen=True)
+class Known:
+    """The version that the very same training has made before, if there is one, and whether that went through."""
+
+    step: ClassVar[str] = "look-back"
+    version: int | None
+    finished: bool
+
+    @property
+    def told(self) -> str:
+        """What there is to say of a training that has nothing to do."""
+        return f"version {self.version} is of the same snapshot, parameters, code and libraries: nothing was trained"
+
+
+@dataclass(frozen=True)
 class Fitted:
     """A saved model: its folder and the digest of its manifest."""
 

@@ -9,11 +9,12 @@ import io
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from wafer.errors import StorageError
 from wafer.params import DeliverParams, EvaluateParams, FitParams, GateParams, Params
 from wafer.progress import shown
 from wafer.records import (
@@ -24,6 +25,7 @@ from wafer.records import (
     Frozen,
     Ingested,
     Kind,
+    Known,
     Predicted,
     Registered,
     Reported,
@@ -44,7 +46,11 @@ def working(workspace: Workspace, kind: str) -> Iterator[Run]:
     from wafer.reporting.index import write_index
 
     try:
-        with workspace.runs.started(kind) as run:
+        with (
+            workspace.runs.started(kind) as run,
+            # a version that is not finished while nobody trains was cut short
+            workspace.lease(kind, run.id) if kind == "training" else nullcontext(),
+        ):
             yield run
     finally:
         write_index(workspace.runs)
@@ -93,7 +99,9 @@ def ingest(workspace: Workspace, run: Run, kind: Kind, raw: str | None = None, *
         folder = workspace.storage.place(getattr(run.read(Delivered), kind))
     else:
         folder = workspace.raw(kind)
-    with run.timed(step), shown(f"ingest {kind}") as progress:
+    # a study has a database of its own, which nobody else can write to
+    held = nullcontext() if run.kind == "study" else workspace.lease(step, run.id)
+    with held as lease, run.timed(step), shown(f"ingest {kind}") as progress:
         contract = workspace.contract(kind)
         place = workspace.storage.place(f"quarantine/{kind}")
         remove_leftovers(place, older_than=0)
@@ -107,6 +115,7 @@ def ingest(workspace: Workspace, run: Run, kind: Kind, raw: str | None = None, *
             replacing=replace,
             watch=lambda delivery, verdict: statistics.add(delivery, accepted=verdict.accepted),
             link_roots=workspace.settings.link_roots,
+            may_write=lease.check if lease else lambda: None,
         ).as_dict()
         run.storage.write_json(run.key(f"{step}.json"), report)
         counts = {name: report[name] for name in ("files", "accepted", "quarantined", "unread", "wafers_stored")}
@@ -138,6 +147,47 @@ def snapshot(workspace: Workspace, run: Run) -> Frozen:
     )
     run.write(record)
     return record
+
+
+def look_back(workspace: Workspace, run: Run, params: Params) -> Known:
+    """See whether the very same training was done before, on the run's snapshot, by this code and these libraries.
+
+    Where it was cut short after its version was registered, this run takes up its records and goes on from there; every
+    other version whose training was cut short is archived.
+    """
+    from wafer.registry.records import FINISHED
+
+    registry, shaping = workspace.registry, params.model_dump(include={"fit", "evaluate"})
+    same = registry.find_same(run.read(Frozen).digest, shaping, _describe_source(workspace))
+    finished = same is not None and same.training == FINISHED
+    resumed = same is not None and not finished and _take_up(workspace, run, same.tags.get("run", ""))
+    champion = registry.champion()
+    for version in registry.unfinished():
+        if version.version not in {champion and champion.version, same.version if same and resumed else None}:
+            registry.archive(version, f"its training was cut short, and run {run.id} does not go on with it")
+    known = Known(same.version if same is not None and (finished or resumed) else None, finished)
+    run.write(known)
+    return known
+
+
+def _take_up(workspace: Workspace, run: Run, earlier: str) -> bool:
+    """Give `run` the records of an earlier one, if all are there that a registered version needs."""
+    try:
+        found = workspace.runs.get(earlier)
+    except StorageError:
+        return False
+    if not all(found.has(kind) for kind in (Fitted, Evaluated, Registered)):
+        return False
+    for kind in (Fitted, Evaluated, Registered, Decided):
+        if found.has(kind):
+            run.write(found.read(kind))
+    return True
+
+
+def _describe_source(workspace: Workspace) -> dict[str, str]:
+    from wafer.registry import describe_source
+
+    return describe_source(Path(__file__).parent, workspace.settings.commit)
 
 
 def fit(workspace: Workspace, run: Run, params: FitParams) -> Fitted:
@@ -198,7 +248,7 @@ def evaluate(workspace: Workspace, run: Run, params: EvaluateParams, recipe: Fit
 
 def register(workspace: Workspace, run: Run, params: Params) -> Registered:
     """Log params, metrics, scores, lineage and the model to MLflow, and register the model as a new version."""
-    from wafer.registry import describe_snapshot, describe_source
+    from wafer.registry import describe_snapshot
 
     frozen, evaluated = run.read(Frozen), run.read(Evaluated)
     storage = workspace.storage
@@ -220,7 +270,7 @@ def register(workspace: Workspace, run: Run, params: Params) -> Registered:
             tags={
                 "run": run.id,
                 **describe_snapshot(snapshot, table),
-                **describe_source(Path(__file__).parent, workspace.settings.commit),
+                **_describe_source(workspace),
             },
         )
         progress(1, 1)
@@ -240,7 +290,9 @@ def gate(workspace: Workspace, run: Run, params: GateParams, recipe: FitParams) 
     """Let the run's version become champion if it stands up to the present one."""
     from wafer.registry import gate_rules
 
-    with run.timed("gate"):
+    if run.has(Decided):  # by the run that this one goes on with
+        return run.read(Decided)
+    with workspace.lease("gate", run.id), run.timed("gate"):
         registry, version = workspace.registry, run.read(Registered).version
         decision = registry.decide(version, gate_rules(params, recipe), workspace.snapshot(run.read(Frozen).folder))
         changes = [] if decision.champion is None else registry.changes(decision.champion, version)
@@ -258,13 +310,14 @@ def draw(workspace: Workspace, run: Run) -> None:
     with run.timed("draw"), shown("draw") as progress:
         progress(0, 1)
         model, metrics = workspace.model(run.read(Fitted).folder), workspace.storage.read_json(evaluated.metrics)
-        for name, figure in training_figures(model, read_scores(workspace, evaluated), metrics).items():
-            picture = io.BytesIO()
-            figure.savefig(picture, format="png", bbox_inches="tight")
-            run.storage.write_bytes(run.key(f"figures/{name}"), picture.getvalue())
-        if run.has(Registered):
-            workspace.registry.log_files(run.read(Registered).run_id, [run.place("figures")])
+        figures = training_figures(model, read_scores(workspace, evaluated), metrics)
+        workspace.registry.log_figures(run.read(Registered).run_id, figures)
         progress(1, 1)
+
+
+def finish(workspace: Workspace, run: Run) -> None:
+    """Note that the training of the run's version went through, down to its reports."""
+    workspace.registry.finish(run.read(Registered).version)
 
 
 def predict(workspace: Workspace, run: Run) -> Predicted:

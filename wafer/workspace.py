@@ -4,7 +4,7 @@ Opened once by whoever works, a flow's task, a command, a notebook, and closed o
 first asked for. Nothing else reads the settings.
 """
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from wafer.contract.suites import Contract
     from wafer.learning.model import WaferModel
     from wafer.registry import Registry
+    from wafer.store.leases import Lease
     from wafer.store.snapshot import Snapshot
     from wafer.store.wafers import Store
 
@@ -92,6 +93,16 @@ class Workspace:
         from wafer.registry import Registry
 
         return Registry.open(self.settings)
+
+    def lease(self, name: str, run: str = "") -> "AbstractContextManager[Lease]":
+        """The right to write what `name` stands for, while nobody else does: `with workspace.lease("gate", run.id)`.
+
+        Raises:
+            LeaseError: somebody else has it, and goes on having it for a minute.
+        """
+        from wafer.store.leases import lease
+
+        return lease(self.store, name, run=run)
 
     def contract(self, kind: Kind) -> "Contract":
         """What a delivery of this kind may look like.

@@ -99,7 +99,8 @@ def ingest(raw: str | None, kind: "Kind", replace: bool) -> None:
 
 @click.command()
 @params_file
-def train(params_file: Path | None) -> None:
+@click.option("--force", is_flag=True, help="Make a version even where the very same training has made one.")
+def train(params_file: Path | None, force: bool) -> None:
     """Train a version on every labelled wafer that is stored, and let the gate decide whether it comes into use.
 
     \b
@@ -111,7 +112,7 @@ def train(params_file: Path | None) -> None:
         _get_ready(workspace, params=params, kinds=KINDS[:1], guard=True, notebooks=NOTEBOOKS[:3])
         from flows.train import train as flow
 
-        _end(workspace, [flow(str(params))])
+        _end(workspace, [flow(str(params), force)])
 
 
 @click.command()
@@ -214,6 +215,9 @@ def _end(workspace: "Workspace", finished: "Sequence[Finished]") -> None:
     from wafer.reporting.summary import summarise_runs
 
     click.echo(summarise_runs(workspace, [workspace.runs.get(one.run_id) for one in finished]))
+    for one in finished:
+        if one.told:
+            click.echo(shown_message(one.told))
     complaints = [complaint for one in finished for complaint in one.complaints]
     for complaint in complaints:
         click.secho(f"wafer: {shown_message(complaint)}", fg="red", err=True)

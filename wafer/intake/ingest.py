@@ -115,6 +115,7 @@ def ingest(
     replacing: bool = False,
     watch: Callable[[Delivery, Verdict], None] | None = None,
     link_roots: Sequence[Path] = (),
+    may_write: Callable[[], None] = lambda: None,
 ) -> IngestReport:
     """Judge every file of `paths`, store the wafers of the accepted ones and keep the others in the quarantine.
 
@@ -123,6 +124,7 @@ def ingest(
     contradicts the stored one is quarantined while its file is accepted; with `replacing` it takes the stored one's
     place, which goes into its history, and so do the wafers that an earlier call quarantined for that. `watch` is told
     of each file and its verdict. Links in a folder may lead into `link_roots` as well as into that folder.
+    `may_write` is called before each group of files changes anything, and raises where that is not allowed any more.
 
     Raises:
         DeliveryError: a path does not exist, or the quarantine cannot be written.
@@ -131,7 +133,7 @@ def ingest(
     listing = list_files(paths, link_roots)
     judged = _watched(judge_files(listing.files, contract, FILES_JUDGED), watch)
     files: list[IngestedFile] = []
-    with closing(take_in(judged, contract, store, quarantine, replacing=replacing)) as groups:
+    with closing(take_in(judged, contract, store, quarantine, replacing=replacing, may_write=may_write)) as groups:
         for group in groups:
             files += group
             if progress is not None:
@@ -140,10 +142,16 @@ def ingest(
 
 
 def take_in(
-    judged: Iterator[Judged], contract: Contract, store: Store, quarantine: Quarantine, *, replacing: bool = False
+    judged: Iterator[Judged],
+    contract: Contract,
+    store: Store,
+    quarantine: Quarantine,
+    *,
+    replacing: bool = False,
+    may_write: Callable[[], None] = lambda: None,
 ) -> Generator[list[IngestedFile]]:
     """What becomes of files that `contract` has judged, group by group, see `ingest`."""
-    return _taken_in(_groups(judged), _Writer(contract, store, quarantine, replacing))
+    return _taken_in(_groups(judged), _Writer(contract, store, quarantine, replacing, may_write))
 
 
 def _watched(judged: Iterator[Judged], watch: Callable[[Delivery, Verdict], None] | None) -> Iterator[Judged]:
@@ -216,6 +224,7 @@ class _Writer:
     store: Store
     quarantine: Quarantine
     replacing: bool
+    may_write: Callable[[], None]
     taken: set[str] = field(default_factory=set)
 
     def prepare(self, group: Sequence[Judged]) -> list[_Ready]:
@@ -238,6 +247,7 @@ class _Writer:
         """Store or quarantine a group of files, if the group before it came through."""
         if earlier is not None:
             earlier.result()
+        self.may_write()
         known = {one.delivery.digest: one.record for one in ready if one.record is not None}
         known |= self.store.known(sorted({one.delivery.digest for one in ready} & self.taken - known.keys()))
         fresh: dict[str, IncomingBatch] = {}
