@@ -1,6 +1,8 @@
 """The commands about models: `wafer models …`. What takes long to import is imported by the commands that need it."""
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -164,7 +166,8 @@ def promote(version: str, why: str, as_json: bool) -> None:
     Example:
       wafer models promote challenger --why "the process was changed on 3 May, old batches count no longer"
     """
-    echo_decision(_registry().promote(version, why), as_json)
+    with _deciding() as registry:
+        echo_decision(registry.promote(version, why), as_json)
 
 
 @models.command()
@@ -181,7 +184,8 @@ def rollback(why: str, as_json: bool) -> None:
     Example:
       wafer models rollback --why "too many false alarms since yesterday"
     """
-    echo_decision(_registry().rollback(why), as_json)
+    with _deciding() as registry:
+        echo_decision(registry.rollback(why), as_json)
 
 
 @models.command()
@@ -293,6 +297,15 @@ def rebuild(version: str, as_json: bool) -> None:
     else:
         echo_rebuilt(rebuilt)
     sys.exit(0 if rebuilt.identical else EXIT_CHECK_FAILED)
+
+
+@contextmanager
+def _deciding() -> "Iterator[Registry]":
+    """The registry, while nobody else decides."""
+    import wafer
+
+    with wafer.open() as workspace, workspace.lease("gate"):
+        yield workspace.registry
 
 
 def _registry() -> "Registry":
