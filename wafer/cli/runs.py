@@ -6,7 +6,7 @@ Prefect reads its settings when it is imported, so flows are imported after the 
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -77,7 +77,7 @@ def run(raw: Path | None, params_file: Path) -> None:
     is_flag=True,
     help="Let wafers with other readings replace the stored ones, which stay in their history.",
 )
-def ingest(raw: Path | None, kind: str, replace: bool) -> None:
+def ingest(raw: Path | None, kind: Literal["training", "prediction"], replace: bool) -> None:
     """Take in a delivery: check each batch file, store the good ones, quarantine the others with reasons.
 
     Exit status 1: some file could not be read.
