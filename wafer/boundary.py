@@ -117,14 +117,14 @@ def _tell(error: Exception) -> int:
         return error.exit_status
     if _reader_is_gone(error):
         return EXIT_BROKEN_PIPE
-    sentence = sentence_of(error)
+    told = sentence_of(error)
     kept = _keep_traceback(error)
     where = f"the traceback is in {kept}" if kept else "no log file could be written"
-    if sentence is None:
+    if told is None:
         what = shown_message(f"{type(error).__name__}: {error}", 300)
         _print(f"this is a fault of wafer, not of what you gave it ({what}): please report it; {where}")
         return EXIT_FAULT
-    _print(f"{shown_message(sentence, 800)}; {where}")
+    _print(f"{shown_message(told, 800)}; {where}")
     return EXIT_WRONG_USE
 
 
@@ -222,7 +222,7 @@ def _subject(error: BaseException) -> str:
     return ""
 
 
-def _system(error: OSError) -> str:
+def _system(error: Any) -> str:
     """An error of the operating system: the file, the cause, and what can be done where that is known."""
     cause = CAUSES.get(error.errno or 0) or error.strerror or shown_text(error) or type(error).__name__
     if error.filename is None:
@@ -233,7 +233,19 @@ def _system(error: OSError) -> str:
         for name in (error.filename, error.filename2)
         if name
     ]
-    return f"{' -> '.join(map(shown_text, files))}: {cause}"
+    return f"{' -> '.join(map(shown_text, files))}{_named_by(files[0])}: {cause}"
+
+
+def _named_by(file: str) -> str:
+    """The variable below whose folder a file lies, in brackets."""
+    from wafer.settings import Settings
+
+    with suppress(SettingsError, OSError):
+        settings = Settings.read()
+        for variable, folder in (("WAFER_STATE", settings.state_folder), ("WAFER_STORAGE", settings.storage_url)):
+            if folder is not None and Path(file).absolute().is_relative_to(Path(folder).absolute()):
+                return f" (below {variable}, {shown_text(folder)})"
+    return ""
 
 
 def _server(what: str, setting: str, variable: str) -> Callable[[Any], str]:
@@ -255,7 +267,7 @@ def _first_line(error: BaseException) -> str:
     return lines[0].rstrip(".;:") if lines else type(error).__name__
 
 
-def _missing_library(error: ModuleNotFoundError) -> str | None:
+def _missing_library(error: Any) -> str | None:
     name = (error.name or "").partition(".")[0]
     if name in ("", "wafer", "flows"):
         return None

@@ -82,7 +82,7 @@ def need_batch_files(folder: AnyPath) -> None:
 
 
 def _places(settings: Settings, storage: str) -> Iterator[str]:
-    """Problems of the places that will be written to, each place once."""
+    """Problems of the places that will be written to, a folder below one with a problem is passed over."""
     places = []
     if "://" not in settings.storage_url:
         places = [(storage, Path(settings.storage_url))]
@@ -98,31 +98,30 @@ def _places(settings: Settings, storage: str) -> Iterator[str]:
             yield str(error)
     if settings.prefect_url is None and settings.prefect_folder is not None:
         places.append(("PREFECT_HOME", settings.prefect_folder))
-    seen: set[Path] = set()
-    for variable, folder in places:
-        problem, within = _unwritable(folder.absolute())
-        if within not in seen and problem is not None:
+    told: list[Path] = []
+    for variable, folder in ((variable, folder.absolute()) for variable, folder in places):
+        if not any(folder.is_relative_to(above) for above in told) and (problem := _unwritable(folder)):
             yield f"{variable} is {shown_text(folder)}: {problem}"
-        seen.add(within)
+            told.append(folder)
 
 
-def _unwritable(folder: Path) -> tuple[str | None, Path]:
-    """Why nothing can be written to `folder`, and the nearest thing above it that is there."""
+def _unwritable(folder: Path) -> str | None:
+    """Why nothing can be written to `folder`, which need not be there."""
     there = folder
     try:
         while not _is_there(there):
             there = there.parent
         if not there.is_dir():
             what = "a link that leads nowhere" if not there.exists() else "a file"
-            return f"{shown_text(there)} is {what}, and a folder is needed", there
+            return f"{shown_text(there)} is {what}, and a folder is needed"
         with tempfile.TemporaryDirectory(prefix=".wafer-", dir=there):
             pass
         if shutil.disk_usage(there).free < LEAST_FREE:
-            return f"less than {LEAST_FREE // 2**20} MB are free there, free some space or name another folder", there
+            return f"less than {LEAST_FREE // 2**20} MB are free there, free some space or name another folder"
     except OSError as error:
         cause = CAUSES.get(error.errno or 0, error.strerror)
-        return f"nothing can be written there ({cause})", there
-    return None, there
+        return f"nothing can be written there ({cause})"
+    return None
 
 
 def _is_there(path: Path) -> bool:
@@ -139,15 +138,18 @@ def _files(
     settings: Settings, params: Path | None, kinds: Iterable[str], guard: bool, notebooks: Iterable[str]
 ) -> Iterator[str]:
     """Problems of the files that will be read: parameters, suites, notebooks."""
-    from wafer.contract.suites import Contract
-    from wafer.reporting.notebooks import read_notebook
-    from wafer.store.guard import load_guard
-
     suites = settings.default("expectations")
-    looks: list[Callable[[], object]] = [partial(Contract.load, kind, suites) for kind in kinds]
-    looks += [partial(load_guard, suites)] if guard else []
-    looks += [partial(read_notebook, name, settings.default("notebooks")) for name in notebooks]
-    looks += [partial(read_params, params)] if params is not None else []
+    looks: list[Callable[[], object]] = [partial(read_params, params)] if params is not None else []
+    if kinds or guard:
+        from wafer.contract.suites import Contract
+        from wafer.store.guard import load_guard
+
+        looks += [partial(Contract.load, kind, suites) for kind in kinds]
+        looks += [partial(load_guard, suites)] if guard else []
+    if notebooks:
+        from wafer.reporting.notebooks import read_notebook
+
+        looks += [partial(read_notebook, name, settings.default("notebooks")) for name in notebooks]
     for look in looks:
         try:
             look()

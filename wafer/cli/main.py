@@ -27,9 +27,9 @@ EXIT_QUARANTINED = 1
 class _Bounded(click.Group):
     """A group whose every command ends at the boundary, and whose help lists them in the order of the work."""
 
-    def main(self, args: Sequence[str] | None = None, prog_name: str | None = None, **extra: Any) -> NoReturn:
-        extra["standalone_mode"] = False
-        sys.exit(bounded(lambda: super(_Bounded, self).main(args, prog_name, **extra)))
+    def main(self, *arguments: Any, **named: Any) -> NoReturn:
+        named["standalone_mode"] = False
+        sys.exit(bounded(lambda: super(_Bounded, self).main(*arguments, **named)))
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(self.commands)

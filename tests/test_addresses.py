@@ -1,0 +1,55 @@
+"""Addresses of servers: what can be used, what is refused and how it is told."""
+
+import pytest
+
+from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, hosts_of, knock
+from wafer.errors import SettingsError
+
+
+@pytest.mark.parametrize(
+    ("address", "schemes", "hosts"),
+    [
+        ("mongodb://a,b:27018/x?replicaSet=r", MONGODB, [("a", 27017), ("b", 27018)]),
+        ("mongodb+srv://me:p%40ss@cluster.example.org/", MONGODB, [("cluster.example.org", 27017)]),
+        ("mongodb://%2Ftmp%2Fmongodb-27017.sock/x", MONGODB, [("%2Ftmp%2Fmongodb-27017.sock", 27017)]),
+        ("http://[::1]:5000/path", WEB, [("::1", 5000)]),
+        ("https://me:a@b@host", WEB, [("host", 443)]),
+        ("postgresql+psycopg2://me:p@host/db", REGISTRY, [("host", 5432)]),
+        ("sqlite:////tmp/x.db", REGISTRY, []),
+    ],
+)
+def test_a_usable_address_is_read(address: str, schemes: tuple[str, ...], hosts: list[tuple[str, int]]) -> None:
+    """Hosts with their ports, the scheme's own where none is given."""
+    check_address("VARIABLE", address, schemes)
+    assert hosts_of(address) == hosts
+
+
+@pytest.mark.parametrize(
+    ("address", "schemes", "message"),
+    [
+        ("http://host:99999", WEB, "a port from 1 to 65535"),
+        ("http://host:0", WEB, "a port from 1 to 65535"),
+        ("http://host:port", WEB, "a port from 1 to 65535"),
+        ("http://", WEB, "expected a host"),
+        ("http:///path", WEB, "expected a host"),
+        ("postgresql://me:se/cret@host/db", REGISTRY, "/ : @ and % are written as %2F"),
+        ("mongodb://a,:27017", MONGODB, "expected a host"),
+        ("ftp://me:secret@host", REGISTRY, "expected an address that starts with http://, https://, sqlite://"),
+        ("host:5000", WEB, "expected an address that starts with http://, https://"),
+        ("", WEB, "expected an address that starts with"),
+    ],
+)
+def test_an_address_that_cannot_be_used_is_refused(address: str, schemes: tuple[str, ...], message: str) -> None:
+    """The variable is named with what was expected, and no password is shown."""
+    with pytest.raises(SettingsError) as caught:
+        check_address("VARIABLE", address, schemes)
+    assert str(caught.value).startswith("VARIABLE is ")
+    assert message in str(caught.value)
+    assert "cret" not in str(caught.value)
+
+
+def test_what_is_not_found_by_its_name_is_not_knocked_at() -> None:
+    """A service record, a socket's file and a file have no port to knock at; a name that cannot be is no crash."""
+    for address in ("mongodb+srv://nowhere.invalid/", "mongodb://%2Ftmp%2Fno.sock/", "sqlite:////tmp/x.db"):
+        assert knock(address) is None
+    assert "nobody answers at" in (knock(f"http://{'x' * 70}.invalid:1/") or "")

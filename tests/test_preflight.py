@@ -1,0 +1,175 @@
+"""What a run needs is told before anything starts, and nothing is made where nothing runs."""
+
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import REPOSITORY
+from wafer import preflight
+from wafer.errors import DeliveryError, EmptyError, PreflightError
+from wafer.fab.simulate import simulate_batches
+from wafer.preflight import look_ahead, need_batch_files
+from wafer.settings import Settings
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder."""
+    (tmp_path / "place").mkdir()
+    monkeypatch.chdir(tmp_path / "place")
+    return tmp_path / "place"
+
+
+@pytest.fixture
+def silent_port() -> Iterator[int]:
+    """A port of this machine at which nobody answers."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, not listening
+        yield taken.getsockname()[1]
+
+
+def test_where_all_is_there_nothing_is_said_or_made(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The project's own suites, notebooks and parameters, and folders that can be made."""
+    (file,) = simulate_batches(place / "raw", batches=1, wafers=2, seed=1)
+    monkeypatch.chdir(REPOSITORY)
+    settings = Settings.read(storage_url=str(place / "a" / "b"))
+    look_ahead(
+        settings,
+        raw=[place / "raw", place / "raw"],
+        params=Path("params.yaml"),
+        kinds=["training", "prediction"],
+        guard=True,
+        notebooks=["training", "prediction"],
+    )
+    assert sorted(place.rglob("*")) == [place / "raw", file]
+
+
+@pytest.mark.parametrize("variable", ["storage_url", "state_folder", "prefect_folder"])
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("file", "is a file, and a folder is needed"),
+        ("file/below", "is a file, and a folder is needed"),
+        ("dangling/below", "is a link that leads nowhere, and a folder is needed"),
+        ("/proc/x", "nothing can be written there"),
+        ("x" * 300, "nothing can be written there (the name is too long)"),
+        ("circle/below", "nothing can be written there (its links lead round in a circle)"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_told(name: str, problem: str, variable: str, place: Path) -> None:
+    """The variable, the folder and the cause; nothing is made."""
+    Path("file").touch()
+    Path("dangling").symlink_to("nowhere")
+    Path("circle").symlink_to("circle")
+    before = sorted(place.rglob("*"))
+    with pytest.raises(PreflightError) as caught:
+        look_ahead(Settings.read(**{variable: name}))
+    (told,) = caught.value.problems
+    assert told.startswith(f"{Settings.model_fields[variable].alias} is /")
+    assert problem in told
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.parametrize("name", ["sp ace", "qu'o\"te", "per%3Fcent", "ha#sh", "Größe & [1]"])
+def test_a_folder_of_an_odd_name_is_a_place_like_any_other(name: str, place: Path) -> None:
+    """Blanks, quotes, percent signs, hashes, brackets and letters of all scripts."""
+    look_ahead(Settings.read(storage_url=name))
+    assert list(place.iterdir()) == []
+
+
+def test_a_full_disk_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Less than the stated minimum of free space, once where storage and state share a disk."""
+    monkeypatch.setattr(preflight, "LEAST_FREE", 2**80)
+    with pytest.raises(PreflightError, match=r"WAFER_STORAGE is .*/data: less than .* MB are free there") as caught:
+        look_ahead(Settings.read())
+    assert len(caught.value.problems) == 1
+
+
+def test_all_problems_are_told_at_once(place: Path, silent_port: int) -> None:
+    """Folders, parameters, suites, notebooks and servers: a sentence each, within seconds, without a password."""
+    settings = Settings.read(
+        mongodb_url=f"mongodb://me:secret@127.0.0.1:{silent_port}/",
+        mlflow_url=f"http://127.0.0.1:{silent_port}",
+        prefect_url=f"http://127.0.0.1:{silent_port}/api",
+    )
+    start = time.monotonic()
+    with pytest.raises(PreflightError) as caught:
+        look_ahead(
+            settings,
+            raw=[Path("raw/training"), Path("raw/prediction")],
+            params=Path("params.yaml"),
+            kinds=["training"],
+            guard=True,
+            notebooks=["training"],
+        )
+    assert time.monotonic() - start < 60
+    starts = [told.split(":")[0] for told in caught.value.problems]
+    assert starts == [
+        "params.yaml is not a file",
+        "expectations/training.json",
+        "expectations/snapshot.json",
+        f"there is no notebook 'training' in {place}/notebooks, only",
+        "raw/training",
+        "raw/prediction",
+        "MONGODB_URL is mongodb",
+        "MLFLOW_TRACKING_URI is http",
+        "PREFECT_API_URL is http",
+    ]
+    assert "secret" not in str(caught.value)
+    assert list(place.iterdir()) == []
+
+
+def test_a_folder_without_batch_files_is_a_negative_result(place: Path) -> None:
+    """It and the folders in it, which are not looked into, are named; a missing one is an error of the delivery."""
+    for name in ("2020", "2021", "2022", "2023", ".hidden"):
+        (place / "level" / name).mkdir(parents=True)
+    told = r"^level: no batch file lies there; folders inside it are not looked into: .hidden, 2020, 2021, …$"
+    with pytest.raises(EmptyError, match=told):
+        look_ahead(Settings.read(), raw=[Path("level")])
+    with pytest.raises(PreflightError, match="level: no batch file"):
+        look_ahead(Settings.read(), raw=[Path("level"), Path("level")])
+    with pytest.raises(DeliveryError, match="nowhere: no such file or folder"):
+        need_batch_files(Path("nowhere"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["ingest", "--raw", "raw"], "expectations/training.json"),
+        (["run"], "params.yaml is not a file"),
+        (["train"], "params.yaml is not a file"),
+        (["predict", "--raw", "raw"], "there is no notebook 'prediction'"),
+        (["study"], "params.yaml is not a file"),
+    ],
+)
+def test_in_another_directory_nothing_is_left_behind(arguments: list[str], message: str, place: Path) -> None:
+    """What lacks is told with exit status 2, and the folder is as it was."""
+    list(simulate_batches(place / "raw", batches=1, wafers=2, seed=1))
+    before = sorted(place.rglob("*"))
+    wafer = Path(sys.executable).with_name("wafer")
+    done = subprocess.run([wafer, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(place.rglob("*")) == before
+
+
+def test_raw_without_prediction_is_told_before_anything_starts(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wafer run` names the folder that lacks, with exit status 2, and makes nothing; also of the storage's raw/."""
+    list(simulate_batches(place / "storage" / "raw" / "training", batches=1, wafers=2, seed=1))
+    shutil.copytree(place / "storage" / "raw", place / "raw")
+    before = sorted(place.rglob("*"))
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("WAFER_STORAGE", str(place / "storage"))
+    wafer = Path(sys.executable).with_name("wafer")
+    for arguments, raw in (["run", "--raw", str(place / "raw")], place / "raw"), (["run"], place / "storage" / "raw"):
+        done = subprocess.run([wafer, *arguments], capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr == f"wafer: {raw}/prediction: no such file or folder\n"
+        assert sorted(place.rglob("*")) == before
