@@ -14,6 +14,7 @@ from prefect.artifacts import create_link_artifact, create_progress_artifact, up
 from prefect.exceptions import PrefectException
 
 from wafer.errors import WaferError
+from wafer.lifeline import end_in_order, tie_children
 from wafer.progress import Progress, show_log_lines
 
 SECONDS_BETWEEN_UPDATES = 2.0
@@ -42,6 +43,8 @@ def link_page(key: str, page: str) -> None:
 
 def run(work: Callable[[], object]) -> int:
     """Run `work` for somebody at a terminal: the exit status, after one clear sentence where something was wrong."""
+    tie_children()
+    end_in_order()
     show_log_lines()
     for handler in logging.getLogger().handlers:
         handler.setLevel(logging.WARNING)  # Prefect's own; other libraries talk through it too
@@ -49,6 +52,9 @@ def run(work: Callable[[], object]) -> int:
         logging.getLogger(name).setLevel(logging.CRITICAL)  # the error is told below, without its traceback
     try:
         work()
+    except KeyboardInterrupt:
+        print("wafer: interrupted", file=sys.stderr)  # noqa: T201
+        return 130
     except WaferError as error:
         print(f"wafer: {error}", file=sys.stderr)  # noqa: T201 - the one line that a person gets to read
         return 2
