@@ -62,6 +62,20 @@ def test_users_share_one_server_and_a_killed_one_leaves_none_behind(tmp_path: Pa
     assert not alive(server)
 
 
+@pytest.mark.slow
+def test_a_killed_supervisor_takes_the_server_along(tmp_path: Path) -> None:
+    """The server ends, and the next user gets a new one on the same data."""
+    with embedded_server(tmp_path) as url, pymongo.MongoClient[dict[str, int]](url) as client:
+        client.shop.things.insert_one({"_id": 1})
+        running = json.loads((tmp_path / "server.json").read_text())
+        os.kill(running["supervisor"], signal.SIGKILL)
+        assert wait_until_stopped(tmp_path)
+    with embedded_server(tmp_path) as url, pymongo.MongoClient[dict[str, int]](url) as client:
+        assert list(client.shop.things.find()) == [{"_id": 1}]
+        assert not alive(running["server"])
+    assert wait_until_stopped(tmp_path)
+
+
 def test_nobody_gets_in_without_the_password(tmp_path: Path) -> None:
     """Without credentials and with wrong ones nothing can be read or written; the folder and its secret are private."""
     folder = tmp_path / "mongodb"

@@ -157,6 +157,7 @@ def study(steps: tuple[str, ...], storage: Path | None, params_file: Path | None
       wafer study --storage data/notebooks/mine --raw path/to/deliveries
       wafer study fit evaluate
     """
+    from wafer.lifeline import end_in_order, tie_children
     from wafer.params import read_params
     from wafer.progress import show_log_lines
     from wafer.settings import Settings
@@ -171,6 +172,8 @@ def study(steps: tuple[str, ...], storage: Path | None, params_file: Path | None
         params = params.model_copy(update={"deliver": params.deliver.model_copy(update={"folder": raw})})
     place = storage or (settings.project or Path.cwd()) / "data" / "repro"
     _look_ahead_of_study(steps or NAMES, place, params.deliver.folder)
+    tie_children()
+    end_in_order()
     run_study(steps, place, params)
 
 
@@ -198,11 +201,14 @@ def _opened() -> "Workspace":
 
 def _get_ready(workspace: "Workspace", **needs: Any) -> None:
     """Look ahead for what the work needs, then make Prefect's home and let only this library talk on the terminal."""
+    from wafer.lifeline import end_in_order, tie_children
     from wafer.preflight import look_ahead
     from wafer.progress import show_log_lines
     from wafer.settings import make_prefect_home
 
     look_ahead(workspace.settings, **needs)
+    tie_children()
+    end_in_order()
     make_prefect_home(workspace.settings)
     from flows.entry import quieten
 

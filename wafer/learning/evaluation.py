@@ -24,6 +24,7 @@ from wafer.errors import ParameterError
 from wafer.learning.decision import Policy
 from wafer.learning.members import derived_seed
 from wafer.learning.metrics import Comparison, compare, summarise
+from wafer.lifeline import tie_children
 
 __all__ = ["Comparison", "compare", "evaluate", "forward_scores", "permuted_scores", "shuffled_scores", "summarise"]
 
@@ -120,6 +121,7 @@ def score_splits(
     if n_jobs == 1 or len(splits) < 2:
         frames = _counted((_score(model, X, places, split) for split in splits), len(splits), progress)
     else:
+        tie_children()
         jobs = (delayed(_score)(model, X, places, split) for split in splits)
         try:
             done = Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="all")(jobs)

@@ -32,6 +32,7 @@ from wafer.learning.features import (
 )
 from wafer.learning.members import Boosted, Forest, Logistic
 from wafer.learning.search import Recipe, Trained
+from wafer.lifeline import tie_children
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -144,6 +145,7 @@ def _reference_model(F: Floats, labels: Integers, n_jobs: int) -> Trained:
         return _constant(float(labels.mean()), F.shape[1])
     train, test, train_labels, test_labels = train_test_split(F, labels, test_size=0.2, random_state=SPLIT_SEED)
     best: tuple[float, str, Any] | None = None
+    tie_children()  # the search's processes
     for kind, estimator, grid in (
         ("random_forest", RandomForestClassifier(random_state=0), FOREST),
         ("xgboost", XGBClassifier(n_jobs=1), BOOSTER),

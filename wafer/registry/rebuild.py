@@ -21,6 +21,7 @@ from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from wafer.errors import ModelError, RegistryError, SnapshotError, StoreError
 from wafer.learning.model import WaferModel
+from wafer.lifeline import tie_children
 from wafer.progress import shown
 from wafer.records import Frozen
 from wafer.registry import Registry, Version
@@ -275,6 +276,7 @@ def _fit(tree: Path | None, storage: Path, params: Path, jobs: int) -> int:
     Its progress and its errors are shown as they come.
     """
     command = [sys.executable, "-m", "wafer", "study", "fit", "--storage", str(storage), "--params", str(params)]
+    tie_children()
     environment = {**os.environ, "WAFER_JOBS": str(jobs)}
     if tree is not None:
         environment["PYTHONPATH"] = str(tree)

@@ -19,6 +19,7 @@ from traitlets import default
 from traitlets.config import Config
 
 from wafer.errors import ReportError
+from wafer.lifeline import tie_children
 from wafer.reporting.pages import render_page
 from wafer.storage import AnyPath, write_bytes, write_text
 
@@ -144,6 +145,7 @@ def _execute(
     source: NotebookNode, parameters: Mapping[str, Any], progress: Callable[[int, int], None] | None
 ) -> NotebookNode:
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    tie_children()
     cells = len(source.cells) + 1  # papermill adds one with the parameters
 
     def count_cell(cell: NotebookNode, cell_index: int, **_: Any) -> None:

@@ -39,6 +39,7 @@ LISTENING = re.compile(r"secantus listening on 127\.0\.0\.1:(\d+)")
 ERROR = re.compile(r"^(?:[\w.]*(?:Error|Exception)|secantusdb): (.+)$")
 BYTES_TO_START = 16 * 2**20  # it makes a journal of 10 MB at once
 FULL = "the disk is full: make room"
+BUSY = "another process has its data open: end that"
 # what the server or the system says, and what it means for the person; the first that fits
 CAUSES = (
     (r"No space left on device|Disk quota exceeded", FULL),
@@ -51,10 +52,7 @@ CAUSES = (
         r"corrupt|WT_TRY_SALVAGE|WT_PANIC|WT_ERROR|Invalid argument|unsupported|version",
         "its data are damaged or of another version: restore them, or move the folder away and ingest again",
     ),
-    (
-        r"WT_.*resource busy|Device or resource busy|Resource (busy|temporarily unavailable)",
-        "another process has its data open: end that",
-    ),
+    (r"(?i)resource busy|resource temporarily unavailable", BUSY),
     (r"Cannot assign requested address|Address already in use", "it may not listen on 127.0.0.1: allow that"),
 )
 
@@ -148,13 +146,13 @@ def _start(program: str, folder: Path) -> Server:
         shutil.rmtree(data, ignore_errors=True)
     if secret.exists():
         secret.chmod(0o600)
-        return _listening(Server(program, folder, "--auth"))
+        return _listening(program, folder, "--auth")
     fresh = not data.exists()
     if fresh:
         unfinished.touch()
     password = secrets.token_urlsafe(32)
     _make_user(program, folder, password, fresh=fresh)
-    server = _listening(Server(program, folder, "--auth"))
+    server = _listening(program, folder, "--auth")
     try:
         _refuse_others(server.port, password, fresh=fresh)
         _keep(secret, password)
@@ -166,18 +164,27 @@ def _start(program: str, folder: Path) -> Server:
     return server
 
 
-def _listening(server: Server) -> Server:
-    try:
-        server.wait_until_it_listens()
-    except BaseException:
-        server.stop()
-        raise
-    return server
+def _listening(program: str, folder: Path, *arguments: str) -> Server:
+    """A server that clients may connect to; one whose supervisor was killed may need some seconds to be gone."""
+    deadline = time.monotonic() + SECONDS_TO_STOP
+    while True:
+        server = Server(program, folder, *arguments)
+        try:
+            server.wait_until_it_listens()
+        except StoreError as error:
+            if BUSY not in str(error) or time.monotonic() > deadline:
+                raise
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        except BaseException:
+            server.stop()
+            raise
+        else:
+            return server
 
 
 def _make_user(program: str, folder: Path, password: str, *, fresh: bool) -> None:
     """Make the one user, in place of all that there were, on a server that does not ask for a password yet."""
-    server = _listening(Server(program, folder))
+    server = _listening(program, folder)
     try:
         with _client(url_of(server.port)) as client:
             for user in client.admin["system.users"].find():
