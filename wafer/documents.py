@@ -13,7 +13,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wafer.shown import shown_text
 
@@ -25,6 +25,33 @@ MOST_BYTES = 10_000_000
 """A larger document is not read."""
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+# what is told instead of pydantic's own words
+_EXPECTED = {
+    **dict.fromkeys(("model_type", "dict_type"), "expected an object of keys and values"),
+    "list_type": "expected a list",
+    "string_type": "expected text",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "finite_number": "expected a finite number",
+    "bool_type": "expected true or false",
+    "literal_error": "expected {expected}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "too_short": "expected {min_length} or more items",
+    "string_too_short": "expected {min_length} or more characters",
+    "string_too_long": "expected at most {max_length} characters",
+    "invalid_key": "a key must be text",
+}
+
+
+class Part(BaseModel):
+    """A document or a part of one: frozen, with no other keys than its fields, each of exactly its type, and finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class DocumentError(ValueError):
@@ -133,7 +160,7 @@ class _Loader(yaml.SafeLoader):
     """A safe loader that takes a document as it reads: no key twice, no aliases, no merge keys, no tags."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             _refuse(event, f"an alias (*{event.anchor}) is not taken, write the value itself")
         if getattr(event, "tag", None) is not None:
@@ -188,11 +215,10 @@ def _problem(model: type[BaseModel], problem: Mapping[str, Any], place: str) -> 
         return f"{key}: unknown key{did_you_mean(parts[-1], _names_at(model, parts[:-1]))}"
     if kind == "missing":
         return f"{key}: missing"
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
-        message = "expected an object of keys and values"
-    if kind in ("value_error", "assertion_error"):  # said by a model of this project, in its own words
+    if kind == "value_error":  # said by a model of this project, in its own words, which may start with a key
         own = message.partition(", ")[2]
-        return f"{key}: {own}" if key else own
+        return f"{key}{'.' if re.match('[A-Za-z_]+: ', own) else ': '}{own}" if key else own
+    message = _EXPECTED.get(kind, message).format(**problem.get("ctx", {}))
     return f"{key or 'the document'}: {message[:1].lower()}{message[1:]}, got {quoted(problem['input'])}"
 
 
