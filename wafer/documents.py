@@ -6,6 +6,7 @@ are, with their types, bounds and meaning; this module says in words what does n
 
 import difflib
 import json
+import math
 import re
 import reprlib
 import typing
@@ -107,7 +108,10 @@ def read_json(data: bytes) -> Any:
     """
     text = read_text(data)
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        document = json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_constant=_no_number)
+        if "\\u" in text:
+            json.dumps(document, ensure_ascii=False).encode()  # half a character could never be written again
+        return document
     except json.JSONDecodeError as error:
         raise DocumentError(f"no JSON document: {error.msg} in line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
@@ -127,10 +131,11 @@ def fitted(model: type[Model], document: Any, place: str = "") -> Model:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        problems = [_problem(model, dict(problem), place) for problem in error.errors(include_url=False)]
-        more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
-        told = "; ".join(shown_text(problem, LONGEST_PROBLEM) for problem in problems[:MOST_PROBLEMS])
-        raise DocumentError(told + more) from error
+        problems = error.errors(include_url=False)
+        told = [shown_text(_problem(model, dict(found), place), LONGEST_PROBLEM) for found in problems[:MOST_PROBLEMS]]
+        if len(problems) > MOST_PROBLEMS:
+            told.append(f"and {len(problems) - MOST_PROBLEMS} more")
+        raise DocumentError("; ".join(told)) from error
 
 
 def quoted(value: object) -> str:
@@ -203,8 +208,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return seen
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
 def _no_number(name: str) -> NoReturn:
-    raise DocumentError(f"no JSON document: {name} is no number")
+    raise DocumentError(f"no JSON document: {shown_text(name, 80)} is no number that can be kept")
 
 
 def _problem(model: type[BaseModel], problem: Mapping[str, Any], place: str) -> str:

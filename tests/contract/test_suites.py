@@ -527,6 +527,8 @@ def test_a_suite_file_is_read_or_named(tmp_path):
         ("{", "no JSON document: "),
         ('{"meta": {"kind": 1, "kind": 2}}', "kind: stands twice"),
         ('{"meta": NaN}', "no JSON document: NaN is no number"),
+        ('{"meta": 1e999}', "no JSON document: 1e999 is no number"),
+        ('{"meta": "\\ud800"}', "no JSON document that can be read: .*surrogates"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a": "\xfc"}', "expected UTF-8 text, got the byte 0xfc in line 1"),
     ):

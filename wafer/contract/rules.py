@@ -157,13 +157,13 @@ def check_names(rules: Sequence[Rule]) -> None:
 def check_message(message: str, words: Set[str]) -> None:
     """Refuse a message that has other than the given `words` in braces, with a ValueError."""
     try:
-        parsed = [parts[1:] for parts in string.Formatter().parse(message) if parts[1] is not None]
+        parsed = [parts[1:3] for parts in string.Formatter().parse(message) if parts[1] is not None]
     except ValueError as error:
         raise ValueError(f"cannot be used: {error}") from error
-    for name, format_, conversion in parsed:
+    for name, width in parsed:
         if name not in words:
             raise ValueError(f"knows no {{{shown_text(name)}}}, only {', '.join(sorted(words))}")
-        if format_ or conversion:
+        if width:
             raise ValueError(f"{{{name}}} must stand by itself, without a format")
 
 

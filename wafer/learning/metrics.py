@@ -40,6 +40,8 @@ def summarise(
     """
     if scores.empty:
         raise ParameterError("there are no scores to summarise")
+    if not scores["label"].isin((-1, 1)).all():
+        raise ParameterError("the scores' labels must be -1 (good) or 1 (faulty), got others")
     weights = bootstrap_weights(scores, draws, seed)
     values = _metrics(scores, weights, policy or Policy())
     result: dict[str, Any] = {}
