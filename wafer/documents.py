@@ -6,6 +6,7 @@ are, with their types, bounds and meaning; this module says in words what does n
 
 import difflib
 import json
+import math
 import re
 import reprlib
 import typing
@@ -13,7 +14,7 @@ from collections.abc import Hashable, Mapping
 from typing import Any, NoReturn, TypeVar
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wafer.shown import shown_text
 
@@ -25,6 +26,33 @@ MOST_BYTES = 10_000_000
 """A larger document is not read."""
 
 Model = TypeVar("Model", bound=BaseModel)
+
+
+# what is told instead of pydantic's own words
+_EXPECTED = {
+    **dict.fromkeys(("model_type", "dict_type"), "expected an object of keys and values"),
+    "list_type": "expected a list",
+    "string_type": "expected text",
+    "int_type": "expected a whole number",
+    "float_type": "expected a number",
+    "finite_number": "expected a finite number",
+    "bool_type": "expected true or false",
+    "literal_error": "expected {expected}",
+    "greater_than": "must be above {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be below {lt}",
+    "less_than_equal": "must be at most {le}",
+    "too_short": "expected {min_length} or more items",
+    "string_too_short": "expected {min_length} or more characters",
+    "string_too_long": "expected at most {max_length} characters",
+    "invalid_key": "a key must be text",
+}
+
+
+class Part(BaseModel):
+    """A document or a part of one: frozen, with no other keys than its fields, each of exactly its type, and finite."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class DocumentError(ValueError):
@@ -80,7 +108,10 @@ def read_json(data: bytes) -> Any:
     """
     text = read_text(data)
     try:
-        return json.loads(text, object_pairs_hook=_once, parse_constant=_no_number)
+        document = json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_constant=_no_number)
+        if "\\u" in text:
+            json.dumps(document, ensure_ascii=False).encode()  # half a character could never be written again
+        return document
     except json.JSONDecodeError as error:
         raise DocumentError(f"no JSON document: {error.msg} in line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
@@ -100,10 +131,11 @@ def fitted(model: type[Model], document: Any, place: str = "") -> Model:
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        problems = [_problem(model, dict(problem), place) for problem in error.errors(include_url=False)]
-        more = f"; and {len(problems) - MOST_PROBLEMS} more" if len(problems) > MOST_PROBLEMS else ""
-        told = "; ".join(shown_text(problem, LONGEST_PROBLEM) for problem in problems[:MOST_PROBLEMS])
-        raise DocumentError(told + more) from error
+        problems = error.errors(include_url=False)
+        told = [shown_text(_problem(model, dict(found), place), LONGEST_PROBLEM) for found in problems[:MOST_PROBLEMS]]
+        if len(problems) > MOST_PROBLEMS:
+            told.append(f"and {len(problems) - MOST_PROBLEMS} more")
+        raise DocumentError("; ".join(told)) from error
 
 
 def quoted(value: object) -> str:
@@ -133,7 +165,7 @@ class _Loader(yaml.SafeLoader):
     """A safe loader that takes a document as it reads: no key twice, no aliases, no merge keys, no tags."""
 
     def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        event = self.peek_event()
+        event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent):
             _refuse(event, f"an alias (*{event.anchor}) is not taken, write the value itself")
         if getattr(event, "tag", None) is not None:
@@ -176,8 +208,13 @@ def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return seen
 
 
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _no_number(text)
+
+
 def _no_number(name: str) -> NoReturn:
-    raise DocumentError(f"no JSON document: {name} is no number")
+    raise DocumentError(f"no JSON document: {shown_text(name, 80)} is no number that can be kept")
 
 
 def _problem(model: type[BaseModel], problem: Mapping[str, Any], place: str) -> str:
@@ -188,11 +225,10 @@ def _problem(model: type[BaseModel], problem: Mapping[str, Any], place: str) -> 
         return f"{key}: unknown key{did_you_mean(parts[-1], _names_at(model, parts[:-1]))}"
     if kind == "missing":
         return f"{key}: missing"
-    if kind in ("model_type", "model_attributes_type", "dict_type"):
-        message = "expected an object of keys and values"
-    if kind in ("value_error", "assertion_error"):  # said by a model of this project, in its own words
+    if kind == "value_error":  # said by a model of this project, in its own words, which may start with a key
         own = message.partition(", ")[2]
-        return f"{key}: {own}" if key else own
+        return f"{key}{'.' if re.match('[A-Za-z_]+: ', own) else ': '}{own}" if key else own
+    message = _EXPECTED.get(kind, message).format(**problem.get("ctx", {}))
     return f"{key or 'the document'}: {message[:1].lower()}{message[1:]}, got {quoted(problem['input'])}"
 
 

@@ -8,9 +8,9 @@ them.
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
-from wafer.documents import DocumentError, fitted, read_yaml
+from wafer.documents import DocumentError, Part, fitted, read_yaml
 from wafer.errors import ParameterError
 
 DEFAULT_FILE = Path("params.yaml")
@@ -26,11 +26,7 @@ def _seed(default: int, description: str) -> Any:
     return _knob(default, description, ge=0, le=LARGEST_SEED)
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class DeliverParams(_Section):
+class DeliverParams(Part):
     """Where the raw batch files of `dvc repro` come from, and the synthetic fab of `make run`."""
 
     folder: str | None = _knob(
@@ -46,7 +42,7 @@ class DeliverParams(_Section):
     seed: int = _seed(7, "names the synthetic fab: the same seed gives the same bytes")
 
 
-class FitParams(_Section):
+class FitParams(Part):
     """The arguments of `wafer.learning.model.WaferModel`; see there."""
 
     reference_window: int = _knob(200, "wafers in a reference window", ge=20, le=1_000_000)
@@ -72,7 +68,7 @@ class FitParams(_Section):
     seed: int = _seed(0, "of everything random in a training")
 
 
-class EvaluateParams(_Section):
+class EvaluateParams(Part):
     """The two protocols and the canary."""
 
     folds: int = _knob(5, "folds of the shuffled protocol and of the canary", ge=2, le=100)
@@ -82,7 +78,7 @@ class EvaluateParams(_Section):
     seed: int = _seed(0, "of folds, permutations and bootstrap draws")
 
 
-class GateParams(_Section):
+class GateParams(Part):
     """What a challenger must show before it becomes champion; see `wafer.registry.records.GateRules`."""
 
     auc_margin: float = _knob(0.05, "loss of forward AUC that the paired interval may still contain", ge=0, le=1)
@@ -103,7 +99,7 @@ class GateParams(_Section):
     )
 
 
-class Params(_Section):
+class Params(Part):
     """All of params.yaml."""
 
     deliver: DeliverParams

@@ -1,17 +1,31 @@
+import copy
 import json
 import re
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from wafer.contract.agreement import DEFAULTS, NEEDED, import_agreement, init_agreement, make_suite, read_agreement
+from wafer.contract.agreement import (
+    DEFAULTS,
+    NEEDED,
+    Agreement,
+    import_agreement,
+    init_agreement,
+    make_suite,
+    read_agreement,
+)
 from wafer.contract.facts import FACTS
 from wafer.contract.rules import SEVERITIES
 from wafer.contract.suites import Contract
+from wafer.documents import LONGEST_PROBLEM, MOST_PROBLEMS
 from wafer.errors import AgreementError
 
 EXPECTATIONS = Path(__file__).parents[2] / "expectations"
+LONGEST = (MOST_PROBLEMS + 1) * LONGEST_PROBLEM  # characters of a message, its file's name apart
 
 
 def document(kind: str, sensors: int = 590) -> dict[str, Any]:
@@ -125,26 +139,59 @@ def test_other_stamps_and_names_are_agreed_on(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"SampleFileName": None}, "SampleFileName: expected name_DDDDDDDD_TTTTTT.csv with stamps of the agreed"),
+        ({"SampleFileName": None}, "SampleFileName: expected text, got null"),
+        (
+            {"SampleFileName": "wafer.csv"},
+            "SampleFileName: expected name_DDDDDDDD_TTTTTT.csv with stamps of the agreed",
+        ),
         ({"SampleFileName": "wafer_0801202_120000.csv"}, "SampleFileName: expected name_DDDDDDDD_TTTTTT.csv"),
         ({"SampleFileName": "wafer_32012020_120000.csv"}, "SampleFileName: 32012020_120000 is no date and time"),
         ({"LengthOfDateStampInFile": "8"}, "LengthOfDateStampInFile: expected 8 or 6, got '8'"),
         ({"LengthOfTimeStampInFile": 7}, "LengthOfTimeStampInFile: expected 6 or 4, got 7"),
         ({"NumberofColumns": 4}, "NumberofColumns: 4, but ColName lists 5 columns"),
-        ({"ColName": []}, "ColName: expected an object of names and types, got []"),
+        ({"ColName": []}, "ColName: expected an object of keys and values, got []"),
         ({"Colour": 1}, "Colour: unknown key"),
-        ({"EmptySensors": "ignore"}, "EmptySensors: expected tolerate or reject, got 'ignore'"),
-        ({"MaxDroppedShare": 7}, "MaxDroppedShare: expected a number from 0 to 1, got 7"),
-        ({"MaxBytes": 0}, "MaxBytes: expected a whole number above 0, got 0"),
+        ({"EmptySensors": "ignore"}, "EmptySensors: expected 'tolerate' or 'reject', got 'ignore'"),
+        ({"MaxDroppedShare": 7}, "MaxDroppedShare: must be below 1.0, got 7"),
+        ({"MaxBytes": 0}, "MaxBytes: must be at least 1, got 0"),
         ({"Labels": {"x": 0}}, "Labels: expected spellings of -1 (good) and 1 (faulty)"),
-        ({"LabelNames": "Output"}, "LabelNames: expected a list of names, got 'Output'"),
-        ({"WaferId": "Wafer-[0-9]+"}, "meta.form.wafer_id: needs the groups number"),
-        ({"ColName": {"Wafer": "varchar", "a": "float", "b": "date"}, "NumberofColumns": 3}, "ColName.b: expected var"),
+        ({"Labels": {"0": [-1]}}, "Labels.0: expected a whole number, got [-1]"),
+        ({"Labels": {"0": -1.0, "1": 1.0}}, "Labels.0: expected a whole number, got -1.0"),
+        ({"Labels": {"0": False, "1": True}}, "Labels.0: expected a whole number, got false"),
+        ({"Labels": {}}, "Labels: expected spellings of -1 (good) and 1 (faulty), got {}"),
+        ({"Labels": {"0": 1}}, "Labels: expected spellings of -1 (good) and 1 (faulty), got {'0': 1}"),
+        ({"Labels": {"a": 1, "b": 1}}, "Labels: expected spellings of -1 (good) and 1 (faulty)"),
+        ({"Labels": {" ok": -1, "bad": 1}}, "Labels: a spelling is text without blanks around it, got ' ok'"),
+        ({"Labels": {"": -1, "bad": 1}}, "Labels: a spelling is text without blanks around it, got ''"),
+        ({"WaferNames": ["Sensor-1"]}, "WaferNames: each name once, but 'Sensor-1' stands in ColName too"),
+        ({"WaferNames": ["Output"]}, "WaferNames: each name once, but 'Output' stands in ColName too"),
+        ({"WaferNames": ["Id", "I d"]}, "WaferNames: each name once, but 'I d' stands twice"),
+        ({"LabelNames": ["Sensor-1"]}, "LabelNames: each name once, but 'Sensor-1' stands in ColName too"),
+        ({"LabelNames": ["Wafer"]}, "LabelNames: each name once, but 'Wafer' stands in ColName too"),
+        ({"LabelNames": ["Unnamed: 0"]}, "LabelNames: each name once, but 'Unnamed: 0' stands in WaferNames too"),
+        ({"LabelNames": ["a", "a"]}, "LabelNames: each name once, but 'a' stands twice"),
+        ({"LabelNames": [" "]}, "LabelNames: expected names, got an empty one"),
+        ({"NumberOfColumns": 5}, "NumberOfColumns: unknown key, did you mean 'NumberofColumns'?"),
+        ({"NumberofColumns": 5.0}, "NumberofColumns: expected a whole number, got 5.0"),
+        ({"LengthOfDateStampInFile": 8.0}, "LengthOfDateStampInFile: expected a whole number, got 8.0"),
+        ({"WaferId": "("}, "WaferId: missing ), unterminated subpattern"),
+        ({"WaferId": "(?P<number>[0-9]{99999999999})"}, "WaferId: "),
+        ({"MaxBytes": 10**30}, "MaxBytes: must be at most"),
+        ({"Listed": True}, "Listed: expected a whole number, got true"),
+        ({"MaxDroppedShare": -0.1}, "MaxDroppedShare: must be at least 0.0, got -0.1"),
+        ({"ColName": ["Wafer", "Output"]}, "ColName: expected an object of keys and values, got ['Wafer', 'Output']"),
+        ({"ColName": {"Wafer": "varchar", " ": "float"}, "NumberofColumns": 2}, "ColName: a sensor needs a name"),
+        ({"LabelNames": "Output"}, "LabelNames: expected a list, got 'Output'"),
+        ({"WaferId": "Wafer-[0-9]+"}, "WaferId: needs the groups number"),
+        (
+            {"ColName": {"Wafer": "varchar", "a": "float", "b": "date"}, "NumberofColumns": 3},
+            "ColName: expected varchar, float or Integer for 'b'",
+        ),
         ({"ColName": {"a": "float", "Wafer": "varchar"}, "NumberofColumns": 2}, "ColName: expected the id (varchar)"),
         ({"ColName": {"Wafer": "varchar", "Output": "Integer"}, "NumberofColumns": 2}, "ColName: expected one varchar"),
         (
             {"ColName": {"Wafer": "varchar", "S - 1": "float", "S-1": "float"}, "NumberofColumns": 3},
-            "ColName.S-1: stands twice, spaces apart",
+            "ColName: each name once, but 'S-1' stands twice",
         ),
     ],
 )
@@ -154,6 +201,7 @@ def test_an_agreement_that_cannot_be_used_names_the_key(tmp_path, change, messag
     with pytest.raises(AgreementError, match=re.escape(message)) as raised:
         import_agreement(source, folder=tmp_path / "expectations")
     assert str(source) in str(raised.value)
+    assert len(str(raised.value)) - len(str(source)) < LONGEST
     assert not (tmp_path / "expectations").exists()
 
 
@@ -174,6 +222,89 @@ def test_a_key_that_stands_twice_is_no_agreement(tmp_path):
         read_agreement(path)
 
 
+def test_another_encoding_of_an_agreement(tmp_path):
+    """A byte order mark does no harm; any other encoding than UTF-8 is told with the line."""
+    text = json.dumps(document("training", 3), indent=1)
+    path = tmp_path / "schema.json"
+    path.write_bytes(text.encode("utf-8-sig"))
+    assert read_agreement(path).sensors == ["Sensor - 1", "Sensor - 2", "Sensor - 3"]
+    path.write_bytes(text.replace("Output", "G\xfcte").encode("latin-1"))
+    with pytest.raises(AgreementError, match="expected UTF-8 text, got the byte 0xfc in line 11"):
+        read_agreement(path)
+
+
+def test_an_import_that_fails_leaves_the_suites_as_they_are(tmp_path):
+    """A suite that was imported before stays byte for byte, and nothing else is left in its folder."""
+    target = import_agreement(write(tmp_path, document("training", 3)), folder=tmp_path / "suites")
+    before = target.read_bytes()
+    source = write(tmp_path, document("training", 3) | {"Labels": {"0": 1}})
+    with pytest.raises(AgreementError, match="Labels: expected spellings"):
+        import_agreement(source, folder=tmp_path / "suites")
+    assert [(file.name, file.read_bytes()) for file in (tmp_path / "suites").iterdir()] == [("training.json", before)]
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=6,
+)
+near = st.sampled_from([*DEFAULTS.values(), 8, 6, 4, {"0": -1, "1": 1}, ["Lot"], "lot_080120_1200.txt", 0.5])
+
+
+@given(st.dictionaries(st.sampled_from([*NEEDED, *DEFAULTS]) | st.text(max_size=9), json_values | near, max_size=4))
+@settings(deadline=None, max_examples=150)
+def test_any_agreement_is_accepted_whole_or_refused_in_a_sentence(changes):
+    """Whatever its keys hold, an agreement says what was written, or is refused in one bounded, printable sentence."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder), document("training", 3) | changes)
+        try:
+            agreement = read_agreement(path)
+        except AgreementError as error:
+            told = str(error).removeprefix(str(path))
+            assert len(told) < LONGEST
+            assert told.isprintable()
+        else:
+            assert agreement.model_dump(by_alias=True) == DEFAULTS | document("training", 3) | changes
+
+
+def paths(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """The places within a JSON document."""
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [path, *(found for key, inner in items for found in paths(inner, (*path, key)))]
+
+
+SMALL = make_suite(Agreement.model_validate(document("training", 2)))
+
+
+@given(st.lists(st.tuples(st.sampled_from(paths(SMALL)[1:]), json_values), min_size=1, max_size=3))
+@settings(deadline=None, max_examples=150)
+def test_any_suite_is_accepted_whole_or_refused_in_a_sentence(changes):
+    """Whatever stands at any place of a suite, its outline is as written, or it is refused in one bounded sentence."""
+    suite = copy.deepcopy(SMALL)
+    for path, value in changes:
+        here: Any = suite
+        try:
+            for key in path[:-1]:
+                here = here[key]
+            here[path[-1]] = value
+        except (KeyError, IndexError, TypeError):
+            continue  # an earlier change took the place away
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder, "training.json")
+        file.write_text(json.dumps(suite))
+        try:
+            form = Contract.load_form("training", Path(folder))
+        except AgreementError as error:
+            told = str(error).removeprefix(str(file))
+            assert len(told) < LONGEST
+            assert told.isprintable()
+        else:
+            meta = suite["meta"]["form"]
+            assert [*form.wafer] == meta["wafer"]
+            assert [*form.sensors] == meta["sensors"]
+            assert form.labels == meta["labels"]
+
+
 def test_a_file_that_is_no_agreement_is_named(tmp_path):
     """A missing file, text that is no JSON and another document are one clear sentence each."""
     with pytest.raises(AgreementError, match=r"none\.json: No such file or directory"):
@@ -181,7 +312,7 @@ def test_a_file_that_is_no_agreement_is_named(tmp_path):
     (tmp_path / "text.json").write_text("hello")
     with pytest.raises(AgreementError, match=r"text\.json: no JSON document"):
         read_agreement(tmp_path / "text.json")
-    with pytest.raises(AgreementError, match="an agreement is an object, got list"):
+    with pytest.raises(AgreementError, match="the document: expected an object of keys and values, got "):
         read_agreement(write(tmp_path, []))
 
 

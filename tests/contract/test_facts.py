@@ -425,7 +425,7 @@ def test_an_id_with_too_large_a_number_is_told_so(tmp_path):
         ("stamps", "[", "meta.form.stamps: unterminated character set"),
         ("wafer_id", "Wafer-[0-9]+", "meta.form.wafer_id: needs the groups number"),
         ("sensors", ["a", "a"], "meta.form.sensors: each name once"),
-        ("labels", {"bad": 2}, "meta.form.labels: a spelling maps to"),
+        ("labels", {"bad": 2}, "meta.form.labels: expected spellings of -1 (good) and 1 (faulty), got"),
         ("colour", "blue", "meta.form.colour: unknown key"),
     ],
 )

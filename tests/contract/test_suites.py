@@ -334,12 +334,15 @@ def test_a_customers_own_rule_about_facts_needs_no_code(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda s: s.update(expectations=[]), "expectations: an empty suite would accept everything"),
+        (lambda s: s.update(expectations=[]), "expectations: expected 1 or more items, got []"),
         (lambda s: s.pop("readings"), "readings: missing"),
         (lambda s: s.update(extra=1), "extra: unknown key"),
         (lambda s: s["meta"].pop("order"), "meta.order: missing"),
-        (lambda s: s["meta"].update(order="alphabet"), "meta.order: cannot be 'alphabet'"),
-        (lambda s: s["meta"].update(max_dropped_share=1), "meta.max_dropped_share: cannot be 1"),
+        (
+            lambda s: s["meta"].update(order="alphabet"),
+            "meta.order: expected 'wafer_number' or 'file_time', got 'alphabet'",
+        ),
+        (lambda s: s["meta"].update(max_dropped_share=1), "meta.max_dropped_share: must be below 1.0, got 1"),
         (lambda s: s["meta"].update(kind="prediction"), "meta.kind: expected 'training', got 'prediction'"),
         (
             lambda s: rule(s, "file_name").update(type="expect_nothing"),
@@ -358,7 +361,36 @@ def test_a_customers_own_rule_about_facts_needs_no_code(tmp_path):
             "rule wafers: expect_column_mean_to_be_between does not judge each row by itself",
         ),
         (lambda s: rule(s, "wafers")["kwargs"].update(mostly=0.5), "rule wafers: kwargs.mostly would judge files"),
-        (lambda s: rule(s, "wafers")["kwargs"].update(column="wavers"), "rule wafers: 'wavers' is no fact"),
+        (
+            lambda s: rule(s, "wafers")["kwargs"].update(column="wavers"),
+            "rule wafers: 'wavers' is no fact and no agreed sensor that a rule could be about, did you mean 'wafers'?",
+        ),
+        (
+            lambda s: rule(s, "wafers")["kwargs"].update(min_value=9, max_value=3),
+            "rule wafers: kwargs.min_value 9 is above max_value 3",
+        ),
+        (
+            lambda s: rule(s, "wafers")["kwargs"].update(min_value="1"),
+            "rule wafers: kwargs.min_value: expected a number, got '1'",
+        ),
+        (lambda s: s["meta"].update(Order="file_time"), "meta.Order: unknown key, did you mean 'order'?"),
+        (lambda s: s["meta"].update(repeat_tolerance=True), "meta.repeat_tolerance: expected a number, got true"),
+        (lambda s: s["meta"].update(repeat_tolerance=float("inf")), "meta.repeat_tolerance: expected a finite number"),
+        (lambda s: s["meta"].update(listed=1.5), "meta.listed: "),
+        (lambda s: s["meta"]["form"].update(label=["Sensor-1"]), "meta.form.label: each name once, but 'Sensor-1'"),
+        (
+            lambda s: s["meta"]["form"].update(wafer=["a", " a"]),
+            "meta.form.wafer: each name once, but ' a' stands twice",
+        ),
+        (
+            lambda s: s["meta"]["form"].update(labels={"1": 1}),
+            "meta.form.labels: expected spellings of -1 (good) and 1",
+        ),
+        (lambda s: rule(s, "wafers")["meta"].update(message="{got.real}"), "meta.message: knows no {got.real}"),
+        (
+            lambda s: rule(s, "wafers")["meta"].update(message="{got:>99999}"),
+            "meta.message: {got} must stand by itself",
+        ),
         (lambda s: rule(s, "wafers")["meta"].update(severity="shout"), "rule wafers: meta.severity is 'reject file'"),
         (
             lambda s: rule(s, "bad_cells")["meta"].update(severity="warn"),
@@ -368,8 +400,8 @@ def test_a_customers_own_rule_about_facts_needs_no_code(tmp_path):
             lambda s: rule(s, "file_name")["meta"].update(severity="drop wafer"),
             "rule file_name: meta.severity is 'reject file' or 'warn', got 'drop wafer'",
         ),
-        (lambda s: rule(s, "wafers")["meta"].update(message="{x}"), "rule wafers: meta.message knows no {x}"),
-        (lambda s: rule(s, "wafers")["meta"].update(message="{"), "rule wafers: meta.message cannot be used"),
+        (lambda s: rule(s, "wafers")["meta"].update(message="{x}"), "expectations[13].meta.message: knows no {x}"),
+        (lambda s: rule(s, "wafers")["meta"].update(message="{"), "expectations[13].meta.message: cannot be used"),
         (lambda s: rule(s, "wafers")["meta"].update(colour=1), "expectations[13].meta.colour: unknown key"),
         (lambda s: rule(s, "wafers")["meta"].pop("source"), "expectations[13].meta.source: missing"),
         (lambda s: rule(s, "wafers")["meta"].update(rule="encoding"), "rule encoding: stands twice in the suite"),
@@ -418,17 +450,26 @@ def test_a_rule_that_would_let_broken_wafers_pass_is_refused(tmp_path, name, kwa
 
 
 WRONG_TYPES: list[tuple[str, Any]] = [
-    ("meta: expected an object, got []", lambda s: s.update(meta=[])),
-    ("meta.form: expected an object, got []", lambda s: s["meta"].update(form=[])),
-    ("meta.form.sensors: expected a list of names", lambda s: s["meta"]["form"].update(sensors="Sensor-1")),
+    ("meta: expected an object of keys and values, got []", lambda s: s.update(meta=[])),
+    ("meta.form: expected an object of keys and values, got []", lambda s: s["meta"].update(form=[])),
+    ("meta.form.sensors: expected a list", lambda s: s["meta"]["form"].update(sensors="Sensor-1")),
     ("meta.form.stamp_format: expected date and time", lambda s: s["meta"]["form"].update(stamp_format="%d%m%Y%H")),
     ("meta.form.wafer_id: expected text, got 5", lambda s: s["meta"]["form"].update(wafer_id=5)),
-    ("meta.form.labels: expected an object", lambda s: s["meta"]["form"].update(labels=[1])),
-    ("meta.max_dropped_message knows no {line}", lambda s: s["meta"].update(max_dropped_message="{line}")),
-    ("readings: expected a list of rules, got {}", lambda s: s.update(readings={})),
-    ("expectations[0]: expected an object, got 'x'", lambda s: s["expectations"].insert(0, "x")),
-    ("expectations[0].kwargs: expected an object, got []", lambda s: s["expectations"][0].update(kwargs=[])),
-    ("expectations[0].meta: expected an object, got []", lambda s: s["expectations"][0].update(meta=[])),
+    (
+        "meta.form.labels: expected an object of keys and values, got [1]",
+        lambda s: s["meta"]["form"].update(labels=[1]),
+    ),
+    ("meta.max_dropped_message: knows no {line}", lambda s: s["meta"].update(max_dropped_message="{line}")),
+    ("readings: expected a list, got {}", lambda s: s.update(readings={})),
+    ("expectations[0]: expected an object of keys and values, got 'x'", lambda s: s["expectations"].insert(0, "x")),
+    (
+        "expectations[0].kwargs: expected an object of keys and values, got []",
+        lambda s: s["expectations"][0].update(kwargs=[]),
+    ),
+    (
+        "expectations[0].meta: expected an object of keys and values, got []",
+        lambda s: s["expectations"][0].update(meta=[]),
+    ),
     ("expectations[0].meta.rule: expected text, got []", lambda s: s["expectations"][0]["meta"].update(rule=[])),
     ("expectations[0].meta.severity: expected text", lambda s: s["expectations"][0]["meta"].update(severity=[])),
     ("'size': expected a whole number, got '9'", lambda s: rule(s, "too_large")["kwargs"].update(max_value="9")),
@@ -482,9 +523,18 @@ def test_a_suite_file_is_read_or_named(tmp_path):
     """A missing or broken suite file is an error with its path."""
     with pytest.raises(AgreementError, match=r"training\.json: No such file or directory, a suite was expected"):
         Contract.load("training", tmp_path)
-    (tmp_path / "training.json").write_text("{")
-    with pytest.raises(AgreementError, match=r"training\.json: no JSON document"):
-        Contract.load("training", tmp_path)
+    for content, message in (
+        ("{", "no JSON document: "),
+        ('{"meta": {"kind": 1, "kind": 2}}', "kind: stands twice"),
+        ('{"meta": NaN}', "no JSON document: NaN is no number"),
+        ('{"meta": 1e999}', "no JSON document: 1e999 is no number"),
+        ('{"meta": "\\ud800"}', "no JSON document that can be read: .*surrogates"),
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a": "\xfc"}', "expected UTF-8 text, got the byte 0xfc in line 1"),
+    ):
+        (tmp_path / "training.json").write_text(content, encoding="latin-1")
+        with pytest.raises(AgreementError, match=rf"training\.json: .*{message}"):
+            Contract.load("training", tmp_path)
 
 
 def test_the_contract_says_how_wafers_are_ordered_and_compared():

@@ -170,3 +170,10 @@ def test_nothing_to_summarise_is_refused() -> None:
     """An empty frame has no metrics."""
     with pytest.raises(ParameterError, match="no scores"):
         summarise(_scores().iloc[:0])
+
+
+def test_labels_without_meaning_are_not_summarised() -> None:
+    """Labels other than -1 and 1 would all count as good, and are refused."""
+    for labels in ([0, 1, 0, 1, 0, 0, 0], ["Good", "Bad"] * 3 + ["Good"]):
+        with pytest.raises(ParameterError, match=r"labels must be -1 \(good\) or 1 \(faulty\), got others"):
+            summarise(_tiny().assign(label=labels), draws=2)

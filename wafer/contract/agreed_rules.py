@@ -74,7 +74,7 @@ def _stamp_rule(which: str, digits: int, shape: str) -> Entry:
 
 def _byte_rules(agreement: "Agreement") -> list[Entry]:
     between, among = "expect_column_values_to_be_between", "expect_column_values_to_be_in_set"
-    limit = agreement.terms["MaxBytes"]
+    limit = agreement.max_bytes
     return [
         _rule("empty_file", "size", between, {"min_value": 1}, "the file is empty", expected="at least 1 byte"),
         _rule(
@@ -115,7 +115,7 @@ def _header_rules() -> list[Entry]:
 
 
 def _line_rules(agreement: "Agreement") -> list[Entry]:
-    bad = agreement.terms["BadWafers"]
+    bad = agreement.bad_wafers
     return [
         _rule(
             "wafers",
@@ -144,7 +144,7 @@ def _line_rules(agreement: "Agreement") -> list[Entry]:
 
 
 def _wafer_rules(agreement: "Agreement") -> list[Entry]:
-    bad = agreement.terms["BadWafers"]
+    bad = agreement.bad_wafers
     rules = [
         _none("ids_empty", "line {line}: the wafer has no id", bad),
         _none("ids_malformed", "line {line}: '{got}' is no wafer id of the form {expected}", bad),
@@ -159,8 +159,8 @@ def _wafer_rules(agreement: "Agreement") -> list[Entry]:
 
 
 def _reading_rules(agreement: "Agreement") -> list[Entry]:
-    share = agreement.terms["MaxMissingShare"]
-    empty = "warn" if agreement.terms["EmptySensors"] == "tolerate" else "reject file"
+    share = agreement.max_missing_share
+    empty = "warn" if agreement.empty_sensors == "tolerate" else "reject file"
     return [
         _none(
             "empty_sensors",

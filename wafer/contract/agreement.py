@@ -4,63 +4,114 @@ An agreement names a sample file, the lengths of its date and time stamp, and ev
 may agree on more than that; what they leave open gets the house's defaults.
 """
 
-import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
 
 from wafer.contract.agreed_rules import agreed_rules
+from wafer.contract.form import check_apart, check_labels, check_pattern
 from wafer.contract.suites import Contract
+from wafer.documents import DocumentError, Part, fitted, quoted, read_json
 from wafer.errors import AgreementError
+from wafer.shown import shown_text
 from wafer.storage import AnyPath, write_json
 
 DATE_FORMATS: Mapping[int, str] = {8: "%d%m%Y", 6: "%d%m%y"}
 TIME_FORMATS: Mapping[int, str] = {6: "%H%M%S", 4: "%H%M"}
 TYPES: Mapping[str, str] = {"varchar": "wafer", "float": "sensor", "integer": "label"}
-NEEDED = ("SampleFileName", "LengthOfDateStampInFile", "LengthOfTimeStampInFile", "NumberofColumns", "ColName")
-
-# further names for the id and the label column: files leave the id's header empty, or carry the name that pandas gives
-# to an empty one, and call the label by its meaning
-DEFAULTS: Mapping[str, Any] = {
-    "WaferNames": ["", "Unnamed: 0"],
-    "LabelNames": ["Good/Bad"],
-    "WaferId": "[Ww]afer-(?P<number>[0-9]{1,15})",
-    "Labels": {"-1": -1, "1": 1, "+1": 1},
-    "MaxBytes": 32_000_000,
-    "MaxMissingShare": 0.25,
-    "EmptySensors": "tolerate",
-    "BadWafers": "reject file",
-    "MaxDroppedShare": 0.1,
-    "Order": "wafer_number",
-    "RepeatTolerance": 1e-9,
-    "Listed": 50,
-}
-_IN_META = {"MaxDroppedShare": "max_dropped_share", "Order": "order", "RepeatTolerance": "repeat_tolerance"}
-_IN_META |= {"Listed": "listed"}
 _DROPPED_MESSAGE = "too many wafers would have to be dropped: {got}, agreed is {expected}"
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """An agreement that holds together.
+class Agreement(Part):
+    """An agreement that holds together; the keys that it may have, with what is meant where one is left out.
 
-    `prefix` and `ending` are the sample file's name around its stamps; `wafer`, `sensors` and `label` the columns as
-    the agreement writes them; `terms` all further keys, with the defaults filled in; `said` those that were given.
+    Files leave the id's header empty, or carry the name that pandas gives to an empty one, and call the label by its
+    meaning; hence the further names of both columns.
     """
 
-    sample: str
-    prefix: str
-    ending: str
-    date_length: int
-    time_length: int
-    wafer: str
-    sensors: tuple[str, ...]
-    label: str | None
-    terms: Mapping[str, Any]
-    said: frozenset[str]
+    sample: str = Field(alias="SampleFileName", max_length=200)
+    date_length: Literal[8, 6] = Field(alias="LengthOfDateStampInFile")
+    time_length: Literal[6, 4] = Field(alias="LengthOfTimeStampInFile")
+    number: int = Field(alias="NumberofColumns")
+    columns: dict[str, str] = Field(alias="ColName")
+    wafer_names: list[str] = Field(["", "Unnamed: 0"], alias="WaferNames")
+    label_names: list[str] = Field(["Good/Bad"], alias="LabelNames")
+    wafer_id: str = Field("[Ww]afer-(?P<number>[0-9]{1,15})", alias="WaferId")
+    labels: dict[str, int] = Field({"-1": -1, "1": 1, "+1": 1}, alias="Labels")
+    max_bytes: int = Field(32_000_000, alias="MaxBytes", ge=1, le=2**40)
+    max_missing_share: float = Field(0.25, alias="MaxMissingShare", ge=0, le=1)
+    empty_sensors: Literal["tolerate", "reject"] = Field("tolerate", alias="EmptySensors")
+    bad_wafers: Literal["reject file", "drop wafer"] = Field("reject file", alias="BadWafers")
+    max_dropped_share: float = Field(0.1, alias="MaxDroppedShare", ge=0, lt=1)
+    order: Literal["wafer_number", "file_time"] = Field("wafer_number", alias="Order")
+    repeat_tolerance: float = Field(1e-9, alias="RepeatTolerance", ge=0, lt=1)
+    listed: int = Field(50, alias="Listed", ge=1, le=10_000)
+
+    @field_validator("date_length", "time_length", mode="before")
+    @classmethod
+    def _whole(cls, length: Any) -> Any:
+        if isinstance(length, float):  # 8.0 would pass for 8
+            raise ValueError(f"expected a whole number, got {quoted(length)}")
+        return length
+
+    @field_validator("wafer_id")
+    @classmethod
+    def _finds_number(cls, text: str) -> str:
+        return check_pattern(text, {"number"})
+
+    @field_validator("labels")
+    @classmethod
+    def _told_apart(cls, labels: dict[str, int]) -> dict[str, int]:
+        check_labels(labels)
+        return labels
+
+    @field_validator("columns")
+    @classmethod
+    def _three_roles(cls, columns: dict[str, str]) -> dict[str, str]:
+        _check_columns(columns)
+        return columns
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        if self.number != len(self.columns):
+            raise ValueError(f"NumberofColumns: {quoted(self.number)}, but ColName lists {len(self.columns)} columns")
+        _check_sample(self.sample, self.date_length, self.time_length)
+        further = {"WaferNames": [name for name in self.wafer_names if _plain(name) != _plain(self.wafer)]}
+        if self.label is not None:
+            further["LabelNames"] = [name for name in self.label_names if _plain(name) != _plain(self.label)]
+            if not all(map(_plain, self.label_names)):
+                raise ValueError("LabelNames: expected names, got an empty one")
+        check_apart({"ColName": list(self.columns), **further})
+        return self
+
+    @property
+    def prefix(self) -> str:
+        """What the sample file's name has before its stamps."""
+        return self.sample.rsplit("_", 2)[0]
+
+    @property
+    def ending(self) -> str:
+        """What it has after them, with the dot."""
+        return Path(self.sample).suffix
+
+    @property
+    def wafer(self) -> str:
+        """The id's column."""
+        return next(iter(self.columns))
+
+    @property
+    def sensors(self) -> list[str]:
+        """The sensors' columns in their order, as the agreement writes them."""
+        return [name for name, kind in self.columns.items() if _role(kind) == "sensor"]
+
+    @property
+    def label(self) -> str | None:
+        """The label's column, where there is one."""
+        return next((name for name, kind in self.columns.items() if _role(kind) == "label"), None)
 
     @property
     def kind(self) -> str:
@@ -73,23 +124,23 @@ class Agreement:
         return f"{DATE_FORMATS[self.date_length]}_{TIME_FORMATS[self.time_length]}"
 
 
+NEEDED = tuple(str(field.alias) for field in Agreement.model_fields.values() if field.is_required())
+DEFAULTS: Mapping[str, Any] = {
+    str(field.alias): field.default for field in Agreement.model_fields.values() if not field.is_required()
+}
+
+
 def read_agreement(path: AnyPath) -> Agreement:
     """Read a customer's agreement.
 
     Raises:
-        AgreementError: it is not there, no JSON, or a key is missing, unknown, or does not fit the others.
+        AgreementError: it is not there, no JSON, or a key is missing, unknown, there twice, or does not fit the others.
     """
     try:
-        document = json.loads(path.read_bytes(), object_pairs_hook=_once)
+        return fitted(Agreement, read_json(path.read_bytes()))
     except OSError as error:
         raise AgreementError(f"{path}: {error.strerror or error}") from error
-    except ValueError as error:
-        raise AgreementError(f"{path}: no JSON document: {error}") from error
-    except AgreementError as error:
-        raise AgreementError(f"{path}: {error}") from error
-    try:
-        return _agreement(document)
-    except AgreementError as error:
+    except DocumentError as error:
         raise AgreementError(f"{path}: {error}") from error
 
 
@@ -111,10 +162,15 @@ def import_agreement(path: AnyPath, kind: str | None = None, folder: Path = Path
     present = None
     if target.exists():
         try:
-            present = json.loads(target.read_bytes())
-        except ValueError as error:
-            raise AgreementError(f"{target}: no JSON document: {error}") from error
-    suite = make_suite(agreement, present)
+            present = read_json(target.read_bytes())
+        except OSError as error:
+            raise AgreementError(f"{target}: {error.strerror or error}") from error
+        except DocumentError as error:
+            raise AgreementError(f"{target}: {error}") from error
+    try:
+        suite = make_suite(agreement, present)
+    except AgreementError as error:
+        raise AgreementError(f"{target}: {error}") from error
     try:
         Contract.of(suite, agreement.kind)
     except AgreementError as error:
@@ -176,13 +232,17 @@ def _own(present: Mapping[str, Any] | None) -> dict[str, list[Any]]:
     sections: dict[str, list[Any]] = {"expectations": [], "readings": []}
     if present is None:
         return sections
+    if not isinstance(present, dict) or not isinstance(present.get("meta"), dict):
+        raise AgreementError("the present suite is none, so its own rules would be lost")
     for section, rules in sections.items():
         try:
             rules += [
                 rule for rule in present[section] if rule["meta"]["rule"] and rule["meta"]["source"] != "agreement"
             ]
         except (KeyError, TypeError) as error:
-            raise AgreementError(f"the present suite's {section}: {error!r}, so its own rules would be lost") from error
+            raise AgreementError(
+                f"the present suite's {section}: {shown_text(repr(error))}, so its own rules would be lost"
+            ) from error
     return sections
 
 
@@ -194,125 +254,63 @@ def _meta(agreement: Agreement, present: Mapping[str, Any] | None) -> dict[str, 
             "sample_file_name": agreement.sample,
             "date_stamp_length": agreement.date_length,
             "time_stamp_length": agreement.time_length,
-            "columns": 1 + len(agreement.sensors) + (agreement.label is not None),
+            "columns": agreement.number,
         },
     }
-    for key, name in _IN_META.items():
-        stays = name in old and key not in agreement.said
-        meta[name] = old[name] if stays else agreement.terms[key]
+    for name in ("max_dropped_share", "order", "repeat_tolerance", "listed"):
+        stays = name in old and name not in agreement.model_fields_set
+        meta[name] = old[name] if stays else getattr(agreement, name)
     meta["max_dropped_message"] = old.get("max_dropped_message", _DROPPED_MESSAGE)
     label = agreement.label
     meta["form"] = {
         "stamps": f"_(?P<date>[0-9]+)_(?P<time>[0-9]+){re.escape(agreement.ending)}\\Z",
         "stamp_format": agreement.stamp_format,
-        "wafer_id": agreement.terms["WaferId"],
-        "labels": dict(agreement.terms["Labels"]) if label is not None else {},
+        "wafer_id": agreement.wafer_id,
+        "labels": dict(agreement.labels) if label is not None else {},
         "ignore_spaces": True,
-        "wafer": _names([agreement.wafer, *agreement.terms["WaferNames"]]),
-        "label": _names([*agreement.terms["LabelNames"], label]) if label is not None else [],
+        "wafer": _names([agreement.wafer, *agreement.wafer_names]),
+        "label": _names([*agreement.label_names, label]) if label is not None else [],
         "sensors": [_plain(name) for name in agreement.sensors],
     }
     return meta
 
 
 def _names(names: list[str]) -> list[str]:
-    return list(dict.fromkeys(names))
+    return list({_plain(name): name for name in reversed(names)}.values())[::-1]
 
 
 def _plain(name: str) -> str:
     return name.replace(" ", "")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """A JSON object whose keys all differ: a column that stands twice would silently be one."""
-    seen: dict[str, Any] = {}
-    for key, value in pairs:
-        if key in seen:
-            raise AgreementError(f"{key}: stands twice")
-        seen[key] = value
-    return seen
+def _role(kind: str) -> str | None:
+    return TYPES.get(kind.strip().lower())
 
 
-def _agreement(document: Any) -> Agreement:
-    if not isinstance(document, dict):
-        raise AgreementError(f"an agreement is an object, got {type(document).__name__}")
-    for key in NEEDED:
-        if key not in document:
-            raise AgreementError(f"{key}: missing")
-    for key in document.keys() - set(NEEDED) - DEFAULTS.keys():
-        raise AgreementError(f"{key}: unknown key")
-    date = _length(document, "LengthOfDateStampInFile", DATE_FORMATS)
-    time = _length(document, "LengthOfTimeStampInFile", TIME_FORMATS)
-    prefix, ending = _name_parts(document["SampleFileName"], date, time)
-    wafer, sensors, label = _columns(document["ColName"], document["NumberofColumns"])
-    said = frozenset(document.keys() & DEFAULTS.keys())
-    terms = {key: document.get(key, default) for key, default in DEFAULTS.items()}
-    _check_terms(terms)
-    return Agreement(document["SampleFileName"], prefix, ending, date, time, wafer, sensors, label, terms, said)
-
-
-def _length(document: Mapping[str, Any], key: str, formats: Mapping[int, str]) -> int:
-    length = document[key]
-    if type(length) is not int or length not in formats:
-        raise AgreementError(f"{key}: expected {' or '.join(map(str, formats))}, got {length!r}")
-    return length
-
-
-def _name_parts(sample: Any, date_length: int, time_length: int) -> tuple[str, str]:
+def _check_sample(sample: str, date_length: int, time_length: int) -> None:
     grammar = f"([^/]+)_([0-9]{{{date_length}}}_[0-9]{{{time_length}}})(\\.[A-Za-z0-9]+)"
-    found = re.fullmatch(grammar, sample) if isinstance(sample, str) else None
+    found = re.fullmatch(grammar, sample)
     shape = f"name_{'D' * date_length}_{'T' * time_length}.csv"
-    if found is None:
-        raise AgreementError(f"SampleFileName: expected {shape} with stamps of the agreed lengths, got {sample!r}")
+    if found is None or not sample.isprintable():
+        got = quoted(sample)
+        raise ValueError(f"SampleFileName: expected {shape} with stamps of the agreed lengths, got {got}")
     try:
         datetime.strptime(found[2], f"{DATE_FORMATS[date_length]}_{TIME_FORMATS[time_length]}")
     except ValueError as error:
-        raise AgreementError(f"SampleFileName: {found[2]} is no date and time") from error
-    return found[1], found[3]
+        raise ValueError(f"SampleFileName: {found[2]} is no date and time") from error
 
 
-def _columns(columns: Any, number: Any) -> tuple[str, tuple[str, ...], str | None]:
-    if not isinstance(columns, dict):
-        raise AgreementError(f"ColName: expected an object of names and types, got {columns!r}")
-    if number != len(columns) or type(number) is not int:
-        raise AgreementError(f"NumberofColumns: {number!r}, but ColName lists {len(columns)} columns")
+def _check_columns(columns: Mapping[str, str]) -> None:
     found: dict[str, list[str]] = {"wafer": [], "sensor": [], "label": []}
     for name, kind in columns.items():
-        role = TYPES.get(kind.strip().lower()) if isinstance(kind, str) else None
+        role = _role(kind)
         if role is None:
-            raise AgreementError(f"ColName.{name}: expected varchar, float or Integer, got {kind!r}")
+            raise ValueError(f"expected varchar, float or Integer for {quoted(name)}, got {quoted(kind)}")
+        if role != "wafer" and not _plain(name):
+            raise ValueError(f"a {role} needs a name")
         found[role].append(name)
     if len(found["wafer"]) != 1 or len(found["label"]) > 1 or not found["sensor"]:
         counts = ", ".join(f"{len(names)} {role}" for role, names in found.items())
-        raise AgreementError(f"ColName: expected one varchar, floats and at most one Integer, got {counts}")
+        raise ValueError(f"expected one varchar, floats and at most one Integer, got {counts}")
     if list(columns) != [*found["wafer"], *found["sensor"], *found["label"]]:
-        raise AgreementError("ColName: expected the id (varchar) first and the label (Integer) last")
-    plain = [_plain(name) for name in columns]
-    for name in plain:
-        if plain.count(name) > 1:
-            raise AgreementError(f"ColName.{name}: stands twice, spaces apart")
-    return found["wafer"][0], tuple(found["sensor"]), found["label"][0] if found["label"] else None
-
-
-def _check_terms(terms: Mapping[str, Any]) -> None:
-    choices = {
-        "EmptySensors": ("tolerate", "reject"),
-        "BadWafers": ("reject file", "drop wafer"),
-        "Order": ("wafer_number", "file_time"),
-    }
-    for key, allowed in choices.items():
-        if terms[key] not in allowed:
-            raise AgreementError(f"{key}: expected {' or '.join(allowed)}, got {terms[key]!r}")
-    for key in ("MaxDroppedShare", "MaxMissingShare", "RepeatTolerance"):
-        if isinstance(terms[key], bool) or not isinstance(terms[key], int | float) or not 0 <= terms[key] <= 1:
-            raise AgreementError(f"{key}: expected a number from 0 to 1, got {terms[key]!r}")
-    for key in ("MaxBytes", "Listed"):
-        if type(terms[key]) is not int or terms[key] < 1:
-            raise AgreementError(f"{key}: expected a whole number above 0, got {terms[key]!r}")
-    for key in ("WaferNames", "LabelNames"):
-        if not isinstance(terms[key], list) or not all(isinstance(name, str) for name in terms[key]):
-            raise AgreementError(f"{key}: expected a list of names, got {terms[key]!r}")
-    if not isinstance(terms["Labels"], dict) or not set(terms["Labels"].values()) <= {-1, 1}:
-        raise AgreementError(f"Labels: expected spellings of -1 (good) and 1 (faulty), got {terms['Labels']!r}")
-    if not isinstance(terms["WaferId"], str):
-        raise AgreementError(f"WaferId: expected a pattern, got {terms['WaferId']!r}")
+        raise ValueError("expected the id (varchar) first and the label (Integer) last")

@@ -5,15 +5,18 @@ import csv
 import datetime
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import pyarrow as pa
 import pyarrow.csv as pacsv
+from pydantic import Field, field_validator, model_validator
 
+from wafer.documents import DocumentError, Part, fitted, quoted
 from wafer.errors import AgreementError
+from wafer.shown import shown_text
 
 Kind = Literal["training", "prediction"]
 
@@ -85,29 +88,21 @@ class Form:
         Raises:
             AgreementError: a key is missing, unknown or of no use.
         """
-        known = {"wafer", "sensors", "label", "stamps", "stamp_format", "wafer_id", "labels", "ignore_spaces"}
-        if not isinstance(meta, Mapping):
-            raise AgreementError(f"meta.form: expected an object, got {meta!r}")
-        for key in sorted(meta.keys() ^ known):
-            raise AgreementError(f"meta.form.{key}: {'unknown key' if key in meta else 'missing'}")
-        _check_types(meta)
-        if not meta["wafer"] or not meta["sensors"]:
-            raise AgreementError("meta.form: at least one name for the wafer's id and one sensor are needed")
-        if {WAFER, LABEL} & set(meta["sensors"]) or len(set(meta["sensors"])) != len(meta["sensors"]):
-            raise AgreementError("meta.form.sensors: each name once, and none of them 'wafer' or 'label'")
-        if not set(meta["labels"].values()) <= {-1, 1}:
-            raise AgreementError("meta.form.labels: a spelling maps to -1 (good) or 1 (faulty)")
+        try:
+            part = fitted(_FormPart, meta, "meta.form")
+        except DocumentError as error:
+            raise AgreementError(str(error)) from error
         return cls(
-            wafer=tuple(meta["wafer"]),
-            sensors=tuple(meta["sensors"]),
-            label=tuple(meta["label"]),
-            stamps=_pattern("stamps", meta["stamps"], {"date", "time"}),
-            stamp_format=meta["stamp_format"],
-            wafer_id=_pattern("wafer_id", meta["wafer_id"], {"number"}),
-            labels=dict(meta["labels"]),
+            wafer=tuple(part.wafer),
+            sensors=tuple(part.sensors),
+            label=tuple(part.label),
+            stamps=re.compile(part.stamps),
+            stamp_format=part.stamp_format,
+            wafer_id=re.compile(part.wafer_id),
+            labels=dict(part.labels),
             max_bytes=max_bytes,
             listed=listed,
-            ignore_spaces=meta["ignore_spaces"],
+            ignore_spaces=part.ignore_spaces,
         )
 
     @cached_property
@@ -169,31 +164,80 @@ class Form:
         return header
 
 
-def _check_types(meta: Mapping[str, Any]) -> None:
-    for key in ("wafer", "sensors", "label"):
-        if not isinstance(meta[key], list) or not all(isinstance(name, str) for name in meta[key]):
-            raise AgreementError(f"meta.form.{key}: expected a list of names, got {meta[key]!r}")
-    for key in ("stamps", "stamp_format", "wafer_id"):
-        if not isinstance(meta[key], str):
-            raise AgreementError(f"meta.form.{key}: expected text, got {meta[key]!r}")
-    if meta["stamp_format"].count("_") != 1:
-        got = meta["stamp_format"]
-        raise AgreementError(f"meta.form.stamp_format: expected date and time joined by one '_', got {got!r}")
-    labels = meta["labels"]
-    if not isinstance(labels, Mapping) or not all(type(label) is int for label in labels.values()):
-        raise AgreementError(f"meta.form.labels: expected an object of spellings and -1 or 1, got {labels!r}")
-    if not isinstance(meta["ignore_spaces"], bool):
-        raise AgreementError(f"meta.form.ignore_spaces: expected true or false, got {meta['ignore_spaces']!r}")
-
-
-def _pattern(key: str, text: str, groups: set[str]) -> re.Pattern[str]:
+def check_pattern(text: str, groups: set[str]) -> str:
+    """`text`, if it is a pattern that has the `groups`; else a ValueError for a model to tell."""
     try:
         pattern = re.compile(text)
-    except re.error as error:
-        raise AgreementError(f"meta.form.{key}: {error}, got {text!r}") from error
+    except (re.error, OverflowError, RecursionError) as error:
+        raise ValueError(f"{shown_text(error)}, got {quoted(text)}") from error
     if not groups <= pattern.groupindex.keys():
-        raise AgreementError(f"meta.form.{key}: needs the groups {', '.join(sorted(groups))}, got {text!r}")
-    return pattern
+        raise ValueError(f"needs the groups {', '.join(sorted(groups))}, got {quoted(text)}")
+    return text
+
+
+def check_labels(labels: Mapping[str, int]) -> None:
+    """Refuse spellings that could not be told apart or lack one of the two meanings, with a ValueError."""
+    if set(labels.values()) != {-1, 1}:
+        raise ValueError(f"expected spellings of -1 (good) and 1 (faulty), got {quoted(dict(labels))}")
+    for text in labels:
+        if not text or text != text.strip():
+            raise ValueError(f"a spelling is text without blanks around it, got {quoted(text)}")
+
+
+def check_apart(names: Mapping[str, Sequence[str]], ignore_spaces: bool = True) -> None:
+    """Refuse a name that stands twice among `names`, which are by key, with a ValueError that tells the keys."""
+    keys: dict[str, str] = {}
+    for key, listed in names.items():
+        for name in listed:
+            plain = name.replace(" ", "") if ignore_spaces else name
+            if plain in keys:
+                where = "twice" if keys[plain] == key else f"in {keys[plain]} too"
+                raise ValueError(f"{key}: each name once, but {quoted(name)} stands {where}")
+            keys[plain] = key
+
+
+class _FormPart(Part):
+    """The section `form` of a suite's `meta`; see `Form`."""
+
+    stamps: str
+    stamp_format: str
+    wafer_id: str
+    labels: dict[str, int]
+    ignore_spaces: bool
+    wafer: list[str] = Field(min_length=1)
+    label: list[str]
+    sensors: list[str] = Field(min_length=1)
+
+    @field_validator("stamps")
+    @classmethod
+    def _finds_stamps(cls, text: str) -> str:
+        return check_pattern(text, {"date", "time"})
+
+    @field_validator("wafer_id")
+    @classmethod
+    def _finds_number(cls, text: str) -> str:
+        return check_pattern(text, {"number"})
+
+    @field_validator("stamp_format")
+    @classmethod
+    def _two_stamps(cls, text: str) -> str:
+        if text.count("_") != 1:
+            raise ValueError(f"expected date and time joined by one '_', got {quoted(text)}")
+        return text
+
+    @model_validator(mode="after")
+    def _holds_together(self) -> Self:
+        if {WAFER, LABEL} & set(self.sensors) or "" in self.sensors:
+            raise ValueError("sensors: each needs a name, and none of them is 'wafer' or 'label'")
+        check_apart({"wafer": self.wafer, "sensors": self.sensors, "label": self.label}, self.ignore_spaces)
+        if self.label:
+            try:
+                check_labels(self.labels)
+            except ValueError as error:
+                raise ValueError(f"labels: {error}") from error
+        elif self.labels:
+            raise ValueError("labels: spellings without a label column")
+        return self
 
 
 @dataclass(frozen=True)

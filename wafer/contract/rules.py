@@ -1,12 +1,16 @@
 """Rules as the suites state them: one expectation with the meaning that its `meta` gives it, and reasons in words."""
 
+import math
 import string
 from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
+
+from pydantic import Field, field_validator
 
 from wafer.contract.facts import FACTS
 from wafer.contract.form import SHOWN_TOGETHER, Finding, shorten
+from wafer.documents import DocumentError, Part, did_you_mean, fitted, quoted
 from wafer.errors import AgreementError
 from wafer.shown import shown_text
 
@@ -21,10 +25,31 @@ _ALLOWED: Mapping[str, tuple[Severity, ...]] = {
     "reading": ("reject file", "drop wafer", "warn"),
     "snapshot": ("stop training",),
 }
-RULE_KEYS = {"type", "kwargs", "meta"}
-_META = {"rule", "severity", "message", "source", "expected", "told", "tolerance"}
-_TEXTS = {"rule", "severity", "message", "source", "expected", "told"}
 _WORDS = {"file", "line", "column", "expected", "got", "count"}
+
+
+class _RuleMeta(Part):
+    rule: str = Field(min_length=1, max_length=200)
+    severity: str
+    message: str
+    source: str
+    expected: str | None = None
+    told: Literal["each", "together"] = "each"
+    tolerance: float = Field(0.0, ge=0, lt=1)
+
+    @field_validator("message")
+    @classmethod
+    def _can_be_filled_in(cls, message: str) -> str:
+        check_message(message, _WORDS)
+        return message
+
+
+class RulePart(Part):
+    """A rule as JSON has it: an expectation of Great Expectations, and in `meta` what it means."""
+
+    type: str
+    kwargs: dict[str, Any]
+    meta: _RuleMeta
 
 
 @dataclass(frozen=True)
@@ -78,34 +103,31 @@ class Rule:
         Raises:
             AgreementError: the entry cannot be used; the message starts with `place`.
         """
-        check_keys(entry, RULE_KEYS, RULE_KEYS, place)
-        kwargs, meta = entry["kwargs"], entry["meta"]
-        check_keys(meta, _META, {"rule", "severity", "message", "source"}, f"{place}.meta")
-        _check_texts({"type": entry["type"], **{f"meta.{key}": meta[key] for key in _TEXTS & meta.keys()}}, place)
-        place = f"rule {meta['rule']}"
+        try:
+            part = fitted(RulePart, entry, place)
+        except DocumentError as error:
+            raise AgreementError(str(error)) from error
+        kwargs, meta = part.kwargs, part.meta
+        place = f"rule {shown_text(meta.rule)}"
         columns = _columns(kwargs, known, place)
-        severity = meta["severity"]
-        _check_severity(severity, section, columns, place)
+        _check_severity(meta.severity, section, columns, place)
+        _check_bounds(part, place)
         if "mostly" in kwargs:
             raise AgreementError(f"{place}: kwargs.mostly would judge files together, use meta.tolerance")
-        check_message(meta["message"], f"{place}: meta.message", _WORDS)
-        tolerance = meta.get("tolerance", 0.0)
-        if not isinstance(tolerance, int | float) or not 0 <= tolerance < 1 or (tolerance and section != "readings"):
+        if meta.tolerance and section != "readings":
             raise AgreementError(f"{place}: meta.tolerance is a share from 0 to 1 in a rule about readings")
-        if (told := meta.get("told", "each")) not in ("each", "together"):
-            raise AgreementError(f"{place}: meta.told is 'each' or 'together', got {told!r}")
         return cls(
-            name=meta["rule"],
+            name=meta.rule,
             section=section,
-            type=entry["type"],
+            type=part.type,
             kwargs=kwargs,
             columns=columns,
-            severity=severity,
-            message=meta["message"],
-            expected=meta.get("expected") or _bounds(kwargs),
-            stated=bool(meta.get("expected")),
-            together=told == "together",
-            tolerance=float(tolerance),
+            severity=cast(Severity, meta.severity),
+            message=meta.message,
+            expected=meta.expected or _bounds(kwargs),
+            stated=bool(meta.expected),
+            together=meta.told == "together",
+            tolerance=meta.tolerance,
         )
 
     def reason(self, file: str, finding: Finding, count: Any) -> Reason:
@@ -123,21 +145,6 @@ class Rule:
         return Reason(self.name, message, finding.line, column, expected or None, got)
 
 
-def check_keys(value: Any, known: set[str], needed: set[str], place: str) -> None:
-    """Refuse what is no object, has unknown keys or lacks needed ones, with an `AgreementError` about `place`."""
-    check_object(value, place)
-    for key in sorted(value.keys() - known):
-        raise AgreementError(f"{place}.{key}: unknown key")
-    for key in sorted(needed - value.keys()):
-        raise AgreementError(f"{place}.{key}: missing")
-
-
-def check_object(value: Any, place: str) -> None:
-    """Refuse what is no JSON object, with an `AgreementError` about `place`."""
-    if not isinstance(value, Mapping):
-        raise AgreementError(f"{place}: expected an object, got {value!r}")
-
-
 def check_names(rules: Sequence[Rule]) -> None:
     """Refuse a rule that stands twice, with an `AgreementError`."""
     names = [rule.name for rule in rules]
@@ -146,33 +153,47 @@ def check_names(rules: Sequence[Rule]) -> None:
             raise AgreementError(f"rule {name}: stands twice in the suite")
 
 
-def check_message(message: Any, place: str, words: Set[str]) -> None:
-    """Refuse a message that has other than the given `words` in braces, with an `AgreementError` about `place`."""
+def check_message(message: str, words: Set[str]) -> None:
+    """Refuse a message that has other than the given `words` in braces, with a ValueError."""
     try:
-        fields = {name for _, name, _, _ in string.Formatter().parse(message) if name is not None}
-    except (TypeError, ValueError) as error:
-        raise AgreementError(f"{place} cannot be used: {error}") from error
-    for name in sorted(fields - words):
-        raise AgreementError(f"{place} knows no {{{name}}}, only {', '.join(sorted(words))}")
+        parsed = [parts[1:3] for parts in string.Formatter().parse(message) if parts[1] is not None]
+    except ValueError as error:
+        raise ValueError(f"cannot be used: {error}") from error
+    for name, width in parsed:
+        if name not in words:
+            raise ValueError(f"knows no {{{shown_text(name)}}}, only {', '.join(sorted(words))}")
+        if width:
+            raise ValueError(f"{{{name}}} must stand by itself, without a format")
 
 
-def _check_texts(values: Mapping[str, Any], place: str) -> None:
-    for key, value in values.items():
-        if not isinstance(value, str):
-            raise AgreementError(f"{place}.{key}: expected text, got {value!r}")
+def _check_bounds(part: RulePart, place: str) -> None:
+    """Bounds of a range are finite numbers, the lower one below the other."""
+    if part.type != "expect_column_values_to_be_between":
+        return
+    bounds = {key: part.kwargs[key] for key in ("min_value", "max_value") if part.kwargs.get(key) is not None}
+    for key, value in bounds.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) < math.inf:
+            raise AgreementError(f"{place}: kwargs.{key}: expected a number, got {quoted(value)}")
+    if len(bounds) == 2 and bounds["min_value"] > bounds["max_value"]:
+        low, high = (quoted(bounds[key]) for key in ("min_value", "max_value"))
+        raise AgreementError(
+            f"{place}: kwargs.min_value {low} is above max_value {high}, so that nothing could keep it"
+        )
 
 
 def _columns(kwargs: Mapping[str, Any], known: frozenset[str], place: str) -> tuple[str, ...]:
-    check_object(kwargs, f"{place}: kwargs")
     listed = kwargs.get("column_list", [])
     if not isinstance(listed, list):
-        raise AgreementError(f"{place}: kwargs.column_list: expected a list of names, got {listed!r}")
+        raise AgreementError(f"{place}: kwargs.column_list: expected a list of names, got {quoted(listed)}")
     names = [*(kwargs[key] for key in ("column", "column_A", "column_B") if key in kwargs), *listed]
     if not names:
         raise AgreementError(f"{place}: kwargs name no column")
     for name in names:
         if not isinstance(name, str) or name not in known:
-            raise AgreementError(f"{place}: {name!r} is no fact and no agreed sensor that a rule could be about")
+            said = (
+                f"{quoted(name)} is no fact and no agreed sensor that a rule could be about{did_you_mean(name, known)}"
+            )
+            raise AgreementError(f"{place}: {said}")
     return tuple(names)
 
 
@@ -183,7 +204,7 @@ def _check_severity(severity: Any, section: Section, columns: tuple[str, ...], p
         allowed = set(_ALLOWED["reading" if section == "readings" else "snapshot"])
     if severity not in allowed:
         choice = " or ".join(repr(name) for name in SEVERITIES if name in allowed)
-        raise AgreementError(f"{place}: meta.severity is {choice}, got {severity!r}")
+        raise AgreementError(f"{place}: meta.severity is {choice}, got {quoted(severity)}")
 
 
 def _bounds(kwargs: Mapping[str, Any]) -> str:

@@ -5,39 +5,54 @@ the suite's second section, are validated over only the columns that they name. 
 words, stands in the suite.
 """
 
-import json
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import pandas as pd
 import pyarrow as pa
+from pydantic import Field, field_validator
 
 from wafer.contract.facts import FACTS, LABEL_FACTS, TEXT_FACTS, Delivery, read_delivery
 from wafer.contract.form import Finding, Form, Kind
-from wafer.contract.rules import RULE_KEYS, Reason, Rule, Section, check_keys, check_message, check_names, check_object
+from wafer.contract.rules import Reason, Rule, RulePart, Section, check_message, check_names
 from wafer.contract.validation import Suite
 from wafer.contract.verdicts import Breach, DroppedRow, Verdict, keep_rows, pass_verdict, unread_verdict
 from wafer.delivered import Entry, list_files
+from wafer.documents import DocumentError, Part, fitted, quoted, read_json
 from wafer.errors import AgreementError, UnreadError
 from wafer.storage import AnyPath
 
 __all__ = ["Contract", "DroppedRow", "Reason", "Verdict", "check", "judge_files"]
 
-_SUITE_KEYS = ("name", "meta", "expectations", "readings")
-_META_KEYS = (
-    "kind",
-    "agreement",
-    "form",
-    "order",
-    "repeat_tolerance",
-    "listed",
-    "max_dropped_share",
-    "max_dropped_message",
-)
+
+class _MetaPart(Part):
+    kind: str
+    agreement: dict[str, Any]
+    form: dict[str, Any]
+    order: Literal["wafer_number", "file_time"]
+    repeat_tolerance: float = Field(ge=0, lt=1)
+    listed: int = Field(ge=1, le=10_000)
+    max_dropped_share: float = Field(ge=0, lt=1)
+    max_dropped_message: str
+
+    @field_validator("max_dropped_message")
+    @classmethod
+    def _can_be_filled_in(cls, message: str) -> str:
+        check_message(message, {"file", "expected", "got"})
+        return message
+
+
+class _SuitePart(Part):
+    """A suite as JSON has it; what its parts mean together is looked at when a `Contract` is made of it."""
+
+    name: str
+    meta: _MetaPart
+    expectations: list[RulePart] = Field(min_length=1)  # an empty suite would accept everything
+    readings: list[RulePart]
 
 
 _UNDATED = Reason("order", "the file's name tells no date and time, from which the agreed order of production is taken")
@@ -282,7 +297,7 @@ def _max_bytes(suite: Mapping[str, Any]) -> int:
     limits: list[int] = [bound for bound in bounds if bound is not None]
     for limit in limits:
         if type(limit) is not int:
-            raise AgreementError(f"kwargs.max_value of a rule on 'size': expected a whole number, got {limit!r}")
+            raise AgreementError(f"kwargs.max_value of a rule on 'size': expected a whole number, got {quoted(limit)}")
     if not limits:
         raise AgreementError("no rule bounds the size of a file (max_value on 'size')")
     return min(limits)
@@ -296,47 +311,22 @@ def _read_suite(kind: str, folder: Path) -> dict[str, Any]:
     """The suite as it stands in its file, its outline checked."""
     path = _suite_path(kind, folder)
     try:
-        suite = json.loads(path.read_bytes())
+        suite = read_json(path.read_bytes())
         _check_suite(suite, kind)
     except OSError as error:
         raise AgreementError(f"{path}: {error.strerror}, a suite was expected") from error
-    except ValueError as error:
-        raise AgreementError(f"{path}: no JSON document: {error}") from error
-    except AgreementError as error:
+    except (DocumentError, AgreementError) as error:
         raise AgreementError(f"{path}: {error}") from error
     return cast(dict[str, Any], suite)
 
 
 def _check_suite(suite: Any, kind: str) -> None:
-    if not isinstance(suite, dict):
-        raise AgreementError(f"a suite is an object, got {type(suite).__name__}")
-    for key in _SUITE_KEYS:
-        if key not in suite:
-            raise AgreementError(f"{key}: missing")
-    for key in suite.keys() - set(_SUITE_KEYS):
-        raise AgreementError(f"{key}: unknown key")
-    meta = suite["meta"]
-    check_keys(meta, set(_META_KEYS), set(_META_KEYS), "meta")
-    if meta["kind"] != kind:
-        raise AgreementError(f"meta.kind: expected {kind!r}, got {meta['kind']!r}")
-    for section in ("expectations", "readings"):
-        if not isinstance(suite[section], list):
-            raise AgreementError(f"{section}: expected a list of rules, got {suite[section]!r}")
-        for at, entry in enumerate(suite[section]):
-            check_keys(entry, RULE_KEYS, RULE_KEYS, f"{section}[{at}]")
-            check_object(entry["kwargs"], f"{section}[{at}].kwargs")
-    if not suite["expectations"]:
-        raise AgreementError("expectations: an empty suite would accept everything")
-    allowed: dict[str, Callable[[Any], bool]] = {
-        "order": lambda value: value in ("wafer_number", "file_time"),
-        "repeat_tolerance": lambda value: isinstance(value, int | float) and 0 <= value < 1,
-        "listed": lambda value: isinstance(value, int) and value > 0,
-        "max_dropped_share": lambda value: isinstance(value, int | float) and 0 <= value < 1,
-    }
-    for key, fits in allowed.items():
-        if not fits(meta[key]):
-            raise AgreementError(f"meta.{key}: cannot be {meta[key]!r}")
-    check_message(meta["max_dropped_message"], "meta.max_dropped_message", {"file", "expected", "got"})
+    try:
+        found = fitted(_SuitePart, suite)
+    except DocumentError as error:
+        raise AgreementError(str(error)) from error
+    if found.meta.kind != kind:
+        raise AgreementError(f"meta.kind: expected {kind!r}, got {quoted(found.meta.kind)}")
 
 
 def _check_rules(rules: Sequence[Rule], facts: frozenset[str]) -> None:

@@ -47,6 +47,8 @@ def summarise(
         raise ParameterError("there are no scores to summarise")
     if scores["label"].nunique() < 2:
         raise ParameterError(f"scores of one class alone say nothing, all labels are {scores['label'].iloc[0]}")
+    if not scores["label"].isin((-1, 1)).all():
+        raise ParameterError("the scores' labels must be -1 (good) or 1 (faulty), got others")
     weights = bootstrap_weights(scores, draws, seed)
     values = _metrics(scores, weights, policy or Policy())
     result: dict[str, Any] = {}

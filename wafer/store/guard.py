@@ -4,18 +4,18 @@ As with delivered files, the code finds out facts, one row of them; the suite `e
 are as they should be, and in which words it is told where they are not.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
 
 from wafer.contract.form import Finding
-from wafer.contract.rules import Rule, check_keys, check_names
+from wafer.contract.rules import Rule, check_names
 from wafer.contract.suites import Contract
 from wafer.contract.validation import Suite
+from wafer.documents import DocumentError, Part, fitted, read_json
 from wafer.errors import AgreementError, SnapshotError
 from wafer.store.snapshot import FACTS, Snapshot
 
@@ -35,6 +35,18 @@ GUARDED = (
 )
 KNOWN = frozenset({*GUARDED, "wafers_disordered", "empty_sensors", "constant_sensors"})
 _NAMED = 3
+
+
+class _MetaPart(Part):
+    kind: Literal["snapshot"]
+
+
+class _SuitePart(Part):
+    """`expectations/snapshot.json` as JSON has it; its rules are read one by one."""
+
+    name: str
+    meta: _MetaPart
+    expectations: list[Any]
 
 
 def check_snapshot(snapshot: Snapshot, folder: Path = Path("expectations")) -> None:
@@ -127,18 +139,13 @@ def _finding(rule: Rule, facts: dict[str, Any], told: dict[str, list[str]]) -> F
 
 def _read_rules(path: Path) -> tuple[Rule, ...]:
     try:
-        suite = json.loads(path.read_bytes())
+        suite = fitted(_SuitePart, read_json(path.read_bytes()))
     except OSError as error:
         raise AgreementError(f"{error.strerror}, a suite was expected") from error
-    except ValueError as error:
-        raise AgreementError(f"no JSON document: {error}") from error
-    keys = {"name", "meta", "expectations"}
-    check_keys(suite, keys, keys, "suite")
-    check_keys(suite["meta"], {"kind"}, {"kind"}, "meta")
-    if suite["meta"]["kind"] != "snapshot":
-        raise AgreementError(f"meta.kind: expected 'snapshot', got {suite['meta']['kind']!r}")
+    except DocumentError as error:
+        raise AgreementError(str(error)) from error
     rules = tuple(
-        Rule.of(entry, "snapshot", KNOWN, f"expectations[{at}]") for at, entry in enumerate(suite["expectations"])
+        Rule.of(entry, "snapshot", KNOWN, f"expectations[{at}]") for at, entry in enumerate(suite.expectations)
     )
     check_names(rules)
     guarded = {column for rule in rules for column in rule.columns}
