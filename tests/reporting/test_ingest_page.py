@@ -19,7 +19,7 @@ from wafer.intake.ingest import IngestedFile, IngestReport
 from wafer.intake.statistics import DeliveryStatistics
 from wafer.reporting.deliveries import ingest_totals
 from wafer.reporting.ingest_page import LARGEST, write_ingest_page
-from wafer.reporting.ingest_plots import missing_map, plain, row_groups, wilson
+from wafer.reporting.ingest_plots import missing_map, plain, row_groups
 from wafer.reporting.ingest_rows import number, share
 
 SENSORS = [f"Sensor-{number}" for number in range(1, 31)]
@@ -281,12 +281,6 @@ def test_numbers_as_told() -> None:
     """Readings have four digits and a true minus; a share is never rounded to none."""
     assert [number(v) for v in (-1234.56, 0.00012345, 1e300, float("nan"))] == ["−1235", "0.0001234", "1e+300", "–"]
     assert [share(v) for v in (0, 0.0004, 0.0456, 1)] == ["0.0 %", "< 0.1 %", "4.6 %", "100.0 %"]
-
-
-def test_wilson_interval() -> None:
-    """The interval for 1 of 10 is the published one."""
-    low, high = wilson(np.array([1.0]), np.array([10.0]))
-    assert (low.item(), high.item()) == pytest.approx((0.0179, 0.4042), abs=1e-4)
 
 
 def test_real_delivery(tmp_path: Path, real_wafers: Path) -> None:

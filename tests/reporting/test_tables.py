@@ -35,26 +35,6 @@ def test_forward_batches_come_in_production_order(scores):
     assert found["recall"].tolist() == pytest.approx([0.5, np.nan], nan_ok=True)
 
 
-def test_the_interval_of_an_auc_covers_it_and_narrows_with_wafers():
-    """The interval holds the area, shrinks with more wafers, and says nothing where one label has a single wafer."""
-    chance = np.random.default_rng(0)
-    faulty = np.arange(2000) % 10 == 0
-    probability = chance.normal(size=2000) + faulty
-    auc, low, high = tables.auc_interval(faulty, probability)
-    assert auc == pytest.approx(roc_auc_score(faulty, probability))
-    assert low < auc < high
-    few = tables.auc_interval(faulty[:100], probability[:100])
-    assert few[2] - few[1] > high - low
-    assert tables.auc_interval(np.array([True, False, False]), np.array([3.0, 1.0, 2.0])) == (1.0, 0.0, 1.0)
-
-
-def test_wilson_gives_the_textbook_interval():
-    """Ten of a hundred: 5.5 % to 17.4 %; none of ten reaches from 0 to 27.8 %."""
-    low, high = tables.wilson(np.array([10, 0]), np.array([100, 10]))
-    assert low.tolist() == pytest.approx([0.0552, 0.0], abs=1e-4)
-    assert high.tolist() == pytest.approx([0.1744, 0.2775], abs=1e-4)
-
-
 def test_calibration_counts_each_wafer_once(scores):
     """A wafer that is scored in two repeats is one wafer, at its mean probability."""
     again = scores.assign(repeat=1, probability=scores["probability"] / 2)

@@ -28,7 +28,10 @@ __all__ = ["Comparison", "compare", "evaluate", "forward_scores", "permuted_scor
 
 Integers = NDArray[np.int64]
 Progress = Callable[[int, int], None]
-COLUMNS = ("protocol", "repeat", "fold", "row", "label", "probability", "alarm")
+
+
+class TooFewError(ParameterError):
+    """The data are too few for a protocol."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ def shuffled_splits(y: ArrayLike, *, folds: int = 5, repeats: int = 3, seed: int
     """Repeated stratified folds, in the sequence of repeats and folds.
 
     Raises:
-        ParameterError: fewer faults (or good wafers) than folds.
+        TooFewError: fewer faults (or good wafers) than folds.
     """
     labels = _labels(y)
     _check_folds(labels, folds)
@@ -73,8 +76,14 @@ def forward_splits(y: ArrayLike, order: ArrayLike, batch: ArrayLike, *, first_ba
 
 
 def permuted_splits(y: ArrayLike, *, permutations: int = 3, folds: int = 5, seed: int = 0) -> list[Split]:
-    """Stratified folds of shuffled labels, another shuffle for each repeat."""
+    """Stratified folds of shuffled labels, another shuffle for each repeat.
+
+    Raises:
+        TooFewError: fewer faults (or good wafers) than folds, or no permutation asked for.
+    """
     labels = _labels(y)
+    if not permutations:
+        raise TooFewError("no permutation was asked for")
     _check_folds(labels, folds)
     splits = []
     for repeat in range(permutations):
@@ -109,7 +118,7 @@ def score_splits(
             frames = _counted(done, len(splits), progress)
         finally:
             get_reusable_executor().shutdown(wait=True)
-    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=list(COLUMNS))
+    return pd.concat(frames, ignore_index=True) if frames else _no_scores()
 
 
 def shuffled_scores(
@@ -186,18 +195,32 @@ def evaluate(
         n_jobs: fits at a time, each in a process of its own; the result does not depend on it.
         progress: called with the fits done and the fits in all.
 
-    Returns: metrics {"shuffled": {…}, "forward": {…}, "permuted": {"auc", "auc_low", "auc_high"}, "wafers", "faulty"}
-        of finite numbers (a protocol that the data are too few for is left out), and all scores.
+    Returns: metrics {"shuffled": {…}, "forward": {…}, "permuted": {"auc", "auc_low", "auc_high"}, "wafers", "faulty",
+        "left_out"} of finite numbers, and all scores. A protocol that the data are too few for is missing, and stands
+        in `left_out` with the reason in words.
+
+    Raises:
+        ParameterError: labels other than -1 and 1.
     """
-    splits = shuffled_splits(y, folds=folds, repeats=repeats, seed=seed)
-    splits += forward_splits(y, order, batch, first_batch=first_batch)
-    splits += permuted_splits(y, permutations=permutations, folds=folds, seed=seed)
-    scores = score_splits(model, X, order, splits, n_jobs=n_jobs, progress=progress)
     labels = _labels(y)
-    metrics: dict[str, Any] = {"wafers": len(labels), "faulty": int(np.sum(labels == 1))}
-    for protocol in ("shuffled", "forward", "permuted"):
-        part = scores[scores["protocol"] == protocol].reset_index(drop=True)
-        if part.empty or part["label"].nunique() < 2:
+    splits: list[Split] = []
+    left_out: dict[str, str] = {}
+    protocols: dict[str, Callable[[], list[Split]]] = {
+        "shuffled": lambda: shuffled_splits(labels, folds=folds, repeats=repeats, seed=seed),
+        "forward": lambda: _foreseen(forward_splits(labels, order, batch, first_batch=first_batch), batch, first_batch),
+        "permuted": lambda: permuted_splits(labels, permutations=permutations, folds=folds, seed=seed),
+    }
+    for protocol, split in protocols.items():
+        try:
+            splits += split()
+        except TooFewError as error:
+            left_out[protocol] = str(error)
+    scores = score_splits(model, X, order, splits, n_jobs=n_jobs, progress=progress)
+    metrics: dict[str, Any] = {"wafers": len(labels), "faulty": int(np.sum(labels == 1)), "left_out": left_out}
+    for protocol in protocols:
+        part = scores[(scores["protocol"] == protocol) & scores["probability"].notna()].reset_index(drop=True)
+        if part["label"].nunique() < 2:
+            left_out.setdefault(protocol, _one_class(part))
             continue
         summary = summarise(part, _policy(model), seed=seed)
         short = {name: summary[name] for name in ("auc", "auc_low", "auc_high")}
@@ -247,11 +270,37 @@ def _labels(y: ArrayLike) -> Integers:
 
 
 def _check_folds(labels: Integers, folds: int) -> None:
-    rarest = min(int(np.sum(labels == 1)), int(np.sum(labels == -1)))
-    if rarest < folds:
-        raise ParameterError(
-            f"{folds} folds need as many faulty and as many good wafers, there are {rarest} of one class"
+    faulty, good = int(np.sum(labels == 1)), int(np.sum(labels == -1))
+    if min(faulty, good) < folds:
+        raise TooFewError(
+            f"{folds} folds need at least {folds} faulty and {folds} good wafers, there are {faulty} and {good}"
         )
+
+
+def _foreseen(splits: list[Split], batch: ArrayLike, first_batch: int) -> list[Split]:
+    """The same splits, if there are any.
+
+    Raises:
+        TooFewError: there are none, for too few batches or for want of a fault in the earlier ones.
+    """
+    if splits:
+        return splits
+    batches = len(np.unique(np.asarray(batch)))
+    if batches < first_batch:
+        raise TooFewError(f"batches are scored from number {first_batch} on, there are {batches}")
+    raise TooFewError("no batch has both faulty and good wafers in the batches before it")
+
+
+def _one_class(scores: pd.DataFrame) -> str:
+    if scores.empty:
+        return "none of the wafers to be scored has readings to judge it by"
+    return f"all {len(scores):,} wafers that were scored are {'faulty' if scores['label'].iloc[0] == 1 else 'good'}"
+
+
+def _no_scores() -> pd.DataFrame:
+    kinds = {"protocol": "str", "repeat": "int64", "fold": "str", "row": "int64", "label": "int64"}
+    kinds |= {"probability": "float64", "alarm": "bool"}
+    return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
 
 
 def _policy(model: Any) -> Policy:

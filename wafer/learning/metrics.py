@@ -13,12 +13,12 @@ from numpy.typing import NDArray
 
 from wafer.errors import ParameterError
 from wafer.learning.decision import Policy
+from wafer.learning.intervals import percentile_interval
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 DRAWS = 1000
-LEVELS = (2.5, 97.5)  # of the interval, per cent
 BINS = 10  # of the calibration error
 ALARM_RATES = (0.05, 0.10, 0.20)
 
@@ -33,20 +33,26 @@ def summarise(
 
     Parameters:
         scores: columns protocol, repeat, fold, row, label (-1, 1), probability, alarm; see `wafer.learning.evaluation`.
+            Wafers without a probability are left out.
         policy: whose costs count.
         draws: bootstrap samples.
 
-    Returns: finite numbers; `confusion` holds tp, fp, tn, fn, summed over repeats.
+    Returns: finite numbers, each within its interval; `confusion` holds tp, fp, tn, fn, summed over repeats.
+
+    Raises:
+        ParameterError: no scores, or of wafers of one class alone.
     """
+    scores = scores[np.isfinite(scores["probability"].to_numpy(np.float64))].reset_index(drop=True)
     if scores.empty:
         raise ParameterError("there are no scores to summarise")
+    if scores["label"].nunique() < 2:
+        raise ParameterError(f"scores of one class alone say nothing, all labels are {scores['label'].iloc[0]}")
     weights = bootstrap_weights(scores, draws, seed)
     values = _metrics(scores, weights, policy or Policy())
     result: dict[str, Any] = {}
     for name, drawn in values.items():
         result[name] = float(drawn[0])
-        low, high = np.percentile(drawn[1:], LEVELS) if len(drawn) > 1 else (drawn[0], drawn[0])
-        result[f"{name}_low"], result[f"{name}_high"] = float(low), float(high)
+        result[f"{name}_low"], result[f"{name}_high"] = percentile_interval(result[name], drawn[1:])
     faulty, alarm = scores["label"].to_numpy() == 1, scores["alarm"].to_numpy(bool)
     result["confusion"] = {
         "tp": int(np.sum(faulty & alarm)),
@@ -122,7 +128,8 @@ def _average_precision_draws(label: Bools, probability: Floats, weights: Floats)
     caught = np.cumsum(w * label[ranking], axis=1)[:, ends]
     precision = caught / np.maximum(alarms, 1e-12)
     steps = np.diff(caught, axis=1, prepend=0.0)
-    return np.asarray((steps * precision).sum(axis=1) / np.maximum(caught[:, -1], 1e-12))
+    mean = (steps * precision).sum(axis=1) / np.maximum(caught[:, -1], 1e-12)
+    return np.asarray(np.clip(mean, 0.0, 1.0))  # the sum of steps may round to more than the whole
 
 
 def _calibration_draws(label: Bools, probability: Floats, weights: Floats) -> Floats:
@@ -191,5 +198,6 @@ def compare(first: pd.DataFrame, second: pd.DataFrame, *, draws: int = DRAWS, se
     weights = bootstrap_weights(one, draws, seed)
     drawn = auc_draws(one, weights), auc_draws(two, weights)
     gaps = drawn[0] - drawn[1]
-    low, high = np.percentile(gaps[1:], LEVELS)
-    return Comparison(float(drawn[0][0]), float(drawn[1][0]), float(gaps[0]), float(low), float(high))
+    return Comparison(
+        float(drawn[0][0]), float(drawn[1][0]), float(gaps[0]), *percentile_interval(float(gaps[0]), gaps[1:])
+    )

@@ -70,11 +70,11 @@ def with_findings(predictions: pd.DataFrame, findings: Findings) -> pd.DataFrame
     Raises:
         ReportError: the findings are of other wafers.
     """
-    table = predictions.merge(findings.wafers, on=KEYS, how="left", validate="one_to_one")
-    lost = table.loc[table["conformity"].isna(), "Wafer"]
+    table = predictions.merge(findings.wafers, on=KEYS, how="left", validate="one_to_one", indicator="found")
+    lost = table.loc[table["found"] == "left_only", "Wafer"]
     if len(lost):
         raise ReportError(f"wafers.csv lacks {len(lost)} of the {len(table)} scored wafers, {lost.iloc[0]} first")
-    return table.astype({"unknown": bool, "label_known": bool})
+    return table.drop(columns="found").astype({"unknown": bool, "label_known": bool})
 
 
 def alarms_table(judged: pd.DataFrame, findings: Findings, *, label_known: bool = False) -> pd.DataFrame:
@@ -196,7 +196,7 @@ def drift_table(findings: Findings) -> pd.DataFrame:
             "usual up to": _rounded(one["threshold"]),
             "told apart": _rounded(one["told_apart"]),
             "usually": _rounded(one["usual_told_apart"]),
-            "unknown %": round(100 * one["unknown"], 1),
+            "unknown %": np.nan if one["unknown"] is None else round(100 * one["unknown"], 1),
             "verdict": verdict(one),
         }
         for one in findings.drift["batches"]
@@ -212,7 +212,9 @@ def verdict(batch: dict[str, Any]) -> str:
     if batch["drifted"]:
         return "has drifted"
     told, usual = batch["told_apart"], batch["usual_told_apart"]
-    return "as usual" if told <= usual else "score as usual, but told apart better than any past batch"
+    if told is None or usual is None or told <= usual:
+        return "as usual"
+    return "score as usual, but told apart better than any past batch"
 
 
 def drift_sensors_table(findings: Findings, top: int = 10) -> pd.DataFrame:

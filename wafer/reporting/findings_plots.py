@@ -30,8 +30,7 @@ def plot_named_sensors(judged: pd.DataFrame, findings: Findings, model: WaferMod
     sensors = named_sensors(judged, findings, top).index.tolist() if findings.shown else []
     if not sensors:
         figure, axes = new_figure(7.0, 2.0)
-        say_nothing_to_show(axes, "no alarm has reasons to show")
-        axes.set_title("Sensors that alarms name")
+        say_nothing_to_show(axes, "Sensors that alarms name", "no alarm has reasons to show")
         return figure
     reasons = telling_reasons(judged, findings)
     rows = -(-len(sensors) // COLUMNS)
@@ -40,7 +39,6 @@ def plot_named_sensors(judged: pd.DataFrame, findings: Findings, model: WaferMod
         _draw_named(axes, sensor, reasons.loc[reasons["sensor"] == sensor], model.good_percentiles(sensor))
     for axes in panels.flat[len(sensors) :]:
         axes.set_visible(False)
-    figure.supylabel("reading (the sensor's own unit)", fontsize=9)
     return figure
 
 
@@ -66,7 +64,7 @@ def _draw_named(axes: Axes, sensor: str, named: pd.DataFrame, good: pd.DataFrame
     more = f", {gone} without a reading" if gone else ""
     axes.set_title(f"{sensor}: {len(named)} {'alarm' if len(named) == 1 else 'alarms'}{more}", fontsize=9)
     axes.set_xticks(list(good.columns), [str(number) for number in good.columns])
-    axes.set(xlabel="cluster", xlim=(-0.6, len(good.columns) - 0.4))
+    axes.set(xlabel="cluster", ylabel="reading (own unit)", xlim=(-0.6, len(good.columns) - 0.4))
     axes.grid(False, axis="x")
     axes.tick_params(labelsize=8)
 
@@ -74,12 +72,13 @@ def _draw_named(axes: Axes, sensor: str, named: pd.DataFrame, good: pd.DataFrame
 @styled
 def plot_batch_drift(findings: Findings) -> Figure:
     """Each batch's drift against what is usual, and its share of wafers that are unlike anything seen."""
-    figure, (above, below) = new_panels(2, 1, 7.5, 5.0, sharex=True, height_ratios=[3, 2])
     batches = pd.DataFrame(findings.drift["batches"])
     if batches.empty:
-        say_nothing_to_show(above, "no batch was scored")
-        above.set_title("Drift of 0 batches")
+        figure, axes = new_figure(7.5, 2.0)
+        say_nothing_to_show(axes, "Drift of the batches", "no batch was scored")
         return figure
+    figure, (above, below) = new_panels(2, 1, 7.5, 5.0, sharex=True, height_ratios=[3, 2])
+    batches["unknown"] = batches["unknown"].astype(np.float64)
     _draw_scores(above, batches)
     above.set(ylabel="drift score", title=f"Drift of {len(batches):,} batches, {int(batches['wafers'].sum()):,} wafers")
     below.bar(np.arange(len(batches)), batches["unknown"], width=0.6, color=GOOD, edgecolor=INK, linewidth=0.6)
@@ -89,7 +88,7 @@ def plot_batch_drift(findings: Findings) -> Figure:
         below.axhline(expected, color=INK, linewidth=1.2, linestyle="--", label=text)
         below.legend(loc="upper right")
     below.set(ylabel="unknown, share of wafers")
-    below.set_ylim(0, 1.3 * max(0.02, batches["unknown"].max(), expected or 0.0))
+    below.set_ylim(0, 1.3 * max(0.02, batches["unknown"].fillna(0.0).max(), expected or 0.0))
     in_percent(below, "y")
     batch_ticks(below, batches["batch"], batches["wafers"])
     return figure

@@ -15,13 +15,13 @@ from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from wafer.reporting.style import DPI, FAULTY, INK, new_figure, say_nothing_to_show, styled
+from wafer.learning.intervals import wilson
+from wafer.reporting.style import DPI, FAULTY, INK, LONGEST_NAME, cut_name, new_figure, say_nothing_to_show, styled
 
 MOST_ROWS = 400
 WIDTH, HEIGHT, TALLEST_ROW = 1180, 800, 18  # points of the map's picture
 MOST_BARS = 60
 NAMED_BARS = 30
-LONGEST_NAME = 30
 
 
 @dataclass(frozen=True)
@@ -72,16 +72,17 @@ def _group_name(files: Sequence[str], group: range) -> str:
 def plain(name: str, longest: int = LONGEST_NAME) -> str:
     """A file's name as a plot can show it: printable ASCII, cut in the middle."""
     text = "".join(sign if sign.isascii() and sign.isprintable() else "?" for sign in name).removesuffix(".csv")
-    if len(text) <= longest:
-        return text
-    head = (longest - 1) // 2
-    return f"{text[:head]}…{text[-(longest - 1 - head) :]}"
+    return cut_name(text, longest)
 
 
 @styled
 def plot_missing_map(shown: MissingMap, files: Sequence[str]) -> Figure:
     """The map as a picture, a whole number of points for each sensor and file; dark is missing."""
     rows, width = shown.share.shape
+    if not rows or not width:
+        figure, axes = new_figure(7.0, 2.0)
+        say_nothing_to_show(axes, "Missing readings", "no file could be read")
+        return figure
     column, line = _cell(width, rows)
     box = shown.box
     figure = Figure(figsize=(column * width / box[2] / DPI, max(line * rows, 60) / box[3] / DPI))
@@ -91,7 +92,7 @@ def plot_missing_map(shown: MissingMap, files: Sequence[str]) -> Figure:
     image = axes.imshow(shown.share, aspect="auto", interpolation="nearest", cmap="Greys", norm=norm)
     axes.set_title("dark: missing", fontsize=9, loc="right", fontweight="normal")
     axes.set_title("Missing readings")
-    axes.set_xlabel("sensor, in the agreed order")
+    axes.set(xlabel="sensor, in the agreed order", ylabel="file, in production order")
     ticks = [0, *range(49, width, 50)]
     axes.set_xticks(ticks, [shown.sensors[at].rpartition("-")[2] for at in ticks], fontsize=8)
     _name_rows(axes, files, rows)
@@ -99,7 +100,9 @@ def plot_missing_map(shown: MissingMap, files: Sequence[str]) -> Figure:
     axes.spines[["top", "right"]].set_visible(True)
     bar = figure.add_axes((box[0] + box[2] + 0.012, 1 - box[1] - box[3], 0.012, box[3]))
     shares = [0, 0.01, 0.1, 0.5, 1] if line * rows > 150 else [0, 0.1, 0.5, 1]
-    figure.colorbar(image, cax=bar, ticks=shares).ax.set_yticklabels([f"{100 * s:.0f} %" for s in shares], fontsize=8)
+    legend = figure.colorbar(image, cax=bar, ticks=shares)
+    legend.ax.set_yticklabels([f"{100 * s:.0f} %" for s in shares], fontsize=8)
+    legend.set_label("share missing", fontsize=8)
     return figure
 
 
@@ -121,7 +124,7 @@ def plot_labels_over_time(files: pd.DataFrame) -> Figure:
     figure, axes = new_figure(12.0, 3.9)
     files = files[files["labelled"] > 0]
     if files.empty:
-        say_nothing_to_show(axes, "no accepted file has labels")
+        say_nothing_to_show(axes, "Faulty wafers", "no accepted file has labels")
         return figure
     groups = row_groups(len(files), MOST_BARS)
     labelled, faulty = (
@@ -130,8 +133,15 @@ def plot_labels_over_time(files: pd.DataFrame) -> Figure:
     )
     share, (low, high), place = faulty / labelled, wilson(faulty, labelled), np.arange(len(groups))
     axes.bar(place, 100 * share, width=0.7, color=FAULTY)
-    spread = 100 * np.abs(np.stack([share - low, high - share]))
-    axes.errorbar(place, 100 * share, spread, fmt="none", ecolor=INK, elinewidth=0.9, capsize=2)
+    axes.errorbar(
+        place,
+        100 * share,
+        100 * np.stack([share - low, high - share]),
+        fmt="none",
+        ecolor=INK,
+        elinewidth=0.9,
+        capsize=2,
+    )
     overall = 100 * faulty.sum() / labelled.sum()
     axes.axhline(overall, color=INK, linestyle="--", linewidth=1, label=f"all together: {overall:.1f} %")
     axes.set_ylim(0, min(100.0, max(1.0, 115 * float(high.max()))))
@@ -159,11 +169,3 @@ def _name_bars(
     for text in axes.get_xticklabels():
         text.set_parse_math(False)
     axes.set_xlabel(label)
-
-
-def wilson(hits: NDArray[Any], of: NDArray[Any], z: float = 1.96) -> tuple[NDArray[Any], NDArray[Any]]:
-    """The interval of a share (E. B. Wilson, 1927)."""
-    share = hits / of
-    middle = (share + z**2 / (2 * of)) / (1 + z**2 / of)
-    half = z / (1 + z**2 / of) * np.sqrt(share * (1 - share) / of + z**2 / (4 * of**2))
-    return middle - half, middle + half

@@ -9,7 +9,7 @@ import pandas as pd
 from wafer.learning.decision import Policy, threshold_curve
 from wafer.learning.model import WaferModel
 from wafer.learning.novelty import UNKNOWN_LEVEL
-from wafer.reporting.tables import PROTOCOLS, listing
+from wafer.reporting.tables import PROTOCOLS, listing, of_protocol
 from wafer.scoring.details import describe_reasons
 
 ALARM_RATES = (0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50)
@@ -40,7 +40,7 @@ def threshold_table(scores: pd.DataFrame, policy: Policy) -> pd.DataFrame:
     """
     columns: dict[str, list[str]] = {}
     for protocol in PROTOCOLS:
-        part = scores.loc[scores["protocol"] == protocol]
+        part = of_protocol(scores, protocol)
         faulty = part["label"].to_numpy() == 1
         if not faulty.any() or faulty.all():
             continue

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from wafer.learning.decision import Policy, threshold_curve
+from wafer.learning.intervals import wilson
 from wafer.learning.model import WaferModel
 from wafer.reporting import tables
 from wafer.reporting.style import (
@@ -22,6 +23,7 @@ from wafer.reporting.style import (
     GOOD,
     INK,
     PROTOCOLS,
+    cut_name,
     new_figure,
     new_panels,
     say_nothing_to_show,
@@ -29,6 +31,8 @@ from wafer.reporting.style import (
 )
 
 PERCENT = PercentFormatter(1.0, decimals=0, symbol=" %")
+NO_CURVE = "no protocol scored both faulty and good wafers"
+NO_SCORE = "no protocol scored a wafer"
 
 
 @styled
@@ -40,6 +44,9 @@ def plot_elbow(elbow: pd.DataFrame) -> Figure:
             its true row is marked.
     """
     figure, axes = new_figure(6.0, 3.6)
+    if elbow.empty:
+        say_nothing_to_show(axes, "Elbow of the clusters", "no number of clusters was tried")
+        return figure
     axes.plot(elbow["k"], elbow["inertia"], **_line("shuffled"))
     chosen = elbow.loc[elbow["chosen"].astype(bool)] if "chosen" in elbow.columns else elbow.head(0)
     for k, inertia in zip(chosen["k"], chosen["inertia"], strict=True):
@@ -56,7 +63,11 @@ def plot_elbow(elbow: pd.DataFrame) -> Figure:
 def plot_roc(scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None) -> Figure:
     """Faults found against false alarms, both protocols; `metrics` gives the areas and intervals of the legend."""
     figure, axes = new_figure(5.4, 5.0)
-    for protocol, points in tables.roc_points(scores).groupby("protocol", sort=False):
+    curves = tables.roc_points(scores)
+    if curves.empty:
+        say_nothing_to_show(axes, "ROC", NO_CURVE)
+        return figure
+    for protocol, points in curves.groupby("protocol", sort=False):
         axes.plot(
             points["false_alarm_rate"],
             points["recall"],
@@ -75,7 +86,11 @@ def plot_roc(scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None) -> 
 def plot_precision_recall(scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None) -> Figure:
     """How many alarms are right, against how many faults are found; both protocols."""
     figure, axes = new_figure(5.4, 4.4)
-    for protocol, points in tables.precision_recall_points(scores).groupby("protocol", sort=False):
+    curves = tables.precision_recall_points(scores)
+    if curves.empty:
+        say_nothing_to_show(axes, "Precision and recall", NO_CURVE)
+        return figure
+    for protocol, points in curves.groupby("protocol", sort=False):
         axes.plot(
             points["recall"],
             points["precision"],
@@ -98,6 +113,9 @@ def plot_calibration(scores: pd.DataFrame) -> Figure:
     """Does a probability of 10 % mean one fault in ten? Bins of equal size with 95 % intervals, both protocols."""
     figure, axes = new_figure(5.8, 4.6)
     bins = tables.calibration_bins(scores)
+    if bins.empty:
+        say_nothing_to_show(axes, "Calibration", NO_SCORE)
+        return figure
     for protocol, points in bins.groupby("protocol", sort=False):
         wafers = int(points["wafers"].sum())
         axes.errorbar(
@@ -109,10 +127,10 @@ def plot_calibration(scores: pd.DataFrame) -> Figure:
             **_line(str(protocol), linewidth=1.2),
             label=f"{protocol}, {wafers:,} wafers",
         )
-    top = float(np.nanmax(bins[["predicted", "high"]].to_numpy(np.float64), initial=0.05)) * 1.05
+    top = 1.05 * max(0.05, float(bins[["predicted", "high"]].to_numpy(np.float64).max()))
     axes.plot([0, top], [0, top], color=FAINT, linewidth=1, linestyle=":", label="perfect")
     axes.set(xlabel="probability said", ylabel="share of faulty wafers found", title="Calibration")
-    axes.set(xlim=(0, float(bins["predicted"].max(skipna=True)) * 1.15 if len(bins) else 1), ylim=(0, top))
+    axes.set(xlim=(0, 1.15 * max(0.01, float(bins["predicted"].max()))), ylim=(0, top))
     in_percent(axes, "xy")
     axes.legend(loc="upper left")
     return figure
@@ -122,10 +140,11 @@ def plot_calibration(scores: pd.DataFrame) -> Figure:
 def plot_forward(scores: pd.DataFrame) -> Figure:
     """Each batch scored by a model of the batches before it: ROC AUC with 95 % interval, and alarms raised."""
     batches = tables.forward_by_batch(scores)
-    figure, (above, below) = new_panels(2, 1, 7.5, 5.2, sharex=True, height_ratios=[3, 2])
     if batches.empty:
-        say_nothing_to_show(above, "no batch was scored forward")
+        figure, axes = new_figure(7.5, 2.0)
+        say_nothing_to_show(axes, "Forward in time", "no batch was scored by a model of the batches before it")
         return figure
+    figure, (above, below) = new_panels(2, 1, 7.5, 5.2, sharex=True, height_ratios=[3, 2])
     place = np.arange(len(batches))
     defined = batches["auc"].notna().to_numpy()
     shown = batches.loc[defined]
@@ -160,9 +179,13 @@ def plot_threshold(scores: pd.DataFrame, policy: Policy) -> Figure:
         scores: out-of-fold scores.
         policy: the costs, and the ceiling of the alarm rate.
     """
+    parts = {protocol: tables.of_protocol(scores, protocol) for protocol in tables.PROTOCOLS}
+    if all(part.empty for part in parts.values()):
+        figure, axes = new_figure(9.0, 2.0)
+        say_nothing_to_show(axes, "What alarms cost and find", NO_SCORE)
+        return figure
     figure, (cost, recall) = new_panels(1, 2, 9.0, 4.0)
-    for protocol in tables.PROTOCOLS:
-        part = scores.loc[scores["protocol"] == protocol]
+    for protocol, part in parts.items():
         if part.empty:
             continue
         faulty = part["label"].to_numpy() == 1
@@ -199,8 +222,11 @@ def plot_probabilities(predictions: pd.DataFrame) -> Figure:
         predictions: columns Prediction (−1 or 1) and probability.
     """
     figure, axes = new_figure(7.0, 3.6)
+    given = len(predictions)
+    predictions = predictions[predictions["probability"].notna()]
     if predictions.empty:
-        say_nothing_to_show(axes, "no wafer was scored")
+        why = "no wafer was scored" if not given else f"none of {given:,} wafers has readings to judge it by"
+        say_nothing_to_show(axes, "Probabilities of all scored wafers", why)
         return figure
     alarm = predictions["Prediction"].to_numpy() == 1
     probability = predictions["probability"].to_numpy(np.float64)
@@ -225,16 +251,15 @@ def plot_alarm_rates(batches: pd.DataFrame) -> Figure:
         batches: columns batch, wafers, alarms.
     """
     figure, axes = new_figure(7.5, 3.6)
+    batches = batches[batches["wafers"] > 0]
     if batches.empty:
-        say_nothing_to_show(axes, "no batch was scored")
+        say_nothing_to_show(axes, "Alarm rate", "no batch with wafers was scored")
         return figure
-    rate = batches["alarms"] / batches["wafers"]
-    low, high = tables.wilson(batches["alarms"].to_numpy(), batches["wafers"].to_numpy())
+    rate = (batches["alarms"] / batches["wafers"]).to_numpy(np.float64)
+    low, high = wilson(batches["alarms"].to_numpy(), batches["wafers"].to_numpy())
     place = np.arange(len(batches))
     axes.bar(place, rate, width=0.6, color=GOOD, edgecolor=INK, linewidth=0.6)
-    axes.errorbar(
-        place, rate, yerr=[np.maximum(rate - low, 0), high - rate], fmt="none", ecolor=INK, capsize=3, elinewidth=1
-    )
+    axes.errorbar(place, rate, yerr=[rate - low, high - rate], fmt="none", ecolor=INK, capsize=3, elinewidth=1)
     mean = batches["alarms"].sum() / batches["wafers"].sum()
     axes.axhline(mean, color=FAULTY, linewidth=1.2, linestyle="--", label=f"all batches: {100 * mean:.1f} %")
     axes.set(ylabel="alarms, share of wafers", title=f"Alarm rate of {len(batches)} batches")
@@ -297,6 +322,9 @@ def batch_ticks(axes: Axes, names: "pd.Series[str]", wafers: "pd.Series[int]", l
 
 
 def short_batch(name: str) -> str:
-    """The name of a batch file without what all have in common: `Wafer_13012020_141000.csv` → `13012020_141000`."""
+    """A batch file's name as plots show it: `Wafer_13012020_141000.csv` → `13012020_141000`, cut if it is long.
+
+    A dollar sign, which would begin a formula, is shown as it is.
+    """
     stem = name.rsplit(".", 1)[0]
-    return stem.partition("_")[2] or stem
+    return cut_name(stem.partition("_")[2] or stem).replace("$", r"\$")

@@ -44,6 +44,9 @@ def missing_by_batch(wafers: pd.DataFrame) -> pd.DataFrame:
 
 def sensors_table(wafers: pd.DataFrame) -> pd.DataFrame:
     """How many sensors are constant, always or often missing, or appear later; with examples."""
+    columns = ["sensors that are", "count", "for example"]
+    if wafers.empty:
+        return pd.DataFrame(columns=columns).set_index(columns[0])
     readings = wafers[sensor_names(wafers)]
     missing, distinct = readings.isna().mean(), readings.nunique()
     by_batch = missing_by_batch(wafers)
@@ -57,7 +60,11 @@ def sensors_table(wafers: pd.DataFrame) -> pd.DataFrame:
         "complete": missing == 0,
     }
     rows = [(name, int(mask.sum()), _named(readings.columns[mask.to_numpy()])) for name, mask in groups.items()]
-    return pd.DataFrame(rows, columns=["sensors that are", "count", "for example"]).set_index("sensors that are")
+    return pd.DataFrame(rows, columns=columns).set_index(columns[0])
+
+
+def _why_nothing(wafers: pd.DataFrame) -> str:
+    return "there are no wafers" if wafers.empty else "there are no sensors"
 
 
 def _named(names: "pd.Index[str]", most: int = 8) -> str:
@@ -112,6 +119,10 @@ def telling_sensors(wafers: pd.DataFrame, top: int = 20) -> pd.DataFrame:
 def plot_missing(wafers: pd.DataFrame) -> Figure:
     """A map of missing readings: a row per batch, a column per sensor; dark is missing."""
     share = missing_by_batch(wafers)
+    if share.empty:
+        figure, axes = new_figure(9.5, 2.0)
+        say_nothing_to_show(axes, "Missing readings", _why_nothing(wafers))
+        return figure
     height = min(2.2 + 0.16 * len(share), 9.0)
     figure, axes = new_figure(9.5, height)
     image = axes.imshow(share.to_numpy(), aspect="auto", interpolation="nearest", cmap="Greys", vmin=0, vmax=1)
@@ -130,7 +141,7 @@ def plot_drift(wafers: pd.DataFrame, top: int = 12) -> Figure:
     sensors = [str(name) for name in drift_table(wafers, top).index]
     figure, axes = new_figure(9.5, 0.9 + 0.34 * max(len(sensors), 4))
     if not sensors:
-        say_nothing_to_show(axes, "no sensor has enough readings to say whether it moved")
+        say_nothing_to_show(axes, "Sensors that moved", "no sensor has enough readings to say whether it moved")
         return figure
     first = wafers[sensors].iloc[: max(len(wafers) // 3, 1)]
     spread = (first.quantile(0.75) - first.quantile(0.25)) / 1.349
@@ -141,7 +152,7 @@ def plot_drift(wafers: pd.DataFrame, top: int = 12) -> Figure:
     step = int(np.ceil(moved.shape[1] / 30))
     names = [short_batch(str(name)) for name in moved.columns[::step]]
     axes.set_xticks(range(0, moved.shape[1], step), names, rotation=45, ha="right", fontsize=8)
-    axes.set(xlabel="batch, in production order", title=f"The {len(sensors)} sensors that moved most")
+    axes.set(xlabel="batch, in production order", ylabel="sensor", title=f"The {len(sensors)} sensors that moved most")
     axes.grid(False)
     figure.colorbar(image, ax=axes, label="median, in spreads of the first third", pad=0.01, extend="both")
     return figure
@@ -153,6 +164,9 @@ def plot_labels(wafers: pd.DataFrame) -> Figure:
     grouped = (wafers["label"] == 1).groupby(wafers["batch"], sort=False)
     faulty, size = grouped.sum(), grouped.size()
     figure, axes = new_figure(9.5, 3.4)
+    if wafers.empty:
+        say_nothing_to_show(axes, "Faulty wafers", _why_nothing(wafers))
+        return figure
     place = np.arange(len(size))
     axes.bar(place, faulty, width=0.6, color=FAULTY, edgecolor=INK, linewidth=0.6)
     step = int(np.ceil(len(size) / 30))
@@ -173,11 +187,12 @@ def plot_sensors(wafers: pd.DataFrame, sensors: Sequence[str]) -> Figure:
     rows = max(len(sensors), 1)
     figure, panels = new_panels(rows, 1, 9.5, 0.6 + 1.5 * rows, squeeze=False, sharex=True)
     if not sensors:
-        say_nothing_to_show(panels[0, 0], "no sensor was asked for")
+        say_nothing_to_show(panels[0, 0], "Readings", "no sensor was asked for, or tells faulty wafers from good ones")
     for axes, sensor in zip(panels[:, 0], sensors, strict=False):
         _draw_sensor(axes, wafers, sensor)
-    handles, labels = panels[0, 0].get_legend_handles_labels()
-    panels[0, 0].legend(handles, labels, loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8, borderpad=0)
+    drawn = [axes for axes in panels[:, 0] if axes.get_legend_handles_labels()[0]]
+    if drawn:
+        drawn[0].legend(loc="lower right", bbox_to_anchor=(1, 1), ncols=2, fontsize=8, borderpad=0)
     panels[-1, 0].set_xlabel("wafers in production order")
     return figure
 
@@ -186,7 +201,7 @@ def _draw_sensor(axes: Axes, wafers: pd.DataFrame, sensor: str) -> None:
     values, faulty = wafers[sensor].to_numpy(np.float64), (wafers["label"] == 1).to_numpy()
     place = np.arange(len(values))
     if np.isnan(values).all():
-        say_nothing_to_show(axes, f"{sensor} was never read")
+        say_nothing_to_show(axes, sensor, "no wafer has a reading of it")
         return
     low, high = np.nanquantile(values, [0.005, 0.995])
     shown = np.clip(values, low, high)
@@ -196,6 +211,7 @@ def _draw_sensor(axes: Axes, wafers: pd.DataFrame, sensor: str) -> None:
     )
     missing = int(np.isnan(values).sum())
     axes.set_title(f"{sensor}" + (f" ({missing:,} readings missing)" if missing else ""), fontsize=9)
+    axes.set_ylabel("reading", fontsize=8)
 
 
 @styled
@@ -207,14 +223,15 @@ def plot_groups(wafers: pd.DataFrame, most: int = 120) -> Figure:
     correlation = correlations(wafers, most)
     figure, axes = new_figure(7.2, 6.2)
     if correlation.empty:
-        say_nothing_to_show(axes, "fewer than three sensors have enough readings")
+        say_nothing_to_show(axes, "Groups of sensors", "fewer than three sensors have enough different readings")
         return figure
     image = axes.imshow(correlation.to_numpy(), cmap=DIVERGING, vmin=-1, vmax=1, interpolation="nearest")
     step = int(np.ceil(len(correlation) / 20))
     names = [str(name).removeprefix("Sensor-") for name in correlation.index[::step]]
     axes.set_xticks(range(0, len(correlation), step), names, rotation=90, fontsize=7)
     axes.set_yticks(range(0, len(correlation), step), names, fontsize=7)
-    axes.set(xlabel="sensor number", title=f"Groups among {len(correlation)} sensors, {len(wafers):,} wafers")
+    axes.set(xlabel="sensor number", ylabel="sensor number")
+    axes.set(title=f"Groups among {len(correlation)} sensors, {len(wafers):,} wafers")
     axes.grid(False)
     figure.colorbar(image, ax=axes, label="rank correlation (Spearman)", shrink=0.8)
     return figure
@@ -250,24 +267,29 @@ def embedding(wafers: pd.DataFrame) -> pd.DataFrame:
     Sensors read in under half of the wafers are left out; missing readings stand at the median; readings are cut at
     five spreads, so that a single outlier does not make the picture.
     """
+    points = np.zeros((len(wafers), 2))
     readings = wafers[sensor_names(wafers)]
     readings = readings.loc[:, (readings.notna().mean() >= 0.5).to_numpy()]
     spread = (readings.quantile(0.75) - readings.quantile(0.25)) / 1.349
     kept = readings.columns[(spread > 0).to_numpy()]
+    if len(kept) < 2:
+        return pd.DataFrame(points, columns=["first", "second"], index=wafers.index)
     scaled = ((readings[kept] - readings[kept].median()) / spread[kept]).clip(-5, 5).fillna(0.0).to_numpy(np.float64)
     scaled = scaled - scaled.mean(axis=0)
-    points = np.zeros((len(wafers), 2))
-    if len(kept) > 1:
-        with threadpool_limits(1):  # a small problem, which many threads only make wait for each other
-            _, axes = np.linalg.eigh(scaled.T @ scaled)
-            strongest = axes[:, [-1, -2]]
-            points = scaled @ (strongest * np.sign(strongest[np.abs(strongest).argmax(axis=0), [0, 1]]))
+    with threadpool_limits(1):  # a small problem, which many threads only make wait for each other
+        _, axes = np.linalg.eigh(scaled.T @ scaled)
+        strongest = axes[:, [-1, -2]]
+        points = scaled @ (strongest * np.sign(strongest[np.abs(strongest).argmax(axis=0), [0, 1]]))
     return pd.DataFrame(points, columns=["first", "second"], index=wafers.index)
 
 
 @styled
 def plot_embedding(wafers: pd.DataFrame, clusters: Sequence[int] | NDArray[np.int64]) -> Figure:
     """The wafers as points (see `embedding`): coloured by time, with faults marked, and by cluster."""
+    if wafers.empty:
+        figure, axes = new_figure(11.0, 2.0)
+        say_nothing_to_show(axes, "Wafers as points", _why_nothing(wafers))
+        return figure
     points = embedding(wafers)
     figure, (by_time, by_cluster) = new_panels(1, 2, 11.0, 4.6, sharex=True, sharey=True)
     faulty = (wafers["label"] == 1).to_numpy()

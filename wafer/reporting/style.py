@@ -29,6 +29,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 SEQUENTIAL = "cividis_r"
 DIVERGING = "PuOr"
 DPI = 110
+LONGEST_NAME = 30  # signs
 
 STYLE: Any = {
     "figure.dpi": DPI,
@@ -78,9 +79,18 @@ def new_panels(rows: int, columns: int, width: float, height: float, **options: 
     return figure, figure.subplots(rows, columns, **options)
 
 
-def say_nothing_to_show(axes: Axes, text: str) -> None:
+def say_nothing_to_show(axes: Axes, title: str, text: str) -> None:
     """Write `text` where data would stand, so that an empty plot is never mistaken for a broken one."""
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=FAINT)
+    axes.set_title(title)
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color=FAINT, wrap=True)
     axes.set_xticks([])
     axes.set_yticks([])
     axes.grid(False)
+
+
+def cut_name(name: str, longest: int = LONGEST_NAME) -> str:
+    """`name`, with its middle left out where it is longer than that."""
+    if len(name) <= longest:
+        return name
+    head = (longest - 1) // 2
+    return f"{name[:head]}…{name[-(longest - 1 - head) :]}"

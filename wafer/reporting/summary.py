@@ -26,8 +26,9 @@ def summarise_run(settings: Settings, reported: Sequence[Reported]) -> str:
         "",
         f"Model (on {metrics['wafers']:,} wafers, {metrics['faulty']} faulty, {metrics['clusters']} clusters)",
     ]
-    lines += [_protocol(name, metrics.get(name)) for name in SUMMARISED]
-    lines.append(f"  permuted   AUC {metrics['permuted']['auc']:.3f}, should be near 0.5")
+    lines += [_protocol(name, metrics) for name in SUMMARISED]
+    if "permuted" in metrics:
+        lines.append(f"  permuted   AUC {metrics['permuted']['auc']:.3f}, should be near 0.5")
     lines.append(f"  {read_json(reports / 'decision.json')['reason']}")
     lines += ["", "Predictions", *_predictions(read_json(reports / "predictions.json"))]
     lines += ["", "Reports"]
@@ -52,9 +53,10 @@ def _delivery(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _protocol(name: str, values: dict[str, Any] | None) -> str:
+def _protocol(name: str, metrics: dict[str, Any]) -> str:
+    values = metrics.get(name)
     if values is None:
-        return f"  {name:<10} too few batches to say"
+        return f"  {name:<10} not measured: {metrics.get('left_out', {}).get(name, 'too few wafers')}"
     return (
         f"  {name:<10} AUC {values['auc']:.3f} [{values['auc_low']:.3f}, {values['auc_high']:.3f}], "
         f"alarm rate {100 * values['alarm_rate']:.1f} %"

@@ -10,8 +10,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_curve, roc_auc_score, roc_curve
+from sklearn.metrics import precision_recall_curve, roc_curve
 
+from wafer.learning.intervals import delong, wilson
 from wafer.learning.model import WaferModel
 
 PROTOCOLS = ("shuffled", "forward")
@@ -82,10 +83,11 @@ def training_facts(manifest: dict[str, Any], metrics: dict[str, Any], model: Waf
 
 
 def training_summary(metrics: dict[str, Any], decision: dict[str, Any] | None) -> str:
-    """The outcome in two sentences, as Markdown."""
-    numbers = " and ".join(
-        f"**{_with_interval(metrics[protocol], 'auc')}** {protocol}" for protocol in PROTOCOLS if protocol in metrics
-    )
+    """The outcome in some sentences, as Markdown: ROC AUC, what could not be measured and why, what became of it."""
+    known = [protocol for protocol in PROTOCOLS if protocol in metrics]
+    numbers = " and ".join(f"**{_with_interval(metrics[protocol], 'auc')}** {protocol}" for protocol in known)
+    said = [f"ROC AUC is {numbers}."] if known else ["**How good the model is could not be measured.**"]
+    said += [f"Not measured {protocol}: {why}." for protocol, why in metrics.get("left_out", {}).items()]
     if decision is None:
         fate = "No decision about its use was taken: this training was a study apart from the registry."
     elif decision["promoted"]:
@@ -94,7 +96,7 @@ def training_summary(metrics: dict[str, Any], decision: dict[str, Any] | None) -
         fate = f"Version {decision['challenger']} was **refused**, and no version is in use."
     else:
         fate = f"Version {decision['challenger']} was **refused**; version {decision['champion']} stays in use."
-    return f"ROC AUC is {numbers}. {fate}"
+    return " ".join([*said, fate])
 
 
 def listing(rows: dict[str, str]) -> pd.DataFrame:
@@ -168,7 +170,7 @@ def calibration_bins(scores: pd.DataFrame, bins: int = 8) -> pd.DataFrame:
     """
     parts = []
     for protocol in PROTOCOLS:
-        per_wafer = _mean_by_wafer(scores.loc[scores["protocol"] == protocol])
+        per_wafer = _mean_by_wafer(of_protocol(scores, protocol))
         if per_wafer.empty:
             continue
         place = np.arange(len(per_wafer)) * bins // len(per_wafer)
@@ -196,7 +198,7 @@ def forward_by_batch(scores: pd.DataFrame) -> pd.DataFrame:
     Columns: batch, wafers, faulty, auc with low and high (95 %, DeLong et al., Biometrics 44, 1988; missing where a
     batch lacks one label), alarm_rate, recall.
     """
-    forward = scores.loc[scores["protocol"] == "forward"]
+    forward = of_protocol(scores, "forward")
     column = "batch" if "batch" in forward.columns else "fold"
     rows = [_batch_row(str(name), part) for name, part in forward.groupby(column, sort=False)]
     columns = ["batch", "wafers", "faulty", "auc", "low", "high", "alarm_rate", "recall"]
@@ -207,32 +209,8 @@ def _batch_row(name: str, part: pd.DataFrame) -> tuple[str, int, int, float, flo
     faulty = part["label"].to_numpy() == 1
     alarm = part["alarm"].to_numpy(dtype=bool)
     recall = float(alarm[faulty].mean()) if faulty.any() else np.nan
-    auc, low, high = auc_interval(faulty, part["probability"].to_numpy(dtype=np.float64))
+    auc, low, high = delong(faulty, part["probability"].to_numpy(dtype=np.float64))
     return name, len(part), int(faulty.sum()), auc, low, high, float(alarm.mean()), recall
-
-
-def auc_interval(faulty: NDArray[np.bool_], probability: NDArray[np.float64]) -> tuple[float, float, float]:
-    """ROC AUC with its 95 % interval, cut to [0, 1]; three NaN where one label is missing."""
-    if not faulty.any() or faulty.all():
-        return np.nan, np.nan, np.nan
-    auc = float(roc_auc_score(faulty, probability))
-    wins = (np.sign(probability[faulty][:, None] - probability[~faulty][None, :]) + 1) / 2
-    if min(wins.shape) < 2:
-        return auc, 0.0, 1.0  # a single wafer of a label says nothing about its spread
-    variance = wins.mean(axis=1).var(ddof=1) / wins.shape[0] + wins.mean(axis=0).var(ddof=1) / wins.shape[1]
-    half = 1.96 * float(np.sqrt(variance))
-    return auc, max(0.0, auc - half), min(1.0, auc + half)
-
-
-def wilson(
-    successes: NDArray[Any], trials: NDArray[Any], z: float = 1.96
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Score interval of a share (Wilson, JASA 22, 1927)."""
-    share = successes / trials
-    centre = share + z * z / (2 * trials)
-    half = z * np.sqrt(share * (1 - share) / trials + z * z / (4 * trials**2))
-    scale = 1 + z * z / trials
-    return np.clip((centre - half) / scale, 0, 1), np.clip((centre + half) / scale, 0, 1)
 
 
 def curves(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
@@ -245,13 +223,18 @@ def curves(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
+def of_protocol(scores: pd.DataFrame, protocol: str) -> pd.DataFrame:
+    """The scores of one protocol, without wafers that no probability could be told of."""
+    return scores.loc[(scores["protocol"] == protocol) & scores["probability"].notna()]
+
+
 def _mean_by_wafer(scores: pd.DataFrame) -> pd.DataFrame:
     grouped = scores.groupby("row", sort=True)
     return pd.DataFrame({"faulty": grouped["label"].first() == 1, "probability": grouped["probability"].mean()})
 
 
 def _by_protocol(scores: pd.DataFrame) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
-    parts = ((protocol, scores.loc[scores["protocol"] == protocol]) for protocol in PROTOCOLS)
+    parts = ((protocol, of_protocol(scores, protocol)) for protocol in PROTOCOLS)
     arrays = [(name, part["label"].to_numpy() == 1, part["probability"].to_numpy(np.float64)) for name, part in parts]
     return [(name, faulty, probability) for name, faulty, probability in arrays if faulty.any() and not faulty.all()]
 
