@@ -211,8 +211,9 @@ def register(settings: Settings, params: Params, frozen: Frozen, fitted: Fitted,
     """Log params, metrics, plots, scores, lineage and the model to MLflow, and register the model as a new version."""
     from wafer.learning.model import WaferModel
     from wafer.registry import Registry, describe_snapshot, describe_source
-    from wafer.reporting.plots import training_figures
+    from wafer.reporting.plots import training_plots
     from wafer.reporting.sources import read_scores
+    from wafer.reporting.style import draw_each
     from wafer.store.snapshot import read_snapshot
 
     with (
@@ -230,7 +231,7 @@ def register(settings: Settings, params: Params, frozen: Frozen, fitted: Fitted,
             scores=scores,
             model_folder=folder,
             example=frozen_table.readings.head(5),
-            figures=training_figures(model, scores, metrics),
+            figures=draw_each(training_plots(model, scores, metrics))[0],
             files={"snapshot/manifest.json": table / "manifest.json"},
             tags={
                 **describe_snapshot(frozen_table, table),

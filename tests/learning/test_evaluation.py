@@ -117,7 +117,9 @@ def test_impossible_evaluations_are_refused(wafers: Any) -> None:
     """Labels other than -1 and 1, and more folds than faults, are refused with the numbers concerned."""
     with pytest.raises(ParameterError, match=r"labels must be -1 \(good\) or 1 \(faulty\), got \[0, 1\]"):
         shuffled_splits(np.array([0, 1]))
-    with pytest.raises(ParameterError, match="31 folds need at least 31 faulty and 31 good wafers, there are 30 and 210"):
+    with pytest.raises(
+        ParameterError, match="31 folds need at least 31 faulty and 31 good wafers, there are 30 and 210"
+    ):
         shuffled_splits(wafers.y, folds=31)
 
 

@@ -1,5 +1,7 @@
 import ast
 import re
+import sys
+import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -106,12 +108,44 @@ def test_a_failing_notebook_is_kept(write_notebook, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_dead_kernel_is_one_clear_sentence(write_notebook, tmp_path, caplog):
-    """A notebook whose process dies is reported as such, and is kept."""
-    folder = write_notebook("a = 1", "import os\nos._exit(3)")
-    with pytest.raises(ReportError, match="notebook 'small' failed because its kernel died"):
+@pytest.mark.parametrize("end", ["os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_a_dead_kernel_is_one_clear_sentence(write_notebook, tmp_path, caplog, end):
+    """A notebook whose process dies is reported as such, soon, and kept with its page as far as it came."""
+    folder = write_notebook("a = 1", "print('so far')", f"import os, signal\n{end}")
+    start = time.monotonic()
+    with pytest.raises(ReportError, match="notebook 'small' failed because its kernel died") as caught:
         run_notebook("small", {}, tmp_path / "out", notebooks=folder)
+    assert time.monotonic() - start < 60  # of which most is the start of a kernel on a busy machine
+    assert "\n" not in str(caught.value)
+    assert "so far" in (tmp_path / "out" / "small.ipynb").read_text()
+    assert "so far" in (tmp_path / "out" / "small.html").read_text()
+
+
+@pytest.mark.parametrize("stuck", ["import time; time.sleep(600)", "import os; os.kill(os.getpid(), 19)"])
+def test_a_notebook_that_takes_too_long_is_stopped(write_notebook, tmp_path, caplog, stuck):
+    """A cell that never ends, and a kernel that answers no more, end with the time limit; what came is kept."""
+    folder = write_notebook("a = 1", "print('so far')", stuck)
+    message = "notebook 'small' failed because it took longer than 8 seconds"
+    with pytest.raises(ReportError, match=message):
+        run_notebook("small", {}, tmp_path / "out", notebooks=folder, time_limit=8)
+    assert "so far" in (tmp_path / "out" / "small.html").read_text()
+
+
+def test_a_missing_kernel_is_one_clear_sentence(write_notebook, tmp_path, monkeypatch):
+    """Without a Python kernel the notebook is kept as it is, and the message says what to install."""
+    monkeypatch.setitem(sys.modules, "ipykernel.kernelspec", None)  # as where ipykernel is not installed
+    with pytest.raises(ReportError, match=r"no Python kernel is installed here \(the package ipykernel brings it\)"):
+        run_notebook("small", {}, tmp_path / "out", notebooks=write_notebook("a = 1"))
     assert (tmp_path / "out" / "small.ipynb").exists()
+
+
+def test_a_long_error_is_told_in_short(write_notebook, tmp_path):
+    """However long and many-lined an error is, the message is one short line; the page holds all of it."""
+    folder = write_notebook("a = 1", "raise ValueError('much\\n' * 10_000)")
+    with pytest.raises(ReportError, match="ValueError: much much") as caught:
+        run_notebook("small", {}, tmp_path / "out", notebooks=folder)
+    assert len(str(caught.value)) < 800 and "\n" not in str(caught.value)
+    assert (tmp_path / "out" / "small.html").exists()
 
 
 def test_parameters_reach_the_cells_and_progress_is_told(write_notebook, tmp_path, capfd, monkeypatch):
