@@ -1,11 +1,15 @@
 import ast
+import json
 import re
+import shutil
 import sys
 import time
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -229,6 +233,25 @@ def test_every_report_holds_its_plots(name, places, notebooks, tmp_path):
 
 
 @pytest.mark.slow
+def test_wafers_without_a_verdict_are_reported(places, notebooks, tmp_path, predictions, details):
+    """Wafers that got no verdict are in the prediction report, and no figure of it says "nan"."""
+    folder, told = tmp_path / "predictions", tmp_path / "details"
+    shutil.copytree(details, told)
+    folder.mkdir()
+    for name, part in predictions.groupby("batch"):
+        silent = part["batch"].eq("first") | (np.arange(len(part)) < 3)
+        part = part.assign(**{column: part[column].mask(silent) for column in ("Prediction", "probability", "cluster")})
+        part.drop(columns="batch").to_csv(folder / f"{name}.csv", index=False)
+    wafers = pd.read_csv(told / "wafers.csv")
+    wafers.loc[wafers["batch"] == "first", ["conformity", "unknown"]] = [np.nan, True]
+    wafers.to_csv(told / "wafers.csv", index=False)
+    given_places = {**given("prediction", places), "predictions": str(folder), "details": str(told)}
+    page = Path(str(run_notebook("prediction", given_places, tmp_path, notebooks=notebooks).page))
+    check_page(page, 4)
+    assert not re.search(r"\bnan\b", re.sub("<[^>]*>", " ", page.read_text().partition("<body")[2]))
+
+
+@pytest.mark.slow
 def test_reports_can_be_made_without_decision_alarms_or_wafers(places, notebooks, tmp_path):
     """A study without decision, and a delivery of which nothing could be scored, give whole reports too."""
     training = {**given("training", places), "decision": ""}
@@ -238,3 +261,16 @@ def test_reports_can_be_made_without_decision_alarms_or_wafers(places, notebooks
     empty.mkdir()
     prediction = {**given("prediction", places), "predictions": str(empty)}
     check_page(Path(str(run_notebook("prediction", prediction, tmp_path, notebooks=notebooks).page)), 4)
+
+
+@pytest.mark.slow
+def test_a_training_without_any_measure_is_reported(places, notebooks, tmp_path):
+    """Where every protocol was left out the training report says why, and its plots say that there is nothing."""
+    left_out = {"shuffled": "too few faults", "forward": "too few batches", "permuted": "too few faults"}
+    (tmp_path / "metrics.json").write_text(json.dumps({"wafers": 240, "faulty": 1, "left_out": left_out}))
+    pd.read_parquet(places["scores"]).head(0).to_parquet(tmp_path / "scores.parquet", index=False)
+    training = {**given("training", places), "decision": ""}
+    training |= {"metrics": str(tmp_path / "metrics.json"), "scores": str(tmp_path / "scores.parquet")}
+    page = Path(str(run_notebook("training", training, tmp_path, notebooks=notebooks).page))
+    check_page(page, PICTURES["training"])
+    assert "Not measured forward: too few batches." in page.read_text()
