@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.base import clone
 from upath import UPath
 
 from wafer.errors import WaferError
@@ -36,7 +37,7 @@ NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 def odd_fab(number: int) -> pd.DataFrame:
     """Wafers of fab `number` as a snapshot has them: 20 to 400, of which 0 to 40 are faulty, in 1 to 9 batches.
 
-    A tenth of the fabs has all 590 sensors, the others some, which is quicker. Faults are relabelled to the number
+    One fab in twenty has all 590 sensors, the others some, which is quicker. Faults are relabelled to the number
     wanted, those that the fab made first.
     """
     chance = np.random.default_rng((2026, number))
@@ -47,7 +48,7 @@ def odd_fab(number: int) -> pd.DataFrame:
     made = [simulate_frame(n, wafers=int(size), seed=number) for n, size in enumerate(sizes)]
     frame = pd.concat(made, ignore_index=True)
     names = [name for name in frame.columns if name.startswith("Sensor-")]
-    width = len(names) if number % 10 == 0 else int(chance.integers(3, 90))
+    width = len(names) if number % 20 == 0 else int(chance.integers(3, 60))
     chosen = [names[at] for at in np.sort(chance.choice(len(names), width, replace=False))]
     ranked = np.argsort(-1.0 * (frame["label"] == 1).to_numpy() - 0.5 * chance.random(wafers), kind="stable")
     label = np.full(wafers, -1, np.int8)
@@ -66,19 +67,24 @@ def train(number: int, wafers: pd.DataFrame, registry: Registry, folder: Path) -
     """Fit, evaluate, register, decide, draw and tell; what came of it in a word."""
     X, y = wafers[sensors.sensor_names(wafers)], wafers["label"].to_numpy()
     order, batch = wafers["order"].to_numpy(), wafers["batch"].to_numpy(object)
-    model = WaferModel(**QUICK).fit(X, y, order)
+    recipe = WaferModel(**QUICK, panel=("forests", "linear", "forests", "all")[number % 4])
+    model = clone(recipe).fit(X, y, order)
     if number % WITH_REASONS == 0:
         model.learn_reasons(X, y, order, permutations=2)
     model.learn_drift(X, order, batch).save(folder / "model")
     metrics, scores = evaluate(
-        WaferModel(**QUICK), X, y, order, batch,
+        recipe, X, y, order, batch,
         folds=2 + number % 4, repeats=1, permutations=1, first_batch=2 + number % 3,
     )  # fmt: skip
     (folder / "metrics.json").write_text(json.dumps({**metrics, "clusters": len(model.clusters_)}, allow_nan=False))
     scores.insert(0, "wafer", wafers["wafer"].to_numpy()[scores["row"]])
     scores.to_parquet(folder / "scores.parquet", index=False)
     version = registry.log_training(
-        params={"fit": QUICK}, metrics=metrics, scores=scores, model_folder=folder / "model", example=X.head(5)
+        params={"fit": recipe.get_params()},
+        metrics=metrics,
+        scores=scores,
+        model_folder=folder / "model",
+        example=X.head(5),
     )
     decision = registry.decide(version.version, GateRules(draws=50))
     (folder / "decision.json").write_text(json.dumps(decision.as_dict(), allow_nan=False))

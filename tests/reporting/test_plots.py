@@ -8,7 +8,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from wafer.reporting import findings, findings_plots, plots, sensors, style
+from wafer.reporting import findings, findings_plots, plots, sensors, style, tables
 from wafer.reporting.display import show_plot, show_table
 
 
@@ -54,6 +54,17 @@ def test_plots_leave_nothing_behind(evaluated):
     plots.plot_roc(evaluated[1])
     assert dict(mpl.rcParams) == before
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("label", [-1, 1])
+@pytest.mark.parametrize("size", [5, 22, 23, 50])
+def test_calibration_bins_of_one_label_are_drawn(size, label):
+    """Bins without a fault, and bins of nothing else, have a bar from 0 or to 1, whatever their size."""
+    wafers = np.arange(8 * size)
+    scores = pd.DataFrame({"protocol": "shuffled", "row": wafers, "label": label, "probability": wafers / len(wafers)})
+    assert len(png(plots.plot_calibration(scores))) > 5_000
+    ends = tables.calibration_bins(scores)[["low", "high"]]
+    assert set(ends["low" if label == -1 else "high"]) == {0.0 if label == -1 else 1.0}
 
 
 def test_plots_are_the_same_each_time(evaluated):
