@@ -5,7 +5,8 @@ import logging
 import math
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -161,10 +162,12 @@ def _execute(
         if progress is not None:
             progress(cell_index + 1, cells)
 
-    start = time.monotonic()
+    deadline = math.inf  # known when the first cell begins: the start of a kernel does not count
 
     def seconds_left(_: NotebookNode) -> int:
-        return max(1, math.ceil(start + time_limit - time.monotonic()))
+        nonlocal deadline
+        deadline = min(deadline, time.monotonic() + time_limit)
+        return max(1, math.ceil(deadline - time.monotonic()))
 
     with tempfile.TemporaryDirectory() as scratch:
         given, output, profile = Path(scratch, "in.ipynb"), Path(scratch, "out.ipynb"), Path(scratch, "profile")
@@ -172,7 +175,7 @@ def _execute(
         kernel = {"transport": "ipc", "connection_file": f"{scratch}/kernel.json"}
         profile.mkdir()
         given.write_text(_text(source), encoding="utf-8")
-        try:
+        with _failures_told(source, output, time_limit):
             papermill.execute_notebook(
                 str(given),
                 str(output),
@@ -181,7 +184,7 @@ def _execute(
                 language="python",
                 progress_bar=False,
                 log_output=False,
-                start_timeout=max(1, math.ceil(min(time_limit, 180))),
+                start_timeout=180,
                 execution_timeout=max(1, math.ceil(time_limit)),
                 timeout_func=seconds_left,
                 kernel_manager_class=_OwnKernelManager,
@@ -190,20 +193,27 @@ def _execute(
                 extra_arguments=[f"--ipython-dir={profile}", "--log-level=CRITICAL"],
                 on_cell_executed=count_cell,
             )
-        except PapermillExecutionError as error:
-            line = next((line for line in error.source.splitlines() if line.strip()), "")
-            message = f"in the cell that starts with {line[:80]!r}: {_short(f'{error.ename}: {error.evalue}')}"
-            raise _CellFailedError(message, _parsed(output)) from error
-        except CellTimeoutError as error:
-            message = f"because it took longer than {time_limit:g} seconds"
-            raise _CellFailedError(message, _parsed(output)) from error
-        except NoSuchKernel as error:
-            message = "because no Python kernel is installed here (the package ipykernel brings it)"
-            raise _CellFailedError(message, source) from error
-        except (DeadKernelError, RuntimeError) as error:  # a kernel that dies at its start is a RuntimeError
-            kept = _parsed(output) if output.exists() else source
-            raise _CellFailedError(f"because its kernel died: {_short(str(error))}", kept) from error
         return _parsed(output)
+
+
+@contextmanager
+def _failures_told(source: NotebookNode, output: Path, time_limit: float) -> Iterator[None]:
+    """Whatever ends a run early becomes one error that holds the notebook as far as it came, which is in `output`."""
+    try:
+        yield
+    except PapermillExecutionError as error:
+        line = next((line for line in error.source.splitlines() if line.strip()), "")
+        message = f"in the cell that starts with {line[:80]!r}: {_short(f'{error.ename}: {error.evalue}')}"
+        raise _CellFailedError(message, _parsed(output)) from error
+    except CellTimeoutError as error:
+        message = f"because it took longer than {time_limit:g} seconds"
+        raise _CellFailedError(message, _parsed(output)) from error
+    except NoSuchKernel as error:
+        message = "because no Python kernel is installed here (the package ipykernel brings it)"
+        raise _CellFailedError(message, source) from error
+    except (DeadKernelError, RuntimeError) as error:  # a kernel that dies at its start is a RuntimeError
+        kept = _parsed(output) if output.exists() else source
+        raise _CellFailedError(f"because its kernel died: {_short(str(error))}", kept) from error
 
 
 def _short(text: str) -> str:
