@@ -1,6 +1,7 @@
 """What every test may use: real small things, started here and stopped again."""
 
 import os
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,3 +84,14 @@ def small_params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("params") / "params.yaml"
     file.write_text(yaml.safe_dump(content))
     return file
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print what came of the odd fabs, over all processes that trained on them."""
+    outcomes: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed"):
+        outcomes.update(dict(report.user_properties).get("odd fabs", {}))
+    if outcomes:
+        terminalreporter.section("trainings on odd fabs")
+        for outcome, fabs in outcomes.most_common():
+            terminalreporter.write_line(f"{fabs:4}  {outcome}")

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from wafer.errors import StorageError
+from wafer.errors import ReportError, StorageError
 from wafer.params import DeliverParams, EvaluateParams, FitParams, GateParams, Params
 from wafer.progress import shown
 from wafer.records import (
@@ -303,16 +303,23 @@ def gate(workspace: Workspace, run: Run, params: GateParams, recipe: FitParams) 
 
 
 def draw(workspace: Workspace, run: Run) -> None:
-    """Draw the figures of a training, and keep them with its run in MLflow; nothing else depends on them."""
-    from wafer.reporting.plots import training_figures
+    """Draw the figures of a training, and keep them with its run in MLflow; nothing else depends on them.
+
+    Raises:
+        ReportError: some could not be drawn; the others are kept.
+    """
+    from wafer.reporting.plots import training_plots
+    from wafer.reporting.style import draw_each
 
     evaluated = run.read(Evaluated)
     with run.timed("draw"), shown("draw") as progress:
         progress(0, 1)
         model, metrics = workspace.model(run.read(Fitted).folder), workspace.storage.read_json(evaluated.metrics)
-        figures = training_figures(model, read_scores(workspace, evaluated), metrics)
+        figures, failures = draw_each(training_plots(model, read_scores(workspace, evaluated), metrics))
         workspace.registry.log_figures(run.read(Registered).run_id, figures)
         progress(1, 1)
+    if failures:
+        raise ReportError("; ".join(failures.values()))
 
 
 def finish(workspace: Workspace, run: Run) -> None:

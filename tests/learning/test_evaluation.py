@@ -1,9 +1,11 @@
+import json
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
+from sklearn.dummy import DummyClassifier
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
@@ -20,6 +22,9 @@ from wafer.learning.evaluation import (
 )
 from wafer.learning.model import WaferModel
 
+FEW = "3 folds need at least 3 faulty and 3 good wafers, there are {} and {}"
+ALL_GOOD = "all 18 wafers that were scored are good"
+NONE_BEFORE = "no batch has both faulty and good wafers in the batches before it"
 Plain = make_pipeline(FunctionTransformer(np.nan_to_num), LogisticRegression(max_iter=500))
 
 
@@ -142,3 +147,51 @@ def test_the_alarm_ceiling_is_kept_on_later_batches() -> None:
     scores = forward_scores(model, X, y, np.arange(1500), names, n_jobs=2)
     assert len(scores) == 1200
     assert 1 / 1.5 <= scores["alarm"].mean() / model.alarm_rate_ceiling <= 1.5
+
+
+@pytest.mark.parametrize(
+    ("faulty", "batches", "first_batch", "permutations", "left_out"),
+    [
+        ([], 4, 2, 1, {"shuffled": FEW.format(0, 24), "forward": NONE_BEFORE, "permuted": FEW.format(0, 24)}),
+        ([1], 4, 2, 1, {"shuffled": FEW.format(1, 23), "forward": ALL_GOOD, "permuted": FEW.format(1, 23)}),
+        ([1, 2], 4, 2, 1, {"shuffled": FEW.format(2, 22), "forward": ALL_GOOD, "permuted": FEW.format(2, 22)}),
+        ([1, 9, 17], 4, 2, 1, {}),
+        ([1, 9, 17], 1, 2, 1, {"forward": "batches are scored from number 2 on, there are 1"}),
+        ([1, 9, 17], 4, 5, 1, {"forward": "batches are scored from number 5 on, there are 4"}),
+        ([21, 22, 23], 4, 2, 1, {"forward": NONE_BEFORE}),
+        ([1, 9, 17], 4, 2, 0, {"permuted": "no permutation was asked for"}),
+        (range(24), 4, 2, 1, {"shuffled": FEW.format(24, 0), "forward": NONE_BEFORE, "permuted": FEW.format(24, 0)}),
+    ],
+)  # fmt: skip
+def test_a_protocol_without_enough_data_is_left_out_in_words(
+    faulty: Any, batches: int, first_batch: int, permutations: int, left_out: dict[str, str]
+) -> None:
+    """What the data are too few for stands with its reason in `left_out`, and the document is JSON without NaN."""
+    place = np.arange(24)
+    y = np.where(np.isin(place, faulty), 1, -1)
+    X = np.random.default_rng(0).normal(size=(24, 3))
+    metrics, scores = evaluate(
+        Plain, X, y, place, (place * batches // 24).astype(str),
+        folds=3, repeats=1, permutations=permutations, first_batch=first_batch,
+    )  # fmt: skip
+    assert metrics["left_out"] == left_out
+    assert {"shuffled", "forward", "permuted"} - set(metrics) == set(left_out)
+    assert json.loads(json.dumps(metrics, allow_nan=False))["faulty"] == len(list(faulty))
+    assert list(scores.columns) == ["protocol", "repeat", "fold", "row", "label", "probability", "alarm"]
+
+
+class Silent(DummyClassifier):
+    """Says nothing of any wafer."""
+
+    def predict_proba(self, X: Any) -> Any:
+        """No probability."""
+        return np.full((len(X), 2), np.nan)
+
+
+def test_wafers_without_a_probability_are_not_measured() -> None:
+    """A model that judges no wafer gives no metric, and the document says so."""
+    y = np.where(np.arange(12) % 2, 1, -1)
+    metrics, scores = evaluate(Silent(), np.zeros((12, 1)), y, np.arange(12), np.repeat(["a", "b"], 6), folds=2)
+    assert set(metrics) == {"wafers", "faulty", "left_out"}
+    assert metrics["left_out"]["shuffled"] == "none of the wafers to be scored has readings to judge it by"
+    assert scores["probability"].isna().all()

@@ -1,11 +1,15 @@
 import ast
 import re
 import shutil
+import sys
+import time
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import nbformat
+import numpy as np
+import pandas as pd
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
@@ -107,12 +111,44 @@ def test_a_failing_notebook_is_kept(write_notebook, tmp_path, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_dead_kernel_is_one_clear_sentence(write_notebook, tmp_path, caplog):
-    """A notebook whose process dies is reported as such, and is kept."""
-    folder = write_notebook("a = 1", "import os\nos._exit(3)")
-    with pytest.raises(ReportError, match="notebook 'small' failed because its kernel died"):
+@pytest.mark.parametrize("end", ["os._exit(3)", "os.kill(os.getpid(), signal.SIGKILL)"])
+def test_a_dead_kernel_is_one_clear_sentence(write_notebook, tmp_path, caplog, end):
+    """A notebook whose process dies is reported as such, soon, and kept with its page as far as it came."""
+    folder = write_notebook("a = 1", "print('so far')", f"import os, signal\n{end}")
+    start = time.monotonic()
+    with pytest.raises(ReportError, match="notebook 'small' failed because its kernel died") as caught:
         run_notebook("small", {}, tmp_path / "out", notebooks=folder)
+    assert time.monotonic() - start < 60  # of which most is the start of a kernel on a busy machine
+    assert "\n" not in str(caught.value)
+    assert "so far" in (tmp_path / "out" / "small.ipynb").read_text()
+    assert "so far" in (tmp_path / "out" / "small.html").read_text()
+
+
+@pytest.mark.parametrize("stuck", ["import time; time.sleep(600)", "import os; os.kill(os.getpid(), 19)"])
+def test_a_notebook_that_takes_too_long_is_stopped(write_notebook, tmp_path, caplog, stuck):
+    """A cell that never ends, and a kernel that answers no more, end with the time limit; what came is kept."""
+    folder = write_notebook("a = 1", "print('so far')", stuck)
+    message = "notebook 'small' failed because it took longer than 8 seconds"
+    with pytest.raises(ReportError, match=message):
+        run_notebook("small", {}, tmp_path / "out", notebooks=folder, time_limit=8)
+    assert "so far" in (tmp_path / "out" / "small.html").read_text()
+
+
+def test_a_missing_kernel_is_one_clear_sentence(write_notebook, tmp_path, monkeypatch):
+    """Without a Python kernel the notebook is kept as it is, and the message says what to install."""
+    monkeypatch.setitem(sys.modules, "ipykernel.kernelspec", None)  # as where ipykernel is not installed
+    with pytest.raises(ReportError, match=r"no Python kernel is installed here \(the package ipykernel brings it\)"):
+        run_notebook("small", {}, tmp_path / "out", notebooks=write_notebook("a = 1"))
     assert (tmp_path / "out" / "small.ipynb").exists()
+
+
+def test_a_long_error_is_told_in_short(write_notebook, tmp_path):
+    """However long and many-lined an error is, the message is one short line; the page holds all of it."""
+    folder = write_notebook("a = 1", "raise ValueError('much\\n' * 10_000)")
+    with pytest.raises(ReportError, match="ValueError: much much") as caught:
+        run_notebook("small", {}, tmp_path / "out", notebooks=folder)
+    assert len(str(caught.value)) < 800 and "\n" not in str(caught.value)
+    assert (tmp_path / "out" / "small.html").exists()
 
 
 def test_parameters_reach_the_cells_and_progress_is_told(write_notebook, tmp_path, capfd, monkeypatch):
@@ -196,6 +232,28 @@ def test_every_report_holds_its_plots(name, outputs, notebooks, tmp_path):
 
 
 @pytest.mark.slow
+def test_wafers_without_a_verdict_are_reported(outputs, notebooks, tmp_path):
+    """Wafers that got no verdict are in the prediction report, and no figure of it says "nan"."""
+    shutil.copytree(outputs, tmp_path / "outputs")
+    run = Runs(Storage(str(tmp_path / "outputs"))).latest("prediction")
+    for name in ("first", "second"):
+        file = Path(str(run.place(f"predictions/{name}.csv")))
+        part = pd.read_csv(file)
+        silent = np.full(len(part), name == "first") | (np.arange(len(part)) < 3)
+        part = part.assign(**{column: part[column].mask(silent) for column in ("Prediction", "probability", "cluster")})
+        part.to_csv(file, index=False)
+    file = Path(str(run.place("details/wafers.csv")))
+    wafers = pd.read_csv(file)
+    wafers["unknown"] = wafers["unknown"] | (wafers["batch"] == "first")
+    wafers.loc[wafers["batch"] == "first", "conformity"] = np.nan
+    wafers.to_csv(file, index=False)
+    given = {"storage": str(tmp_path / "outputs")}
+    page = Path(str(run_notebook("prediction", given, tmp_path, notebooks=notebooks).page))
+    check_page(page, 4)
+    assert not re.search(r"\bnan\b", re.sub("<[^>]*>", " ", page.read_text().partition("<body")[2]))
+
+
+@pytest.mark.slow
 def test_reports_can_be_made_without_decision_alarms_or_wafers(outputs, notebooks, tmp_path):
     """A study without decision, and a delivery of which nothing could be scored, give whole reports too."""
     shutil.copytree(outputs, tmp_path / "outputs")
@@ -207,3 +265,19 @@ def test_reports_can_be_made_without_decision_alarms_or_wafers(outputs, notebook
     report = run_notebook("training", given, tmp_path, notebooks=notebooks)
     assert "No decision about its use was taken" in Path(str(report.page)).read_text()
     check_page(Path(str(run_notebook("prediction", given, tmp_path, notebooks=notebooks).page)), 4)
+
+
+@pytest.mark.slow
+def test_a_training_without_any_measure_is_reported(outputs, notebooks, tmp_path):
+    """Where every protocol was left out the training report says why, and its plots say that there is nothing."""
+    left_out = {"shuffled": "too few faults", "forward": "too few batches", "permuted": "too few faults"}
+    shutil.copytree(outputs, tmp_path / "outputs")
+    run = Runs(Storage(str(tmp_path / "outputs"))).latest("training")
+    run.place("records/gate.json").unlink()
+    run.storage.write_json(run.key("metrics.json"), {"wafers": 240, "faulty": 1, "left_out": left_out})
+    scores = Path(str(run.place("scores.parquet")))
+    pd.read_parquet(scores).head(0).to_parquet(scores, index=False)
+    given = {"storage": str(tmp_path / "outputs")}
+    page = Path(str(run_notebook("training", given, tmp_path, notebooks=notebooks).page))
+    check_page(page, PICTURES["training"])
+    assert "Not measured forward: too few batches." in page.read_text()

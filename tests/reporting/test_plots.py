@@ -8,8 +8,7 @@ import pytest
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
-from wafer.learning.decision import Policy
-from wafer.reporting import findings, findings_plots, plots, sensors, style
+from wafer.reporting import findings, findings_plots, plots, sensors, style, tables
 from wafer.reporting.display import show_plot, show_table
 
 
@@ -27,7 +26,7 @@ def figures(model, evaluated, wafers, predictions, details) -> dict[str, Figure]
     return {
         "named_sensors": findings_plots.plot_named_sensors(judged, found, model),
         "batch_drift": findings_plots.plot_batch_drift(found),
-        **plots.training_figures(model, scores, metrics),
+        **style.draw_each(plots.training_plots(model, scores, metrics))[0],
         "probabilities": plots.plot_probabilities(predictions),
         "alarm_rates": plots.plot_alarm_rates(pd.DataFrame({"batch": ["a"], "wafers": [40], "alarms": [3]})),
         "missing": sensors.plot_missing(wafers),
@@ -39,13 +38,14 @@ def figures(model, evaluated, wafers, predictions, details) -> dict[str, Figure]
     }
 
 
-def test_every_plot_has_a_title_and_named_axes(figures):
-    """Every panel says what it shows: a title on the figure's first panel, a label on both axes of each."""
-    for name, figure in figures.items():
-        panels = [axes for axes in figure.axes if axes.get_label() != "<colorbar>"]
-        assert panels[0].get_title(loc="left"), name
-        assert figure.axes[-1].get_xlabel() or figure.axes[-1].get_ylabel(), name
-        assert len(png(figure)) > 5_000, name
+def test_a_plot_that_fails_loses_no_other(evaluated, model):
+    """Of the plots of a training one that cannot be drawn is told by name, and the others are there."""
+    wanted = plots.training_plots(model, evaluated[1].drop(columns="alarm"), evaluated[0])
+    figures, failures = style.draw_each(wanted)
+    assert sorted(figures) == ["calibration.png", "elbow.png", "precision_recall.png", "roc.png"]
+    assert failures == {
+        name: f"the plot {name} could not be drawn: KeyError: 'alarm'" for name in ("forward.png", "threshold.png")
+    }
 
 
 def test_plots_leave_nothing_behind(evaluated):
@@ -54,6 +54,17 @@ def test_plots_leave_nothing_behind(evaluated):
     plots.plot_roc(evaluated[1])
     assert dict(mpl.rcParams) == before
     assert plt.get_fignums() == []
+
+
+@pytest.mark.parametrize("label", [-1, 1])
+@pytest.mark.parametrize("size", [5, 22, 23, 50])
+def test_calibration_bins_of_one_label_are_drawn(size, label):
+    """Bins without a fault, and bins of nothing else, have a bar from 0 or to 1, whatever their size."""
+    wafers = np.arange(8 * size)
+    scores = pd.DataFrame({"protocol": "shuffled", "row": wafers, "label": label, "probability": wafers / len(wafers)})
+    assert len(png(plots.plot_calibration(scores))) > 5_000
+    ends = tables.calibration_bins(scores)[["low", "high"]]
+    assert set(ends["low" if label == -1 else "high"]) == {0.0 if label == -1 else 1.0}
 
 
 def test_plots_are_the_same_each_time(evaluated):
@@ -97,25 +108,6 @@ def test_readings_far_away_do_not_flatten_the_others(figures, model):
     assert panel.get_title(loc="left").startswith("Sensor-3: ")
     assert panel.get_ylim()[1] < 50
     assert "^" in [line.get_marker() for line in panel.get_lines() if len(line.get_xdata())]
-
-
-def test_empty_input_is_said_and_not_an_error(evaluated, model, predictions, details):
-    """Plots of nothing say that there is nothing."""
-    nothing = evaluated[1].head(0)
-    found = findings.read_findings(details)
-    silent = findings.Findings(found.wafers, found.reasons.head(0), {**found.drift, "batches": []})
-    made = [
-        plots.plot_roc(nothing),
-        plots.plot_precision_recall(nothing),
-        plots.plot_calibration(nothing),
-        plots.plot_forward(nothing),
-        plots.plot_threshold(nothing, Policy()),
-        plots.plot_probabilities(pd.DataFrame(columns=["Prediction", "probability"])),
-        plots.plot_alarm_rates(pd.DataFrame(columns=["batch", "wafers", "alarms"])),
-        findings_plots.plot_named_sensors(findings.with_findings(predictions, found), silent, model),
-        findings_plots.plot_batch_drift(silent),
-    ]
-    assert all(len(png(figure)) > 1_000 for figure in made)
 
 
 def test_many_batches_stay_readable():

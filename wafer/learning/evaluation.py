@@ -228,14 +228,19 @@ def evaluate(
     scores = score_splits(model, X, order, splits, n_jobs=n_jobs, progress=progress)
     metrics: dict[str, Any] = {"wafers": len(labels), "faulty": int(np.sum(labels == 1)), "left_out": left_out}
     for protocol in protocols:
-        part = scores[(scores["protocol"] == protocol) & scores["probability"].notna()].reset_index(drop=True)
-        if part["label"].nunique() < 2:
-            left_out.setdefault(protocol, _one_class(part))
-            continue
-        summary = summarise(part, _policy(model), seed=seed)
-        short = {name: summary[name] for name in ("auc", "auc_low", "auc_high")}
-        metrics[protocol] = short if protocol == "permuted" else summary
+        _measure(protocol, scores, metrics, _policy(model), seed)
     return metrics, scores
+
+
+def _measure(protocol: str, scores: pd.DataFrame, metrics: dict[str, Any], policy: Policy, seed: int) -> None:
+    """Add what the scores of one protocol are worth to `metrics`, or why that cannot be said."""
+    part = scores[(scores["protocol"] == protocol) & scores["probability"].notna()].reset_index(drop=True)
+    if part["label"].nunique() < 2:
+        metrics["left_out"].setdefault(protocol, _one_class(part))
+        return
+    summary = summarise(part, policy, seed=seed)
+    short = {name: summary[name] for name in ("auc", "auc_low", "auc_high")}
+    metrics[protocol] = short if protocol == "permuted" else summary
 
 
 def _score(model: Any, X: Any, order: Integers | None, split: Split) -> pd.DataFrame:

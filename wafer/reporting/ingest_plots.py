@@ -45,7 +45,7 @@ def missing_map(share: NDArray[np.floating[Any]], files: Sequence[str], sensors:
     names = [_group_name(files, group) for group in groups]
     width = len(sensors)
     column, line = _cell(width, len(groups))
-    left, right, top, bottom = 215, 95, 34, 52
+    left, right, top, bottom = 215, 130, 34, 52
     wide, high = left + column * width + right, top + max(line * len(groups), 60) + bottom
     box = (left / wide, top / high, 1 - (left + right) / wide, 1 - (top + bottom) / high)
     return MissingMap(np.array(rows, np.float32).reshape(len(groups), width), names, sensors, box)

@@ -2,17 +2,20 @@
 
 import ast
 import logging
+import math
 import tempfile
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import nbformat
 import papermill
-from jupyter_client.kernelspec import KernelSpecManager
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from jupyter_client.manager import AsyncKernelManager
-from nbclient.exceptions import DeadKernelError
+from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from nbformat import NotebookNode
 from papermill.exceptions import PapermillExecutionError
 from traitlets import default
@@ -25,6 +28,8 @@ from wafer.storage import AnyPath, write_bytes, write_text
 
 NOTEBOOKS = Path("notebooks")
 PARAMETERS_TAG = "parameters"
+TIME_LIMIT = 1800.0  # seconds; ours take less than one minute on thousands of wafers
+LONGEST = 300  # signs of a cell's error that a message tells
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ def run_notebook(
     *,
     stem: str | None = None,
     notebooks: Path = NOTEBOOKS,
+    time_limit: float = TIME_LIMIT,
     progress: Callable[[int, int], None] | None = None,
 ) -> NotebookReport:
     """Run a notebook in this environment and write `<stem>.ipynb` and `<stem>.html` into `folder`.
@@ -106,22 +112,25 @@ def run_notebook(
         folder: where both files go, local or S3.
         stem: of both files; default `name`.
         notebooks: where the notebook lies.
+        time_limit: seconds for all cells together.
         progress: called after each cell with the cells done and their number.
 
     Raises:
-        ReportError: the notebook or a parameter is unknown, or a cell failed; the message carries the cell's error, and
-            the executed notebook is kept in `folder` all the same.
+        ReportError: the notebook or a parameter is unknown, a cell failed, the kernel cannot be started or has died, or
+            the time was over; the message carries the cause in short, and notebook and page, as far as they came, are
+            kept in `folder` all the same.
     """
     source = read_notebook(name, notebooks)
     check_parameters(source, name, parameters)
     target = folder / f"{stem or name}.ipynb"
+    page = folder / f"{stem or name}.html"
     try:
-        executed = _execute(source, parameters, progress)
+        executed = _execute(source, parameters, progress, time_limit)
     except _CellFailedError as error:
         write_text(target, _text(error.notebook))
+        write_bytes(page, render_page(error.notebook).encode())
         raise ReportError(f"notebook {name!r} failed {error}; it is kept, as far as it came, in {target}") from error
     write_text(target, _text(executed))
-    page = folder / f"{stem or name}.html"
     write_bytes(page, render_page(executed).encode())
     return NotebookReport(target, page)
 
@@ -142,7 +151,10 @@ class _CellFailedError(Exception):
 
 
 def _execute(
-    source: NotebookNode, parameters: Mapping[str, Any], progress: Callable[[int, int], None] | None
+    source: NotebookNode,
+    parameters: Mapping[str, Any],
+    progress: Callable[[int, int], None] | None,
+    time_limit: float,
 ) -> NotebookNode:
     logging.getLogger("papermill").setLevel(logging.ERROR)
     tie_children()
@@ -152,13 +164,20 @@ def _execute(
         if progress is not None:
             progress(cell_index + 1, cells)
 
+    deadline = math.inf  # known when the first cell begins: the start of a kernel does not count
+
+    def seconds_left(_: NotebookNode) -> int:
+        nonlocal deadline
+        deadline = min(deadline, time.monotonic() + time_limit)
+        return max(1, math.ceil(deadline - time.monotonic()))
+
     with tempfile.TemporaryDirectory() as scratch:
         given, output, profile = Path(scratch, "in.ipynb"), Path(scratch, "out.ipynb"), Path(scratch, "profile")
         # sockets in a folder of our own: no port is opened, so that nobody else can listen or be in the way
         kernel = {"transport": "ipc", "connection_file": f"{scratch}/kernel.json"}
         profile.mkdir()
         given.write_text(_text(source), encoding="utf-8")
-        try:
+        with _failures_told(source, output, time_limit):
             papermill.execute_notebook(
                 str(given),
                 str(output),
@@ -168,16 +187,38 @@ def _execute(
                 progress_bar=False,
                 log_output=False,
                 start_timeout=180,
+                execution_timeout=max(1, math.ceil(time_limit)),
+                timeout_func=seconds_left,
                 kernel_manager_class=_OwnKernelManager,
                 config=Config({"KernelManager": kernel}),
                 # the personal profile of whoever runs this must not shape a report
                 extra_arguments=[f"--ipython-dir={profile}", "--log-level=CRITICAL"],
                 on_cell_executed=count_cell,
             )
-        except PapermillExecutionError as error:
-            line = next((line for line in error.source.splitlines() if line.strip()), "")
-            message = f"in the cell that starts with {line[:80]!r}: {error.ename}: {error.evalue}"
-            raise _CellFailedError(message, _parsed(output)) from error
-        except (DeadKernelError, RuntimeError) as error:  # a kernel that dies at its start is a RuntimeError
-            raise _CellFailedError(f"because its kernel died: {error}", _parsed(output)) from error
         return _parsed(output)
+
+
+@contextmanager
+def _failures_told(source: NotebookNode, output: Path, time_limit: float) -> Iterator[None]:
+    """Whatever ends a run early becomes one error that holds the notebook as far as it came, which is in `output`."""
+    try:
+        yield
+    except PapermillExecutionError as error:
+        line = next((line for line in error.source.splitlines() if line.strip()), "")
+        message = f"in the cell that starts with {line[:80]!r}: {_short(f'{error.ename}: {error.evalue}')}"
+        raise _CellFailedError(message, _parsed(output)) from error
+    except CellTimeoutError as error:
+        message = f"because it took longer than {time_limit:g} seconds"
+        raise _CellFailedError(message, _parsed(output)) from error
+    except NoSuchKernel as error:
+        message = "because no Python kernel is installed here (the package ipykernel brings it)"
+        raise _CellFailedError(message, source) from error
+    except (DeadKernelError, RuntimeError) as error:  # a kernel that dies at its start is a RuntimeError
+        kept = _parsed(output) if output.exists() else source
+        raise _CellFailedError(f"because its kernel died: {_short(str(error))}", kept) from error
+
+
+def _short(text: str) -> str:
+    """One line of at most `LONGEST` signs."""
+    line = " ".join(text.split())
+    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"

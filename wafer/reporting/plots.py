@@ -4,7 +4,7 @@ Frames of scores are those of `wafer.learning.evaluation`; the points that are d
 so that a plot and a table never disagree.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -275,17 +275,17 @@ def policy_of(model: WaferModel) -> Policy:
     return Policy(model.cost_missed_fault, model.cost_false_alarm, model.alarm_rate_ceiling)
 
 
-def training_figures(
+def training_plots(
     model: WaferModel, scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None
-) -> dict[str, Figure]:
-    """Every plot of one training, by the file name that it is kept under."""
+) -> dict[str, Callable[[], Figure]]:
+    """Every plot of one training, not yet drawn, by the file name that it is kept under; see `draw_each`."""
     return {
-        "elbow.png": plot_elbow(model.elbow_),
-        "roc.png": plot_roc(scores, metrics),
-        "precision_recall.png": plot_precision_recall(scores, metrics),
-        "calibration.png": plot_calibration(scores),
-        "forward.png": plot_forward(scores),
-        "threshold.png": plot_threshold(scores, policy_of(model)),
+        "elbow.png": lambda: plot_elbow(model.elbow_),
+        "roc.png": lambda: plot_roc(scores, metrics),
+        "precision_recall.png": lambda: plot_precision_recall(scores, metrics),
+        "calibration.png": lambda: plot_calibration(scores),
+        "forward.png": lambda: plot_forward(scores),
+        "threshold.png": lambda: plot_threshold(scores, policy_of(model)),
     }
 
 

@@ -5,7 +5,8 @@ Pairs that must be told apart differ in lightness and in line or marker, not in 
 """
 
 import functools
-from collections.abc import Callable
+import io
+from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 import matplotlib as mpl
@@ -30,6 +31,7 @@ SEQUENTIAL = "cividis_r"
 DIVERGING = "PuOr"
 DPI = 110
 LONGEST_NAME = 30  # signs
+LONGEST_CAUSE = 300
 
 STYLE: Any = {
     "figure.dpi": DPI,
@@ -77,6 +79,23 @@ def new_panels(rows: int, columns: int, width: float, height: float, **options: 
     """A figure with a grid of panels; sizes in inches, `options` as for `Figure.subplots`."""
     figure = Figure(figsize=(width, height))
     return figure, figure.subplots(rows, columns, **options)
+
+
+def draw_each(plots: Mapping[str, Callable[[], Figure]]) -> tuple[dict[str, Figure], dict[str, str]]:
+    """Draw each of `plots`, so that one that fails loses no other.
+
+    Returns: the figures, which have been rendered once, and for each plot that failed one sentence; both by its name.
+    """
+    figures, failures = {}, {}
+    for name, draw in plots.items():
+        try:
+            figure = draw()
+            figure.savefig(io.BytesIO(), format="png")  # some of what can go wrong does so only now
+            figures[name] = figure
+        except Exception as error:  # noqa: BLE001 - whatever a plot raises, it is told, and the others are drawn
+            cause = " ".join(f"{type(error).__name__}: {error}".split())
+            failures[name] = f"the plot {name} could not be drawn: {cause[:LONGEST_CAUSE]}"
+    return figures, failures
 
 
 def say_nothing_to_show(axes: Axes, title: str, text: str) -> None:
