@@ -3,10 +3,13 @@
 import os
 import re
 import socket
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from wafer.delivered import LARGEST_READ, Entry, list_files, read_parts
 from wafer.errors import DeliveryError, UnreadError
@@ -207,3 +210,103 @@ def test_a_giant_file_is_not_read_at_all(raw: Path) -> None:
     with (raw / "a.csv").open("wb") as file:
         file.truncate(LARGEST_READ + 1)
     assert content(raw) == {"a.csv": "it has 17,179,869,185 bytes, and more than 17,179,869,184 are never read"}
+
+
+def _linked(path: Path, target: str | Path) -> None:
+    path.symlink_to(target)
+
+
+# each kind of entry: how it is made, and what is read of it; a reason in words, or None where it is left out
+ENTRIES: dict[str, tuple[Callable[[Path], object], bytes | str | None]] = {
+    "file": (lambda path: path.write_bytes(b"own"), b"own"),
+    "empty": (lambda path: path.touch(), b""),
+    "hard link": (lambda path: path.hardlink_to(path.parent.parent / "linked"), b"linked"),
+    "link inside": (lambda path: _linked(path, ".inside"), b"inside"),
+    "link below": (lambda path: _linked(path, path.parent / ".below" / "x"), b"below"),
+    "link by a link": (lambda path: _linked(path, ".chain"), b"inside"),
+    "link to the root": (lambda path: _linked(path, path.parent.parent / "allowed" / "x"), b"allowed"),
+    "link out": (lambda path: _linked(path, path.parent.parent / "private" / "x"), "outside of its folder"),
+    "link out by ..": (lambda path: _linked(path, "../private/x"), "outside of its folder"),
+    "link out and in": (lambda path: _linked(path, f"../private/../{path.parent.name}/.inside"), b"inside"),
+    "link out by a folder": (lambda path: _linked(path, ".way/x"), "outside of its folder"),
+    "link out of the root": (lambda path: _linked(path, "../allowed/way"), "outside of its folder"),
+    "link to nowhere": (lambda path: _linked(path, ".nothing"), "No such file or directory"),
+    "link to itself": (lambda path: _linked(path, path.name), "Too many levels of symbolic links"),
+    "link to a device": (lambda path: _linked(path, "/dev/zero"), "outside of its folder"),
+    "link to a pipe": (lambda path: _linked(path, ".pipe"), "it is a pipe"),
+    "link through a file": (lambda path: _linked(path, ".inside/x"), "Not a directory"),
+    "link of great length": (lambda path: _linked(path, "x" * 300), "File name too long"),
+    "pipe": (os.mkfifo, "it is a pipe"),
+    "folder": (lambda path: path.mkdir(), "it is a folder"),
+    "link to a folder": (lambda path: _linked(path, ".below"), "it is a folder"),
+}
+STEMS = [
+    *(
+        "a",
+        "b",
+        "wafer_01012020_000000",
+        "x" * 240,
+        "é" * 100,
+        "\udcff",
+        "\x1b[2J",
+        "a\nb",
+        "\r",
+        "\t",
+        "\x9b31m",
+        "\u202e",
+    ),
+    *(" ", "-rf", "--", "~", "*", "$(id)", "`id`", "%s", "{x}", "a\\b", "C:", "CON", "'", '"', "a.csv", "#", "\u2028"),
+]
+entries = st.dictionaries(
+    st.tuples(st.sampled_from(STEMS), st.sampled_from([".csv", ".CSV", "", ".part"])),
+    st.sampled_from([*ENTRIES]),
+    max_size=6,
+)
+
+
+def _is_told_truly(delivered: dict[tuple[str, str], str]) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        raw = Path(scratch, "raw")
+        for folder in ("raw/.below", "private", "allowed"):
+            Path(scratch, folder).mkdir(parents=True)
+            Path(scratch, folder, "x").write_text(Path(folder).name.lstrip("."))
+        (raw / ".inside").write_bytes(b"inside")
+        (raw / ".chain").symlink_to(".inside")
+        (raw / ".way").symlink_to("../private")
+        (raw.parent / "allowed" / "way").symlink_to("../private/x")
+        (raw.parent / "linked").write_bytes(b"linked")
+        os.mkfifo(raw / ".pipe")
+        expected, left_out = {}, set()
+        for (stem, ending), kind in delivered.items():
+            make, told = ENTRIES[kind]
+            make(raw / f"{stem}{ending}")
+            if ending == ".part":
+                continue
+            if told == "it is a folder" and not f"{stem}{ending}".lower().endswith(".csv"):
+                left_out.add(f"{stem}{ending}")
+            else:
+                expected[f"{stem}{ending}"] = told
+        found = content(raw, (raw.parent / "allowed",))
+        assert found.keys() == expected.keys()
+        for name, told in expected.items():
+            assert found[name] == told if isinstance(told, bytes) else str(told) in str(found[name]), (name, delivered)
+        listing = list_files([raw])
+        assert set(listing.folders) == left_out
+        words = f"{listing.left_out} {listing.why_empty}"
+        assert words.isprintable()
+        assert len(words) < 1_000
+
+
+@hypothesis.given(entries)
+@hypothesis.settings(max_examples=200, deadline=None, derandomize=True, database=None)
+def test_whatever_a_folder_holds_is_told_truly(delivered: dict[tuple[str, str], str]) -> None:
+    """Files and allowed links are read, all else is told with its reason or as left out, whatever it is called."""
+    _is_told_truly(delivered)
+
+
+@pytest.mark.slow
+@hypothesis.given(entries)
+@hypothesis.settings(max_examples=5_000, deadline=None, database=None)
+def test_whatever_many_folders_hold_is_told_truly(delivered: dict[tuple[str, str], str]) -> None:
+    """The same for thousands of folders, others each time."""
+    _is_told_truly(delivered)

@@ -74,6 +74,17 @@ def test_a_value_that_cannot_be_used_is_named(monkeypatch: pytest.MonkeyPatch) -
         Settings.read()
 
 
+def test_folders_of_links_are_listed_as_a_path_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """WAFER_LINK_ROOTS names absolute folders, joined as PATH is; unset or empty it names none."""
+    assert Settings.read().link_roots == ()
+    for value, folders in {"": (), "/a": ("/a",), f"/a{os.pathsep}/b c{os.pathsep}": ("/a", "/b c")}.items():
+        monkeypatch.setenv("WAFER_LINK_ROOTS", value)
+        assert Settings.read().link_roots == tuple(Path(folder) for folder in folders)
+    monkeypatch.setenv("WAFER_LINK_ROOTS", f"/a{os.pathsep}b")
+    with pytest.raises(SettingsError, match=r"WAFER_LINK_ROOTS: .*expected absolute folders"):
+        Settings.read()
+
+
 def test_the_commit_of_an_image_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """WAFER_COMMIT names the code, whatever git says; an empty one counts as unset."""
     monkeypatch.setenv("WAFER_COMMIT", "abc123")

@@ -55,6 +55,32 @@ def test_check_goes_on_behind_a_file_that_cannot_be_read(delivery: Path, tmp_pat
     assert done.stdout.splitlines()[-1] == "2 files: 1 accepted, 0 quarantined, 1 unread"
 
 
+def test_check_says_that_there_is_no_batch_file(tmp_path: Path) -> None:
+    """A folder one level too high has exit status 1 and a sentence that tells of the folders inside."""
+    (tmp_path / "2020" / "01").mkdir(parents=True)
+    told = f"no batch file lies in {tmp_path}; 1 folder inside (2020) was left out\n"
+    done = wafer("check", tmp_path)
+    assert (done.returncode, done.stdout) == (1, told)
+    done = wafer("check", tmp_path, "--json")
+    assert (done.returncode, json.loads(done.stdout), told in done.stderr) == (1, [], True)
+
+
+def test_no_file_forges_a_line_of_check(tmp_path: Path) -> None:
+    """Terminal sequences and line ends in names, headers and cells are escaped; each file has one line of its own."""
+    header = ",".join(["", *(f"Sensor-{n}" for n in range(1, 591)), "Good/Bad"])
+    forged = "x\naccepted   wafer_01012020_000000.csv\n\x1b[2J\u202e"
+    (tmp_path / f"a{forged}.csv").write_text("nothing\n")
+    (tmp_path / "b.csv").write_text(f'{header},"\x1b[31mred"\n')
+    (tmp_path / "c.csv").write_text(f"{header}\nWafer-\x1b]0;title\x07,{','.join(['1'] * 590)},\x1b[2J\n")
+    done = wafer("check", tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert all(line.isprintable() for line in done.stdout.splitlines())
+    assert [line.split()[0] for line in done.stdout.splitlines() if line[0] != " "] == ["quarantined"] * 3 + ["3"]
+    verdicts = wafer("check", tmp_path, "--json").stdout
+    assert all(line.isprintable() for line in verdicts.splitlines())
+    assert json.loads(verdicts)[0]["file"] == f"a{forged}.csv"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

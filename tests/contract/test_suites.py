@@ -96,6 +96,28 @@ def test_a_verdict_has_the_agreed_json_shape(contract, tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["x" * 10_000_000],
+        [f"{HEADER},{'x' * 10_000_000}", "Wafer-1,1,2,3,-1,1"],
+        [f"{HEADER},{','.join(f'x{at}' for at in range(90_000))}", "Wafer-1,1,2,3,-1"],
+        [HEADER, f"{'x' * 5_000_000},1,2,3,-1", f"Wafer-2,{'y' * 5_000_000},2,3,{'z' * 5_000_000}"],
+        [HEADER, *(f"Wafer-{at},x,y,z,w" for at in range(100_000))],
+        [HEADER, *["Wafer-1,\x1b[2J\u202e,2,3,-1"] * 1_000],
+    ],
+    ids=["header", "name", "columns", "cells", "lines", "escapes"],
+)
+def test_no_verdict_grows_with_its_file(contract, tmp_path, lines):
+    """However long a header, a cell or a file is, each reason stays short and printable, and their number bounded."""
+    path = tmp_path / NAME
+    path.write_text("".join(f"{line}\n" for line in lines))
+    [(_, verdict)] = check([path], contract)
+    assert verdict.reasons
+    assert all(len(reason.message) < 1_000 and reason.message.isprintable() for reason in verdict.reasons)
+    assert len(json.dumps(verdict.as_dict())) < 150_000
+
+
 def test_an_accepted_file_has_no_reasons(contract, tmp_path):
     """A file as agreed is accepted, without reasons, warnings or dropped wafers."""
     [(delivery, verdict)] = check([deliver(tmp_path, wafers(10))], contract)

@@ -40,6 +40,8 @@ NAMES = [
     *("wafer_01012020_240000.csv", "wafer_01012020_006000.csv", "wafer_01010000_000000.csv"),
     *("wafer_\u0660\u0661012020_000000.csv", "wafer__.csv", "_.csv", "wafer_1_1.csv", "é" * 100 + ".csv", "\udcff.csv"),
     *(".reasons.json", "wafer_{stamps}.csv.reasons.json", "wafer.dropped.jsonl", "-", "%s{x}.csv", "a b.csv"),
+    *("\x1b[2J\x1b[31mwafer_{stamps}.csv", "a\naccepted wafer_{stamps}.csv", "\r\t.csv", "\u202evsc.csv", "\x9b1m.csv"),
+    *("x" * 251 + ".csv", "CON", "C:wafer_{stamps}.csv", "..\\..\\wafer_{stamps}.csv", "$(id).csv", "~"),
 ]
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from tests.faults.delivery import agree, line, write
 from wafer.contract.agreement import make_suite, read_agreement
-from wafer.contract.facts import Delivery
+from wafer.contract.facts import BYTES_OF_START, Delivery
 from wafer.contract.suites import Contract, Verdict
 from wafer.errors import DeliveryError, UnreadError
 from wafer.intake.ingest import IngestReport, ingest
@@ -228,3 +228,75 @@ def test_a_file_with_the_longest_name_can_be_released(
         outcome = release_entry(entry, kept, lenient, store)
         assert (outcome.file, outcome.verdict, outcome.stored) == (path.name, "accepted", 1)
     assert kept.entries() == []
+
+
+def test_a_file_above_the_agreed_size_is_released_with_its_original(
+    settings: Settings, suites: Path, raw: Path, tmp_path: Path
+) -> None:
+    """Its first bytes are kept; when a larger size is agreed, the original is needed, and no other file will do."""
+    path = write(raw, 1, [line(n, -1) for n in range(1, 2_000)])
+    size = path.stat().st_size
+    assert size > BYTES_OF_START
+
+    def at_most(limit: int) -> Contract:
+        def change(suite: dict[str, Any]) -> None:
+            (rule,) = (rule for rule in suite["expectations"] if rule["meta"]["rule"] == "too_large")
+            rule["kwargs"]["max_value"] = limit
+
+        return contract_with(suites, "training", change)
+
+    kept, roomy = Quarantine(tmp_path / "quarantine"), at_most(size)
+    with open_store(settings) as store:
+        report = ingest([raw], at_most(size - 1), store, kept)
+        assert outcomes(report) == [("quarantined", ["too_large"])]
+        (entry,) = kept.entries()
+        assert entry.path.read_bytes() == path.read_bytes()[:BYTES_OF_START]
+        original = path.rename(tmp_path / "original.csv")
+        told = (
+            f"only the first 65,536 of its {size:,} bytes were kept, name the original .* at {raw / path.name} and has"
+        )
+        with pytest.raises(DeliveryError, match=told):
+            release_entry(entry, kept, roomy, store)
+        other = write(raw, 2, [line(1, -1)])
+        with pytest.raises(DeliveryError, match="is not the file that was quarantined"):
+            release_entry(entry, kept, roomy, store, other)
+        outcome = release_entry(entry, kept, roomy, store, original)
+        assert (outcome.file, outcome.verdict, outcome.stored) == (path.name, "accepted", 1_999)
+    assert list(kept.folder.iterdir()) == []
+
+
+def test_a_link_out_of_the_delivery_is_not_taken_in(
+    settings: Settings, suites: Path, raw: Path, tmp_path: Path
+) -> None:
+    """Nothing of its target reaches report or quarantine, and nothing of it is stored until its folder is allowed."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    secret = write(elsewhere, 1, [line(1, -1), "root:$6$secret"])
+    (raw / secret.name).symlink_to(secret)
+    write(raw, 2, [line(2, 1)])
+    kept, contract = Quarantine(tmp_path / "quarantine"), Contract.load("training", suites)
+    with open_store(settings) as store:
+        report = ingest([raw], contract, store, kept)
+        assert outcomes(report) == [("unread", ["unread"]), ("accepted", [])]
+        assert "secret" not in json.dumps(report.as_dict())
+        assert kept.entries() == []
+        allowed = ingest([raw], contract, store, kept, link_roots=(elsewhere,))
+    assert [verdict for verdict, _ in outcomes(allowed)] == ["accepted", "accepted"]
+
+
+def test_an_empty_selection_and_a_file_without_wafers_are_told(
+    settings: Settings, suites: Path, raw: Path, tmp_path: Path
+) -> None:
+    """No file at all has its sentence, with what was left out; a file whose wafers all contradict others is counted."""
+    contract, kept = Contract.load("training", suites), Quarantine(tmp_path / "quarantine")
+    (raw / "2020").mkdir()
+    with open_store(settings) as store:
+        nothing = ingest([raw], contract, store, kept).as_dict()
+        write(raw, 1, [line(1, -1)])
+        write(raw, 2, [line(1, -1, shift=0.5)])
+        report = ingest([raw], contract, store, kept).as_dict()
+    left_out = "1 folder inside (2020) was left out"
+    assert (nothing["files"], nothing["why_empty"]) == (0, f"no batch file lies in {raw}; {left_out}")
+    assert (report["why_empty"], report["left_out"]) == (None, left_out)
+    assert (report["accepted"], report["without_wafers"], report["conflicts"]) == (2, 1, 1)
+    assert [batch["wafers"] for batch in report["batches"]] == [1, 0]

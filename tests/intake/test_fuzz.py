@@ -17,6 +17,7 @@ import pytest
 from tests.intake.fuzzing import IMPLIED, Recipe, broken, draw_recipes, file_name
 from tests.intake.oracle import WAFER_RULES, Truth, find_truth
 from wafer.contract.agreement import init_agreement, make_suite, read_agreement
+from wafer.contract.facts import BYTES_OF_START
 from wafer.contract.suites import Contract
 from wafer.intake.ingest import IngestedFile, ingest
 from wafer.intake.quarantine import Quarantine
@@ -85,14 +86,17 @@ def judged_as_implied(entry: IngestedFile, recipe: Recipe, data: bytes, good: by
             assert rules & IMPLIED[change.way] or not (rules or IMPLIED[change.way])
 
 
-def stand_in_the_quarantine(quarantine: Quarantine, files: dict[str, tuple[bytes, IngestedFile]]) -> None:
-    """The bytes of each rejected file, with its reasons, and of no other."""
+def stand_in_the_quarantine(
+    quarantine: Quarantine, files: dict[str, tuple[bytes, IngestedFile]], max_bytes: int
+) -> None:
+    """The bytes of each rejected file, the first ones of one that is too large, with its reasons, and of no other."""
     entries = {entry.digest: entry for entry in quarantine.entries()}
     rejected = {digest for digest, (_, entry) in files.items() if entry.verdict == "quarantined"}
     assert entries.keys() == rejected
     for digest in rejected:
         data, entry = files[digest]
-        assert entries[digest].path.read_bytes() == data
+        assert entries[digest].whole == (len(data) <= max_bytes)
+        assert entries[digest].path.read_bytes() == (data if len(data) <= max_bytes else data[:BYTES_OF_START])
         assert {reason["rule"] for reason in entries[digest].verdict["reasons"]} == {r["rule"] for r in entry.reasons}
 
 
@@ -193,7 +197,7 @@ def test_each_file_is_stored_exactly_or_quarantined_truly(
                     expected.setdefault(wafer, tuple(values))
             held.append(held_megabytes())
         assert not wrong, f"{len(wrong)} of {number} files:\n\n" + "\n\n".join(wrong[:5])
-        stand_in_the_quarantine(quarantine, files)
+        stand_in_the_quarantine(quarantine, files, contract.form.max_bytes)
         are_stored_bit_for_bit(store, contract, expected, tmp_path / "snapshot")
     if len(held) > 1:  # in the slow runs; a single chunk has nothing that it could grow beyond
         assert held[-1] - held[0] < MEGABYTES_OF_GROWTH

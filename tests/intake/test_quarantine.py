@@ -115,6 +115,13 @@ def test_a_run_that_was_cut_short_is_completed(quarantine, tmp_path):
     assert tree(quarantine.folder).keys() == {f"{delivery.digest}.csv", f"{delivery.digest}.reasons.json"}
 
 
+def test_other_files_in_the_folder_are_no_entries(quarantine, tmp_path):
+    """What is not named by a digest is left alone."""
+    entry = quarantine.keep(delivery := deliver(tmp_path / "raw", b"a"), rejected(delivery))
+    (quarantine.folder / "lot.csv.reasons.json").write_text("{}")
+    assert Quarantine(quarantine.folder).entries() == [entry]
+
+
 NAMES = [
     *("lot.csv.reasons.json", "lot.csv.dropped.jsonl", ".lot.csv", "x" * 251 + ".csv", "\udcff.csv", "é" * 100),
     *("..\\..\\lot.csv", "C:lot.csv", "CON", "NUL.csv", "lot.csv ", "-rf", "~", "\x1b[2J\r\n.csv", "\u202egpj.csv"),

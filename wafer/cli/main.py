@@ -121,7 +121,7 @@ def check(paths: tuple[Path, ...], kind: str, expectations: Path, as_json: bool)
         verdicts = [verdict for _, verdict in judge_files(listing.files, contract, progress=progress)]
     if as_json:
         click.echo(json.dumps([v.as_dict() for v in verdicts], indent=2, allow_nan=False))
-    else:
+    elif verdicts:
         for verdict in verdicts:
             _tell_verdict(verdict)
         words = Counter(verdict.word for verdict in verdicts)

@@ -72,7 +72,7 @@ class IngestReport:
 
     kind: str
     files: tuple[IngestedFile, ...]
-    listing: Listing
+    listing: Listing = field(default_factory=lambda: Listing(()))
 
     def as_dict(self) -> dict[str, Any]:
         """The report as JSON: totals first, then one entry a file.
@@ -92,7 +92,7 @@ class IngestReport:
             "quarantined_by_rule": dict(sorted(rules.items())),
             "known_batches": sum(f.known for f in accepted),
             "without_wafers": sum(not f.wafers for f in accepted),
-            "why_empty": self.listing.why_empty,
+            "why_empty": None if self.files else self.listing.why_empty,
             "left_out": self.listing.left_out,
             "wafers": sum(f.wafers for f in accepted),
             "wafers_stored": sum(f.stored for f in accepted),

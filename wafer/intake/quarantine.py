@@ -9,6 +9,7 @@ agreed size only the first bytes are kept, as `<digest>.start`.
 import hashlib
 import json
 import os
+import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +29,7 @@ _WHOLE = ".csv"
 _START = ".start"
 _REASONS = ".reasons.json"
 _DROPPED = ".dropped.jsonl"
+_DIGEST = re.compile("[0-9a-f]{64}")
 _SHORTEST_DIGEST = 6  # characters of a digest by which a file may be named
 _LONGEST_PATH = 4096
 
@@ -155,7 +157,8 @@ class Quarantine:
     def _digests(self) -> set[str]:
         """The digests of the entries; listed once."""
         if self._held is None:
-            self._held = {path.name.removesuffix(_REASONS) for path in self._listed(_REASONS)}
+            names = (path.name.removesuffix(_REASONS) for path in self._listed(_REASONS))
+            self._held = {name for name in names if _DIGEST.fullmatch(name)}
         return self._held
 
     def _listed(self, ending: str) -> list[AnyPath]:

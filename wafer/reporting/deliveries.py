@@ -33,8 +33,8 @@ def read_predictions(folder: AnyPath, batches: Sequence[str] | None = None) -> p
         stems = sorted((file.stem for file in folder.glob("*.csv")), key=str.lower)
     else:
         stems = [Path(name).stem for name in batches]
-    parts = [_read_batch(folder / f"{stem}.csv", stem) for stem in stems]
-    if not parts:
+    parts = [part for stem in stems if len(part := _read_batch(folder / f"{stem}.csv", stem))]
+    if not parts:  # nor is there a type of column in a file without rows
         return pd.DataFrame(columns=["batch", *PREDICTION_COLUMNS])
     return pd.concat(parts, ignore_index=True)
 
@@ -93,6 +93,9 @@ def prediction_summary(judged: pd.DataFrame, findings: Findings, report: dict[st
         sentences.append(f"**{len(drifted):,} of {len(findings.drift['batches']):,} batches** drifted.")
     if report["quarantined"]:
         sentences.append(f"**{report['quarantined']:,} of {report['files']:,} files** were turned away and not scored.")
+    if report.get("without_wafers"):
+        left = f"{report['without_wafers']:,} of {report['files']:,} files"
+        sentences.append(f"Of **{left}** no wafer is left to score: all contradict those in the store.")
     return " ".join(sentences)
 
 

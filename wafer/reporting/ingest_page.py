@@ -123,8 +123,9 @@ def _fixed_parts(report: Mapping[str, Any], summary: DeliverySummary) -> dict[st
 
 def _outcome(report: Mapping[str, Any]) -> str:
     files, away, unread = report["files"], report["quarantined"], report.get("unread", 0)
+    left_out = _sentence(report.get("left_out"))
     if not files:
-        return "No file was delivered."
+        return _sentence(report.get("why_empty")) or "No file was delivered."
     told = ""
     if away:
         told = f"{away:,} of {files:,} files {'was' if away == 1 else 'were'} turned away and kept in the quarantine."
@@ -137,7 +138,13 @@ def _outcome(report: Mapping[str, Any]) -> str:
         told += f" {known:,} {'was' if known == 1 else 'were'} known already and left alone."
     if report["conflicts"]:
         told += f" Conflicts with wafers in the store: {report['conflicts']:,}."
-    return told.strip()
+    if report.get("without_wafers"):
+        told += f" Accepted files of which no wafer is left: {report['without_wafers']:,}."
+    return f"{told} {left_out}".strip()
+
+
+def _sentence(words: str | None) -> str:
+    return f"{words[0].upper()}{words[1:]}." if words else ""
 
 
 def _reading_totals(report: Mapping[str, Any], summary: DeliverySummary) -> list[tuple[str, str, bool]]:

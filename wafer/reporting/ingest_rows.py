@@ -34,6 +34,7 @@ TOTALS = {
     "accepted": "files accepted",
     "quarantined": "files quarantined",
     "unread": "files that could not be read",
+    "without_wafers": "accepted files without wafers",
     "known_batches": "files known already",
     "wafers": "wafers accepted",
     "wafers_stored": "wafers new in the store",
@@ -44,7 +45,7 @@ TOTALS = {
     "labels_added": "labels added",
 }
 ALWAYS = ("files", "accepted", "quarantined", "wafers", "wafers_stored")
-BAD = ("quarantined", "unread", "conflicts", "wafers_dropped")
+BAD = ("quarantined", "unread", "without_wafers", "conflicts", "wafers_dropped")
 
 
 @dataclass(frozen=True)
@@ -110,6 +111,8 @@ def file_rows(report: Mapping[str, Any], files: pd.DataFrame, most: int, longest
 
 def _file_row(batch: Mapping[str, Any], entry: Mapping[Any, Any], kind: str, most: int, longest: int) -> FileRow:
     remarks = [_told(reason) for reason in (*batch["reasons"], *batch["warnings"])]
+    if batch["verdict"] == "accepted" and not batch["wafers"]:
+        remarks.append("no wafer of it is left: all contradict those in the store")
     remarks += [_conflict(conflict) for conflict in batch.get("conflicts", ())]
     if batch.get("replaced"):
         remarks.append(f"{len(batch['replaced']):,} wafers replaced the readings in the store")

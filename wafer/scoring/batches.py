@@ -54,7 +54,8 @@ def score_batches(
     """Score the batches with these `digests`: `<batch>.csv` in `folder` for each, and the same rows in the store.
 
     `sensors` names the stored readings in their order.
-    Two different files of one name get the start of their digest into theirs.
+    Two different files of one name get the start of their digest into theirs. A batch of which no wafer is left, since
+    all contradict stored ones, gets a CSV without rows, and nothing else is said of it.
     What else the model says goes to the folder `details`, see `wafer.scoring.details.Details`.
 
     Returns:
@@ -66,13 +67,17 @@ def score_batches(
     index = []
     told = Details(model)
     for done, record in enumerate(records, 1):
-        wafers = store.read_wafers(record.wafers, sensors)
-        predictions = score_wafers(model, wafers, model_version)
+        if record.wafers:
+            wafers = store.read_wafers(record.wafers, sensors)
+            predictions = score_wafers(model, wafers, model_version)
+        else:
+            predictions = pd.DataFrame(columns=COLUMNS)
         stem = record.file.rsplit(".", 1)[0]
         name = stem if names[record.file] == 1 else f"{stem}.{record.digest[:8]}"
         write_text(folder / f"{name}.csv", predictions.to_csv(index=False, lineterminator="\n"))
-        store.add_predictions(record.digest, predictions.to_dict("records"))
-        told.add(name, wafers, predictions)
+        if record.wafers:
+            store.add_predictions(record.digest, predictions.to_dict("records"))
+            told.add(name, wafers, predictions)
         counts = {"wafers": len(predictions), "alarms": int((predictions["Prediction"] == 1).sum())}
         entry = {"file": record.file, "digest": record.digest, "predictions": f"{name}.csv"}
         index.append({**entry, **counts, "model_version": model_version})
