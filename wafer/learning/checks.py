@@ -82,7 +82,7 @@ def read_classes(labels: NDArray[Any], named: Any) -> tuple[NDArray[Any], Any]:
     return classes, known[known.index(named)]
 
 
-def faulty_wafers(y: ArrayLike, classes: NDArray[Any], faulty_label: Any) -> NDArray[np.bool_]:
+def faulty_of(y: ArrayLike, classes: NDArray[Any], faulty_label: Any) -> NDArray[np.bool_]:
     """Which wafers are faulty by labels that a fitted model knows, shape (wafers,).
 
     Raises:

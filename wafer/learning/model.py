@@ -13,14 +13,7 @@ from threadpoolctl import threadpool_limits
 
 from wafer.errors import ModelError
 from wafer.learning import parts
-from wafer.learning.checks import (
-    check_parameters,
-    checked_order,
-    chosen_sensors,
-    faulty_wafers,
-    read_classes,
-    whole_order,
-)
+from wafer.learning.checks import check_parameters, checked_order, chosen_sensors, faulty_of, read_classes, whole_order
 from wafer.learning.clusters import ElbowClusters, profile
 from wafer.learning.decision import Policy, Sigmoid, fit_sigmoid
 from wafer.learning.drift import Drift, DriftReference
@@ -206,7 +199,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         if not self.tells_reasons:
             raise ModelError('search "reference" gives no reasons: it is too slow to be repeated on permuted labels')
         readings, F, cluster = self._prepared(X, order)
-        faulty = faulty_wafers(y, self.classes_, self.faulty_label_)
+        faulty = faulty_of(y, self.classes_, self.faulty_label_)
         relative = self._features.relative
         with threadpool_limits(1):
             groups = group_sensors(F[:, relative], self._features.selector_.kept_, self.n_features_in_)
