@@ -125,7 +125,8 @@ class RunLog(VersionStore):
         """
         with translated(self.tracking_uri, f"keep files with run {run_id}"), tempfile.TemporaryDirectory() as scratch:
             gather(files, Path(scratch))
-            self._client.log_artifacts(run_id, scratch, place or None)
+            if any(Path(scratch).iterdir()):  # of nothing MLflow would keep an empty folder
+                self._client.log_artifacts(run_id, scratch, place or None)
 
     def log_prediction(
         self,
