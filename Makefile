@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 RAW ?=
 FILES ?=
 
-.PHONY: help setup run test test-all lint format bench bench-model notebooks repro remote pull lock clean
+.PHONY: help setup run test test-all invariants lint format bench bench-model notebooks repro remote pull lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ endif
 
 test: $(READY) ## the quick tests, in random order on two processes
 	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+invariants: $(READY) ## the slow tests that hold what must never break, as continuous integration runs them
+	$(BIN)/python -m pytest -n 2 -m invariant
 
 test-all: $(READY) ## all tests, the slow ones too
 	$(BIN)/python -m pytest -n 2

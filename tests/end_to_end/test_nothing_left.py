@@ -19,7 +19,7 @@ from wafer.params import read_params
 from wafer.settings import Settings
 from wafer.store.embedded import wait_until_stopped
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.invariant, pytest.mark.timeout(900)]
 
 MARK = "WAFER_TEST_RUN"
 SECONDS_TO_GET_THERE = 600
