@@ -258,7 +258,7 @@ OTHERS = {
     "in_percent", "batch_ticks", "short_batch", "listing", "of_protocol", "read_predictions", "sensor_names",
 }  # fmt: skip
 # modules without tables and plots of a fab
-APART = {"display", "style", "notebooks", "pages", "sources", "summary", "pictures"}
+APART = {"display", "index", "style", "notebooks", "pages", "sources", "summary", "pictures"}
 
 
 @pytest.fixture(scope="session")
