@@ -111,13 +111,28 @@ def test_a_long_work_keeps_its_lease(store: Store) -> None:
         assert later.beat > first.beat
 
 
-def test_a_killed_holder_passes_it_on(store: Store, tmp_path: Path) -> None:
+def test_a_holder_killed_on_this_machine_holds_up_nobody(store: Store, tmp_path: Path) -> None:
+    """Its process is known to be gone, so nobody waits for the expiry."""
+    taker = Taker(60, 3600.0, tmp_path / "notes")
+    taker.go()
+    assert taker.line() == "holding"
+    taker.process.kill()
+    taker.process.communicate()
+    told: list[str] = []
+    with lease(store, "ingest-training", wait=0, tell=told.append) as held:
+        held.check()
+        assert [holder.pid for holder in leases(store)] == [os.getpid()]
+    assert told == []
+
+
+def test_a_holder_killed_elsewhere_passes_it_on(store: Store, tmp_path: Path) -> None:
     """Not before the lease has expired, and soon after; the waiting one is told who held it."""
     taker = Taker(60, 3.0, tmp_path / "notes")
     taker.go()
     assert taker.line() == "holding"
     taker.process.kill()
     taker.process.communicate()
+    store.leases.update_one({"_id": "ingest-training"}, {"$set": {"machine": "another"}})
     told: list[str] = []
     holder = leases(store)[0]
     with lease(store, "ingest-training", expires=3.0, wait=30, tell=told.append):

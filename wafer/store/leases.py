@@ -3,7 +3,7 @@
 A lease is one document of the collection ``leases``, ``{_id: "ingest-training", token: …, host: …, pid: …, run: …,
 since: …, beat: …, expires: …}``. It is taken by one atomic operation, which succeeds where the document is not there or
 has expired; its holder renews it every few seconds from a thread, and removes it at the end. A killed holder's lease
-expires, and whoever comes next takes it over.
+expires, and whoever comes next takes it over; one whose process ended on the same machine is taken over at once.
 
 All times are the server's, asked for just before they are used, so clocks that differ between hosts do not matter. A
 time that has become old on its way only makes a renewal shorter and a taking over later. Where a server's clock jumps,
@@ -23,8 +23,10 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+import psutil
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
@@ -70,6 +72,7 @@ class Lease:
         self._token = secrets.token_hex(16)
         self.expires = expires
         self._owner = {"token": self._token, "host": socket.gethostname(), "pid": os.getpid(), "run": run}
+        self._owner |= {"machine": _machine(), "born": _born(os.getpid())}
         self._until = 0.0  # by this machine's clock of time passed, also while it sleeps
         self._lost = False
         self._ended = threading.Event()
@@ -87,17 +90,15 @@ class Lease:
                 f"lease {self.name!r} was lost, since it was not renewed for {self.expires:.0f} s: run this again"
             )
 
-    def _take(self) -> bool:
-        """Take it where it is free or has expired; whether that was so."""
+    def _take(self, gone: str | None = None) -> bool:
+        """Take it where it is free, has expired, or is that of the token `gone`; whether that was so."""
         asked = _passed()
         now = self._store.now()
         fields = {**self._owner, "since": now, "beat": now, "expires": now + self._span}
+        free = {"expires": {"$lte": now}} if gone is None else {"token": gone}
         try:
             self._store.leases.find_one_and_update(
-                {"_id": self.name, "expires": {"$lte": now}},
-                {"$set": fields},
-                upsert=True,
-                return_document=ReturnDocument.AFTER,
+                {"_id": self.name, **free}, {"$set": fields}, upsert=True, return_document=ReturnDocument.AFTER
             )
         except DuplicateKeyError:
             return False
@@ -196,6 +197,8 @@ def _wait_for(held: Lease, store: Store, wait: float, tell: Callable[[str], None
         document = store.leases.find_one({"_id": held.name})
         if document is None:
             continue  # given back meanwhile
+        if _is_gone(document) and held._take(document["token"]):
+            return
         holder = _holder(document)
         left = wait - (time.monotonic() - start)
         if left <= 0:
@@ -213,6 +216,28 @@ def _stop(held: Lease, beat: threading.Thread) -> None:
 
 def _holder(document: dict[str, Any]) -> Holder:
     return Holder(document["_id"], *(document[name] for name in ("host", "pid", "run", "since", "beat", "expires")))
+
+
+def _machine() -> str:
+    """What two processes share that see the same process numbers: this boot and namespace; empty where not known."""
+    try:
+        return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()} {Path('/proc/self/ns/pid').readlink()}"
+    except OSError:
+        return ""
+
+
+def _born(pid: int) -> float | None:
+    """When the process of this number was started, by the machine's own count; None where there is none."""
+    try:
+        return float(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None
+
+
+def _is_gone(document: dict[str, Any]) -> bool:
+    """Whether the holder is known to have ended: a process of this machine, and no longer there."""
+    machine = document.get("machine")
+    return bool(machine) and machine == _machine() and _born(document["pid"]) != document["born"]
 
 
 def _passed() -> float:
