@@ -13,9 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests import working
 from tests.conftest import REPOSITORY
-from wafer import steps
-from wafer.params import read_params
+from wafer.fab.simulate import simulate_batches
 from wafer.settings import Settings
 from wafer.store.embedded import wait_until_stopped
 
@@ -48,7 +48,7 @@ class Flow:
         environment = {**os.environ, MARK: self.mark, "WAFER_STORAGE": str(place / "data"), "WAFER_JOBS": "2"}
         with self.said.open("w") as said:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "flows.train", "--params", str(params)],
+                [sys.executable, "-m", "wafer", "train", "--params", str(params)],
                 cwd=REPOSITORY,
                 env=environment,
                 stdin=subprocess.DEVNULL,
@@ -81,13 +81,13 @@ class Flow:
 
 
 @pytest.fixture(scope="module")
-def ingested(small_params: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A storage with its embedded database, ready for a training."""
     storage = tmp_path_factory.mktemp("ingested")
-    settings = Settings.read(storage_url=str(storage), mongodb_url=None)
+    list(simulate_batches(storage / "raw" / "training", batches=6, wafers=40, seed=7))
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(REPOSITORY)
-        steps.ingest(settings, "training", steps.deliver(settings, read_params(small_params).deliver).training)
+        working.ingest(Settings.read(storage_url=str(storage), mongodb_url=None), "training")
     assert wait_until_stopped(storage / "state" / "mongodb")
     return storage
 
