@@ -61,7 +61,7 @@ def test_a_best_version_that_is_gone_is_told(registry, slipping, harm):
     best = registry.version(1)
     if harm == "deleted":
         registry._client.delete_model_version("wafer", "1")
-        why = "the model registry has no version '1' of 'wafer', only: 2, 3"
+        why = "the model registry has no version 1 of 'wafer', only: 2, 3"
     else:
         shutil.rmtree(Path(str(registry.artifact_root)) / best.run_id)
         why = "could not read scores.parquet of version 1"
