@@ -17,7 +17,8 @@ def ingest_batches(run_id: str, raw: str | None, kind: Kind, replace: bool = Fal
     """Judge and store the batch files of one folder."""
     with opened(run_id) as (workspace, run), heard_by(progress_artifact):
         ingested = steps.ingest(workspace, run, kind, raw, replace=replace)
-    link_page(workspace, ingested.page)
+    if ingested.page is not None:
+        link_page(workspace, ingested.page)
     return ingested
 
 

@@ -21,13 +21,13 @@ class Delivered:
 
 @dataclass(frozen=True)
 class Ingested:
-    """What a delivery came to; `report` is the whole story as JSON, `page` the one for reviewers.
+    """What a delivery came to; `report` is the whole story as JSON, `page` the one for reviewers, None where it failed.
 
     `complaints` are sentences about what should not be: no batch file was there, some could not be read.
     """
 
     report: str
-    page: str
+    page: str | None
     files: int
     accepted: int
     quarantined: int

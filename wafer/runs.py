@@ -4,6 +4,7 @@ Each step leaves a record below `records/` and its seconds below `seconds/`, apa
 file in `latest/` names the newest run of a kind that came to its end.
 """
 
+import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,10 +15,13 @@ from typing import Any, TypeVar
 from upath import UPath
 
 from wafer.errors import StorageError, WaferError
+from wafer.shown import shown_message
 from wafer.storage import Storage, as_json, write_json
 
 KINDS = ("delivery", "ingest-training", "ingest-prediction", "training", "prediction", "study")
-RUNS, LATEST = "runs", "latest"
+RUNS, LATEST, STUDY = "runs", "latest", "study"
+
+log = logging.getLogger("wafer")
 
 Record = TypeVar("Record")
 
@@ -100,8 +104,11 @@ class Runs:
             yield run
         except BaseException as error:
             told = str(error) if isinstance(error, WaferError) else f"{type(error).__name__}: {error}"
-            failed = {"state": "failed", "ended": _now(), "error": told.partition("\n")[0][:500]}
-            self.storage.write_json(run.key("run.json"), note | failed)
+            failed = {"state": "failed", "ended": _now(), "error": shown_message(told.partition("\n")[0], 500)}
+            try:
+                self.storage.write_json(run.key("run.json"), note | failed)
+            except Exception as other:  # noqa: BLE001 - the first error is the one to be told
+                log.warning("what came of %s could not be noted: %s", run.id, shown_message(str(other), 200))
             raise
         self.storage.write_json(run.key("run.json"), note | {"state": "finished", "ended": _now()})
         self.storage.point(f"{LATEST}/{kind}.json", {"run": run.id}, newer=lambda present: run.id > present["run"])
@@ -127,7 +134,7 @@ class Runs:
 
     def study(self) -> Run:
         """The one run of a storage that holds a single study; its name is always the same, for DVC."""
-        return Run("study", "study", self.storage)
+        return Run(STUDY, "study", self.storage)
 
     def latest(self, kind: str) -> Run | None:
         """The newest run of a kind that came to its end; None where there is none."""
@@ -136,9 +143,9 @@ class Runs:
 
     def all(self, newest: int | None = None) -> list[dict[str, Any]]:
         """What came of each run, newest first; the `newest` so many, or all."""
-        names = [name for name in self.storage.children(RUNS) if self.storage.exists(f"{RUNS}/{name}/run.json")]
-        found = [self.get(name).outcome() for name in names]
-        return sorted(found, key=lambda note: str(note["started"]), reverse=True)[:newest]
+        names = [name for name in self.storage.children(RUNS) if name != STUDY]
+        names.sort(key=lambda name: name.rsplit("-", 3)[1:], reverse=True)
+        return [self.get(name).outcome() for name in names[:newest]]
 
 
 def _now() -> str:

@@ -6,6 +6,7 @@ any step can be run again alone. Libraries that take long to import are imported
 """
 
 import io
+import logging
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,7 @@ from wafer.records import (
     Reported,
 )
 from wafer.runs import Run
+from wafer.shown import shown_message
 from wafer.storage import written_folder
 from wafer.workspace import Workspace
 
@@ -39,12 +41,12 @@ if TYPE_CHECKING:
 
 UNREGISTERED = 0
 
+log = logging.getLogger("wafer")
+
 
 @contextmanager
 def working(workspace: Workspace, kind: str) -> Iterator[Run]:
     """A new run, which ends with the block; then the list of runs, `reports/index.html`, is written anew."""
-    from wafer.reporting.index import write_index
-
     try:
         with (
             workspace.runs.started(kind) as run,
@@ -53,7 +55,17 @@ def working(workspace: Workspace, kind: str) -> Iterator[Run]:
         ):
             yield run
     finally:
+        _list_runs(workspace)
+
+
+def _list_runs(workspace: Workspace) -> None:
+    """Write the list of runs; where that fails, neither the run nor its own error is touched."""
+    from wafer.reporting.index import write_index
+
+    try:
         write_index(workspace.runs)
+    except Exception as error:  # noqa: BLE001 - a page that fails, fails alone
+        log.warning("the list of runs could not be written: %s", shown_message(str(error), 200))
 
 
 def deliver(workspace: Workspace, run: Run, params: DeliverParams) -> Delivered:
@@ -123,7 +135,12 @@ def ingest(workspace: Workspace, run: Run, kind: Kind, raw: str | None = None, *
         ingested = Ingested(run.key(f"{step}.json"), run.key(f"{step}.html"), **counts, complaints=complaints)
         run.write(ingested, step)
         written = "" if run.kind == "study" else f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
-        write_ingest_page(report, statistics, run.place(""), written=written)
+        try:
+            write_ingest_page(report, statistics, run.place(""), written=written)
+        except Exception as error:  # noqa: BLE001 - a page that fails, fails alone
+            told = f"the page of the ingest could not be made: {shown_message(f'{type(error).__name__}: {error}', 300)}"
+            ingested = replace(ingested, page=None, complaints=(*ingested.complaints, told))
+            run.write(ingested, step)
     return ingested
 
 
