@@ -5,6 +5,7 @@ apart from production. Each finds what earlier steps have left in the run's reco
 any step can be run again alone. Libraries that take long to import are imported by the steps that need them.
 """
 
+import dataclasses
 import io
 import logging
 import shutil
@@ -139,7 +140,7 @@ def ingest(workspace: Workspace, run: Run, kind: Kind, raw: str | None = None, *
             write_ingest_page(report, statistics, run.place(""), written=written)
         except Exception as error:  # noqa: BLE001 - a page that fails, fails alone
             told = f"the page of the ingest could not be made: {shown_message(f'{type(error).__name__}: {error}', 300)}"
-            ingested = replace(ingested, page=None, complaints=(*ingested.complaints, told))
+            ingested = dataclasses.replace(ingested, page=None, complaints=(*ingested.complaints, told))
             run.write(ingested, step)
     return ingested
 
