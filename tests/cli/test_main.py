@@ -119,23 +119,12 @@ def test_an_agreement_for_a_new_customer_becomes_a_suite(tmp_path: Path) -> None
     assert wafer("check", tmp_path / "a.json", "--expectations", suites).returncode == 1
 
 
-def test_check_of_nothing_is_not_a_success(tmp_path: Path) -> None:
-    """A folder one level too high: the folders inside it are named, and the exit status is 1; JSON stays JSON."""
-    (tmp_path / "2020" / "01").mkdir(parents=True)
-    done = wafer("check", tmp_path)
-    assert (done.returncode, done.stdout) == (1, "0 files: 0 accepted, 0 quarantined\n")
-    told = f"wafer: {tmp_path}: no batch file lies there; folders inside it are not looked into: 2020\n"
-    assert done.stderr == told
-    done = wafer("check", tmp_path, "--json")
-    assert (done.returncode, done.stdout, done.stderr) == (1, "[]\n", told)
-
-
 def test_the_help_lists_the_commands_in_the_order_of_the_work() -> None:
     """First deliveries, then the runs and what they leave, then the models."""
     listed = wafer("--help").stdout.partition("Commands:")[2].splitlines()
     names = [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "]
-    assert names[:12] == [
-        *("simulate", "fetch", "agreement", "check", "run", "ingest"),
+    assert names[:13] == [
+        *("simulate", "fetch", "agreement", "params", "check", "run", "ingest"),
         *("quarantine", "store", "train", "models", "predict", "study"),
     ]
 
