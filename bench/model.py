@@ -4,9 +4,7 @@
 tables of `docs/model-card.md`. Everything is measured with the default parameters; nothing is tuned here.
 """
 
-import argparse
 import json
-import os
 import resource
 import sys
 import time
@@ -15,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import click
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
@@ -24,8 +23,9 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 
 from bench.card import write_tables
+from wafer.boundary import bounded
 from wafer.contract.suites import Contract, check
-from wafer.errors import DeliveryError, WaferError
+from wafer.errors import DeliveryError
 from wafer.learning.evaluation import compare, evaluate, forward_splits, score_splits, shuffled_splits, summarise
 from wafer.learning.model import WaferModel
 from wafer.progress import shown
@@ -149,26 +149,21 @@ def ablate(table: Table, scores: pd.DataFrame, jobs: int, repeats: int) -> pd.Da
     return pd.DataFrame(rows)
 
 
-def main() -> int:
+@click.command(help=__doc__)
+@click.option("--raw", type=click.Path(path_type=Path), envvar="WAFER_REAL_DATA", help="Folder with training/.")
+@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Fits at a time.")
+@click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Of the five shuffled folds.")
+@click.option("--reference-folds", type=click.IntRange(1), default=1, show_default=True, help="Minutes each.")
+def main(raw: Path | None, jobs: int, repeats: int, reference_folds: int) -> None:
     """Measure, write `bench/model.json` and the card's tables, print the figures."""
-    parser = argparse.ArgumentParser(prog="python -m bench.model", description=__doc__)
-    parser.add_argument("--raw", type=Path, default=os.environ.get("WAFER_REAL_DATA"), help="folder with training/")
-    parser.add_argument("--jobs", type=int, default=2, help="fits at a time (%(default)s)")
-    parser.add_argument("--repeats", type=int, default=3, help="of the five shuffled folds (%(default)s)")
-    parser.add_argument("--reference-folds", type=int, default=1, help="minutes each (%(default)s)")
-    options = parser.parse_args()
-    try:
-        if options.raw is None:
-            raise DeliveryError("no real wafers: name their folder with RAW= or WAFER_REAL_DATA")
-        table = read_wafers(Path(options.raw))
-    except WaferError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    figures, metrics, scores = measure_model(table, options.jobs, options.repeats)
-    figures["peak_rss_gb"] = _peak_gb(options.jobs)
-    reference_auc, reference_seconds = measure_reference(table, options.reference_folds, options.jobs)
+    if raw is None:
+        raise DeliveryError("no real wafers: name their folder with RAW= or WAFER_REAL_DATA")
+    table = read_wafers(raw)
+    figures, metrics, scores = measure_model(table, jobs, repeats)
+    figures["peak_rss_gb"] = _peak_gb(jobs)
+    reference_auc, reference_seconds = measure_reference(table, reference_folds, jobs)
     figures |= {"reference_auc": reference_auc, "reference_fold_seconds": reference_seconds}
-    ablation = ablate(table, scores, options.jobs, options.repeats)
+    ablation = ablate(table, scores, jobs, repeats)
     figures |= {f"pooled_{name}_auc": float(ablation[f"{name}_auc"].iloc[0]) for name in ("shuffled", "forward")}
     figures |= {f"forest_{name}_auc": float(ablation[f"{name}_auc"].iloc[-1]) for name in ("shuffled", "forward")}
     figures["configurations_compared"] = CONFIGURATIONS_COMPARED
@@ -176,8 +171,7 @@ def main() -> int:
     write_tables(CARD, figures, metrics, ablation)
     width = max(map(len, figures))
     print("\n".join(f"{name:<{width}}  {value:>12,.3f}" for name, value in figures.items()))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(bounded(lambda: main.main(prog_name="python -m bench.model", standalone_mode=False)))

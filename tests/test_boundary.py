@@ -28,6 +28,7 @@ def raising(error: BaseException) -> Callable[[], None]:
 def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A state folder and a folder of temporary files of the test's own."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WAFER_STORAGE", "data")
     (tmp_path / "data" / "state").mkdir(parents=True)
 
 

@@ -119,7 +119,42 @@ def test_an_agreement_for_a_new_customer_becomes_a_suite(tmp_path: Path) -> None
     assert wafer("check", tmp_path / "a.json", "--expectations", suites).returncode == 1
 
 
-@pytest.mark.parametrize("command", [(), ("check",), ("simulate",), ("fetch",), ("agreement", "import")])
+def test_the_help_lists_the_commands_in_the_order_of_the_work() -> None:
+    """First deliveries, then the runs and what they leave, then the models."""
+    listed = wafer("--help").stdout.partition("Commands:")[2].splitlines()
+    names = [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "]
+    assert names[:13] == [
+        *("simulate", "fetch", "agreement", "params", "check", "run", "ingest"),
+        *("quarantine", "store", "train", "models", "predict", "study"),
+    ]
+
+
+def test_every_help_tells_the_exit_status() -> None:
+    """Of every command and group, in the same words."""
+    from click.testing import CliRunner
+
+    from tests.test_docs import commands
+    from wafer.cli.main import cli
+
+    for name in ["wafer", "wafer models", *commands(cli)]:
+        told = " ".join(CliRunner().invoke(cli, [*name.split()[1:], "--help"]).output.split())
+        assert "Exit status: 0 done, 1 a negative result, 2 wrong use, or something that you can mend," in told, name
+
+
+def test_the_help_of_a_study_names_every_step() -> None:
+    """The steps stand in the help as the library knows them, and another name is refused."""
+    from wafer.study import NAMES
+
+    told = wafer("study", "--help").stdout.partition("STEPs")[2].partition("Steps that")[0].split()
+    assert [word for word in told if word in NAMES] == sorted(NAMES, key=told.index)
+    done = wafer("study", "dance")
+    assert done.returncode == 2
+    assert "there is no step 'dance', only: deliver, ingest-training" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command", [(), ("check",), ("simulate",), ("fetch",), ("agreement", "import"), ("run",), ("study",), ("ingest",)]
+)
 def test_help_teaches(command: tuple[str, ...]) -> None:
     """Each command explains itself; the larger ones with an example."""
     done = wafer(*command, "--help")
@@ -130,7 +165,17 @@ def test_help_teaches(command: tuple[str, ...]) -> None:
 
 def test_help_needs_no_heavy_library() -> None:
     """`wafer check --help` imports none of the libraries that take seconds."""
-    heavy = ("pandas", "sklearn", "great_expectations", "mlflow", "xgboost")
+    heavy = (
+        "pandas",
+        "sklearn",
+        "great_expectations",
+        "mlflow",
+        "xgboost",
+        "prefect",
+        "pydantic",
+        "sqlalchemy",
+        "numpy",
+    )
     script = f"import sys; import wafer.cli.main; print([m for m in {heavy} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from wafer.errors import RegistryError
+from wafer.errors import RegistryError, SettingsError
 from wafer.registry import Registry
 from wafer.registry.provenance import describe_source
 
@@ -22,10 +22,13 @@ def test_an_unreachable_server_is_refused_quickly():
     assert time.perf_counter() - start < 5
 
 
-@pytest.mark.parametrize("uri", ["mlruns", "file:///tmp/mlruns", "http://"])
-def test_an_address_that_cannot_be_used_is_named(uri):
+@pytest.mark.parametrize(
+    ("uri", "error"),
+    [("mlruns", RegistryError), ("file:///tmp/mlruns", RegistryError), ("http://", SettingsError)],
+)
+def test_an_address_that_cannot_be_used_is_named(uri, error):
     """A folder, which MLflow no longer takes, and an address without a host are refused by name."""
-    with pytest.raises(RegistryError, match=uri):
+    with pytest.raises(error, match=uri):
         Registry(uri)
 
 

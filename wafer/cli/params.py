@@ -5,8 +5,6 @@ from pathlib import Path
 
 import click
 
-from wafer.params import DEFAULT_FILE, Params, read_params
-
 
 @click.group()
 def params() -> None:
@@ -21,13 +19,17 @@ def print_schema() -> None:
     Example:
       wafer params schema > params.schema.json     an editor completes and checks keys by it
     """
+    from wafer.params import Params
+
     schema = {"$schema": "https://json-schema.org/draft/2020-12/schema", **Params.model_json_schema()}
     click.echo(json.dumps(schema, indent=2, ensure_ascii=False, allow_nan=False))
 
 
 @params.command("check")
-@click.argument("file", default=DEFAULT_FILE, type=click.Path(path_type=Path))
+@click.argument("file", default=Path("params.yaml"), type=click.Path(path_type=Path))
 def check_file(file: Path) -> None:
     """Check a parameter FILE (params.yaml where none is named), as each run does before it starts."""
+    from wafer.params import read_params
+
     read_params(file)
     click.echo(f"{file} can be used")
