@@ -17,10 +17,7 @@ import click
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.impute import SimpleImputer
 from sklearn.metrics import roc_auc_score
-from sklearn.pipeline import make_pipeline
 
 from bench.card import write_tables
 from wafer.boundary import bounded
@@ -28,7 +25,10 @@ from wafer.contract.suites import Contract, check
 from wafer.errors import DeliveryError
 from wafer.learning.evaluation import compare, evaluate, forward_splits, score_splits, shuffled_splits, summarise
 from wafer.learning.model import WaferModel
+from wafer.learning.plain import PlainForest
+from wafer.learning.reference import ReferenceModel
 from wafer.progress import shown
+from wafer.scoring.bundle import fit_bundle
 
 RESULT = Path(__file__).with_name("model.json")
 CARD = Path(__file__).parents[1] / "docs" / "model-card.md"
@@ -53,10 +53,7 @@ def variants() -> dict[str, Any]:
         "forests": WaferModel(max_clusters=1, panel="linear"),
         "relative readings": WaferModel(max_clusters=1, panel="absolute"),
         "median imputation (k nearest neighbours instead)": WaferModel(max_clusters=1, imputation="knn"),
-        "everything (plain balanced random forest, 300 trees)": make_pipeline(
-            SimpleImputer(strategy="median", keep_empty_features=True),
-            RandomForestClassifier(300, class_weight="balanced", random_state=0, n_jobs=1),
-        ),
+        "everything (plain balanced random forest, 300 trees)": PlainForest(),
     }
 
 
@@ -92,7 +89,7 @@ def measure_reference(table: Table, folds: int, jobs: int) -> tuple[float, float
     """ROC AUC of the reference method over the first `folds` of five shuffled folds, and median seconds of a fit."""
     aucs, seconds = [], []
     for split in shuffled_splits(table.y, folds=5, repeats=1)[:folds]:
-        model = WaferModel(search="reference", n_jobs=jobs)
+        model = ReferenceModel(n_jobs=jobs)
         train, test = table.X.iloc[split.train], table.X.iloc[split.test]
         _, spent = _timed(partial(model.fit, train, table.y[split.train]))
         seconds.append(spent)
@@ -102,10 +99,9 @@ def measure_reference(table: Table, folds: int, jobs: int) -> tuple[float, float
 
 def measure_model(table: Table, jobs: int, repeats: int) -> tuple[dict[str, float], dict[str, Any], pd.DataFrame]:
     """The figures of `bench/model.json` about the default model, its metrics and its scores."""
-    model = WaferModel(n_jobs=jobs)
-    _, train_seconds = _timed(lambda: model.fit(table.X, table.y, table.order))
-    _, reasons_seconds = _timed(lambda: model.learn_reasons(table.X, table.y, table.order))
-    _, drift_seconds = _timed(lambda: model.learn_drift(table.X, table.order, table.batch))
+    moments = [time.perf_counter()]
+    bundle = fit_bundle(WaferModel(n_jobs=jobs), *table, progress=lambda done, _: moments.append(time.perf_counter()))
+    train_seconds, reasons_seconds, drift_seconds = np.diff(moments[1:]).tolist()
     with shown("evaluate") as progress:
         (metrics, scores), spent = _timed(
             lambda: evaluate(WaferModel(), *table, repeats=repeats, permutations=3, n_jobs=jobs, progress=progress)
@@ -117,17 +113,17 @@ def measure_model(table: Table, jobs: int, repeats: int) -> tuple[dict[str, floa
         "permuted_auc": metrics["permuted"]["auc"],
         "calibration_error": shuffled["calibration_error"],
         "brier_skill": shuffled["brier_skill"],
-        "forward_alarm_ratio": forward["alarm_rate"] / model.alarm_rate_ceiling,
+        "forward_alarm_ratio": forward["alarm_rate"] / bundle.classifier.policy_.alarm_rate_ceiling,
         "recall_at_alarm_rate_10_shuffled": shuffled["recall_at_alarm_rate_10"],
         "recall_at_alarm_rate_10_forward": forward["recall_at_alarm_rate_10"],
         "train_seconds": train_seconds,
         "reasons_seconds": reasons_seconds,
         "drift_seconds": drift_seconds,
         "evaluate_seconds": spent,
-        "reasons_strength": model.reasons_.strength,
-        "reasons_floor": model.reasons_.floor,
-        "usual_unknown_share": model.drift_reference_.unknown,
-        "usual_drift": model.drift_reference_.threshold,
+        "reasons_strength": bundle.reasons.strength,
+        "reasons_floor": bundle.reasons.floor,
+        "usual_unknown_share": bundle.drift.unknown,
+        "usual_drift": bundle.drift.threshold,
     }
     return figures, metrics, scores
 

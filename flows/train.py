@@ -9,7 +9,7 @@ import wafer
 from flows.entry import Finished, failures, opened, progress_artifact
 from flows.report import draw_figures, report
 from wafer import steps
-from wafer.params import EvaluateParams, FitParams, GateParams, Params, read_params
+from wafer.params import EvaluateParams, FitParams, GateParams, Params, PolicyParams, read_params
 from wafer.progress import heard_by
 from wafer.records import Decided, Evaluated, Fitted, Frozen, Known, Registered
 
@@ -29,17 +29,17 @@ def look_back(run_id: str, params: Params) -> Known:
 
 
 @task(cache_policy=NO_CACHE)
-def fit_model(run_id: str, params: FitParams) -> Fitted:
+def fit_model(run_id: str, params: FitParams, policy: PolicyParams) -> Fitted:
     """Fit and save the model."""
     with opened(run_id) as (workspace, run), heard_by(progress_artifact):
-        return steps.fit(workspace, run, params)
+        return steps.fit(workspace, run, params, policy)
 
 
 @task(cache_policy=NO_CACHE)
-def evaluate_recipe(run_id: str, params: EvaluateParams, recipe: FitParams) -> Evaluated:
+def evaluate_recipe(run_id: str, params: EvaluateParams, recipe: FitParams, policy: PolicyParams) -> Evaluated:
     """Score the recipe on wafers that it did not train on."""
     with opened(run_id) as (workspace, run), heard_by(progress_artifact):
-        return steps.evaluate(workspace, run, params, recipe)
+        return steps.evaluate(workspace, run, params, recipe, policy)
 
 
 @task(cache_policy=NO_CACHE)
@@ -50,10 +50,10 @@ def register_version(run_id: str, params: Params) -> Registered:
 
 
 @task(cache_policy=NO_CACHE)
-def decide_champion(run_id: str, params: GateParams, recipe: FitParams) -> Decided:
+def decide_champion(run_id: str, params: GateParams, policy: PolicyParams) -> Decided:
     """Let the new version become champion, or not."""
     with opened(run_id) as (workspace, run):
-        return steps.gate(workspace, run, params, recipe)
+        return steps.gate(workspace, run, params, policy)
 
 
 @task(cache_policy=NO_CACHE)
@@ -76,10 +76,10 @@ def train(params_file: str | None = None, force: bool = False) -> Finished:
         if known.finished and not force:
             return Finished(run.id, told=known.told)
         if known.version is None or force:
-            fit_model(run.id, params.fit)
-            evaluate_recipe(run.id, params.evaluate, params.fit)
+            fit_model(run.id, params.fit, params.policy)
+            evaluate_recipe(run.id, params.evaluate, params.fit, params.policy)
             register_version(run.id, params)
-        decide_champion(run.id, params.gate, params.fit)
+        decide_champion(run.id, params.gate, params.policy)
         figures = draw_figures(run.id, return_state=True)
         pages = [report(run.id, name, return_state=True) for name in ("data_quality", "exploration", "training")]
         finished = finish_training(run.id, return_state=True)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from wafer.cli.main import cli
 from wafer.documents import LONGEST_PROBLEM, MOST_PROBLEMS
 from wafer.errors import ParameterError
+from wafer.learning.decision import Policy
 from wafer.learning.model import WaferModel
 from wafer.params import Params, read_params
 
@@ -34,9 +35,11 @@ def changed(folder: Path, section: str, **values: object) -> Path:
 
 def test_the_shipped_file_gives_the_models_own_defaults() -> None:
     """`WaferModel()` in a notebook is the model that the flows train."""
-    fit = read_params(SHIPPED).fit.model_dump()
+    params = read_params(SHIPPED)
+    fit = params.fit.model_dump()
     assert {**WaferModel().get_params(), **fit} == WaferModel().get_params()
-    assert WaferModel().get_params().keys() - fit.keys() == {"n_jobs", "faulty_label"}
+    assert WaferModel().get_params().keys() - fit.keys() == {"n_jobs", "faulty_label", "policy"}
+    assert Policy(**params.policy.model_dump()) == WaferModel().policy_ == Policy()
 
 
 @pytest.mark.parametrize(

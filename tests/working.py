@@ -26,10 +26,10 @@ def train(settings: Settings, params: Params) -> Decided:
     """All that a training keeps, without what it draws."""
     with Workspace(settings) as workspace, steps.working(workspace, "training") as run:
         steps.snapshot(workspace, run)
-        steps.fit(workspace, run, params.fit)
-        steps.evaluate(workspace, run, params.evaluate, params.fit)
+        steps.fit(workspace, run, params.fit, params.policy)
+        steps.evaluate(workspace, run, params.evaluate, params.fit, params.policy)
         steps.register(workspace, run, params)
-        return steps.gate(workspace, run, params.gate, params.fit)
+        return steps.gate(workspace, run, params.gate, params.policy)
 
 
 def predict(settings: Settings, raw: Path) -> Predicted:

@@ -55,17 +55,19 @@ class FitParams(Part):
         60, "faults at which a cluster's own model weighs as much as the pooled one", ge=0, le=1_000_000
     )
     panel: Literal["all", "forests", "linear", "absolute"] = _knob("all", "members of the pooled model")
-    search: Literal["budget", "reference"] = _knob(
-        "budget", "how a cluster's model is looked for: within search_budget, or as the reference systems do"
-    )
     search_budget: int = _knob(2, "configurations tried a candidate and cluster", ge=1, le=10_000)
     search_folds: int = _knob(3, "folds that judge a cluster's candidates", ge=2, le=100)
     trees: int = _knob(600, "trees of each forest", ge=10, le=100_000)
     calibration_folds: int = _knob(4, "folds for probability and threshold", ge=2, le=100)
+    seed: int = _seed(0, "of everything random in a training")
+
+
+class PolicyParams(Part):
+    """What an alarm may cost: the arguments of `wafer.learning.decision.Policy`; another policy needs no training."""
+
     cost_missed_fault: float = _knob(20.0, "cost of a faulty wafer without alarm, in false alarms", gt=0, le=1e9)
     cost_false_alarm: float = _knob(1.0, "cost of an alarm on a good wafer, in the same unit", gt=0, le=1e9)
     alarm_rate_ceiling: float = _knob(0.1, "largest share of wafers that may raise an alarm", gt=0, lt=1)
-    seed: int = _seed(0, "of everything random in a training")
 
 
 class EvaluateParams(Part):
@@ -106,6 +108,7 @@ class Params(Part):
     evaluate: EvaluateParams
     fit: FitParams
     gate: GateParams
+    policy: PolicyParams
 
 
 def read_params(file: str | Path = DEFAULT_FILE) -> Params:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wafer.errors import ReportError, StorageError
-from wafer.params import DeliverParams, EvaluateParams, FitParams, GateParams, Params
+from wafer.params import DeliverParams, EvaluateParams, FitParams, GateParams, Params, PolicyParams
 from wafer.progress import shown
 from wafer.records import (
     Decided,
@@ -208,44 +208,43 @@ def _describe_source(workspace: Workspace) -> dict[str, str]:
     return describe_source(Path(__file__).parent, workspace.settings.commit)
 
 
-def fit(workspace: Workspace, run: Run, params: FitParams) -> Fitted:
-    """Fit a `WaferModel` with reasons and drift on the run's snapshot, if the guard lets it pass."""
+def fit(workspace: Workspace, run: Run, params: FitParams, policy: PolicyParams) -> Fitted:
+    """Fit a `Bundle` with reasons and drift on the run's snapshot, if the guard lets it pass."""
+    from wafer.learning.decision import Policy
     from wafer.learning.model import WaferModel
     from wafer.registry.packaging import model_digest
+    from wafer.scoring.bundle import fit_bundle
     from wafer.store.guard import check_snapshot
 
     with run.timed("fit"), shown("fit") as progress, tempfile.TemporaryDirectory() as scratch:
-        progress(0, 3)
         frozen = workspace.snapshot(run.read(Frozen).folder)
         check_snapshot(frozen, workspace.expectations)
-        model = WaferModel(**params.model_dump(), n_jobs=workspace.settings.jobs)
-        model.fit(frozen.readings, frozen.labels, order=frozen.order)
-        progress(1, 3)
-        if model.tells_reasons:
-            model.learn_reasons(frozen.readings, frozen.labels, order=frozen.order)
-        progress(2, 3)
-        model.learn_drift(frozen.readings, frozen.order, frozen.batches)
-        model.save(Path(scratch))
+        costs = Policy(**policy.model_dump())
+        model = WaferModel(**params.model_dump(), policy=costs, n_jobs=workspace.settings.jobs)
+        bundle = fit_bundle(model, frozen.readings, frozen.labels, frozen.order, frozen.batches, progress=progress)
+        bundle.save(Path(scratch))
         digest = model_digest(Path(scratch))
         fitted = Fitted(f"models/{digest[:12]}", digest)
         with written_folder(workspace.storage.place(fitted.folder)) as aside:
             shutil.copytree(scratch, aside, dirs_exist_ok=True)
-        progress(3, 3)
     run.write(fitted)
     return fitted
 
 
-def evaluate(workspace: Workspace, run: Run, params: EvaluateParams, recipe: FitParams) -> Evaluated:
+def evaluate(
+    workspace: Workspace, run: Run, params: EvaluateParams, recipe: FitParams, policy: PolicyParams
+) -> Evaluated:
     """Score the recipe on wafers that it did not train on: shuffled, forward in time, and with permuted labels."""
+    from wafer.learning.decision import Policy
     from wafer.learning.evaluation import evaluate as judge
     from wafer.learning.model import WaferModel
     from wafer.reporting.tables import precision_recall_points, roc_points
 
     with run.timed("evaluate"), shown("evaluate") as progress:
         frozen = workspace.snapshot(run.read(Frozen).folder)
-        clusters = len(workspace.model(run.read(Fitted).folder).clusters_)
+        clusters = len(workspace.bundle(run.read(Fitted).folder).classifier.clusters_)
         metrics, scores = judge(
-            WaferModel(**recipe.model_dump()),
+            WaferModel(**recipe.model_dump(), policy=Policy(**policy.model_dump())),
             frozen.readings,
             frozen.labels,
             frozen.order,
@@ -304,7 +303,7 @@ def read_scores(workspace: Workspace, evaluated: Evaluated) -> "pd.DataFrame":
     return pd.read_parquet(io.BytesIO(workspace.storage.place(evaluated.scores).read_bytes()))
 
 
-def gate(workspace: Workspace, run: Run, params: GateParams, recipe: FitParams) -> Decided:
+def gate(workspace: Workspace, run: Run, params: GateParams, policy: PolicyParams) -> Decided:
     """Let the run's version become champion if it stands up to the present one."""
     from wafer.registry import gate_rules
 
@@ -312,7 +311,7 @@ def gate(workspace: Workspace, run: Run, params: GateParams, recipe: FitParams) 
         return run.read(Decided)
     with workspace.lease("gate", run.id), run.timed("gate"):
         registry, version = workspace.registry, run.read(Registered).version
-        decision = registry.decide(version, gate_rules(params, recipe), workspace.snapshot(run.read(Frozen).folder))
+        decision = registry.decide(version, gate_rules(params, policy), workspace.snapshot(run.read(Frozen).folder))
         changes = [] if decision.champion is None else registry.changes(decision.champion, version)
         run.storage.write_json(run.key("decision.json"), {**decision.as_dict(), "changes": changes})
     decided = Decided(run.key("decision.json"), decision.promoted, decision.reason)
@@ -332,7 +331,10 @@ def draw(workspace: Workspace, run: Run) -> None:
     evaluated = run.read(Evaluated)
     with run.timed("draw"), shown("draw") as progress:
         progress(0, 1)
-        model, metrics = workspace.model(run.read(Fitted).folder), workspace.storage.read_json(evaluated.metrics)
+        model, metrics = (
+            workspace.bundle(run.read(Fitted).folder).classifier,
+            workspace.storage.read_json(evaluated.metrics),
+        )
         figures, failures = draw_each(training_plots(model, read_scores(workspace, evaluated), metrics))
         workspace.registry.log_figures(run.read(Registered).run_id, figures)
         progress(1, 1)
@@ -362,7 +364,7 @@ def predict(workspace: Workspace, run: Run) -> Predicted:
         report = workspace.storage.read_json(run.read(Ingested, "ingest-prediction").report)
         digests = [batch["digest"] for batch in report["batches"] if batch["verdict"] == "accepted"]
         index = score_batches(
-            workspace.model(model_folder),
+            workspace.bundle(model_folder),
             version,
             workspace.store,
             workspace.form("prediction").sensors,
@@ -372,7 +374,9 @@ def predict(workspace: Workspace, run: Run) -> Predicted:
             progress,
         )
         run.storage.write_json(run.key("predictions.json"), index)
-        counts = {"batches": len(index)} | {key: sum(one[key] for one in index) for key in ("wafers", "alarms")}
+        counts = {"batches": len(index)} | {
+            key: sum(one[key] for one in index) for key in ("wafers", "alarms", "unknown")
+        }
         run_id = None
         if version != UNREGISTERED:
             tags = {"model.version": version}

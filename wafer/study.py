@@ -42,8 +42,8 @@ class Study:
             "ingest-training": lambda: steps.ingest(workspace, run, "training"),
             "ingest-prediction": lambda: steps.ingest(workspace, run, "prediction"),
             "snapshot": lambda: steps.snapshot(self._emptied("snapshot"), run),
-            "fit": lambda: steps.fit(self._emptied("models"), run, params.fit),
-            "evaluate": lambda: steps.evaluate(workspace, run, params.evaluate, params.fit),
+            "fit": lambda: steps.fit(self._emptied("models"), run, params.fit, params.policy),
+            "evaluate": lambda: steps.evaluate(workspace, run, params.evaluate, params.fit, params.policy),
             "predict": lambda: steps.predict(workspace, run),
             **{f"report-{name.replace('_', '-')}": partial(steps.report, workspace, run, name) for name in NOTEBOOKS},
         }

@@ -20,8 +20,8 @@ from wafer.storage import Storage
 if TYPE_CHECKING:
     from wafer.contract.form import Form
     from wafer.contract.suites import Contract
-    from wafer.learning.model import WaferModel
     from wafer.registry import Registry
+    from wafer.scoring.bundle import Bundle
     from wafer.store.leases import Lease
     from wafer.store.snapshot import Snapshot
     from wafer.store.wafers import Store
@@ -157,14 +157,14 @@ class Workspace:
 
         return read_snapshot(self.storage.place(key))
 
-    def model(self, key: str) -> "WaferModel":
-        """The saved model in a folder of the storage.
+    def bundle(self, key: str) -> "Bundle":
+        """What was saved of a training in a folder of the storage.
 
         Raises:
             ModelError: there is none.
             TamperedError: a part is not what was saved.
         """
-        from wafer.learning.model import WaferModel
+        from wafer.scoring.bundle import Bundle
 
         with self.storage.local(key) as folder:
-            return WaferModel.load(folder)
+            return Bundle.load(folder, n_jobs=self.settings.jobs)

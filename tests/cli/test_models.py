@@ -20,6 +20,7 @@ from wafer.cli.main import main
 from wafer.cli.models import models
 from wafer.learning.model import WaferModel
 from wafer.registry import Registry
+from wafer.scoring.bundle import fit_bundle
 from wafer.settings import Settings
 
 SENSORS = [f"Sensor-{number}" for number in range(1, 9)]
@@ -33,7 +34,7 @@ def model_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("model")
     labels = np.where(np.arange(WAFERS) % 8 == 0, 1, -1)
     recipe = WaferModel(trees=5, search_budget=1, search_folds=2, calibration_folds=2, max_clusters=1)
-    recipe.fit(readings(), labels).save(folder)
+    fit_bundle(recipe, readings(), labels, reasons=False).save(folder)
     return folder
 
 

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.base import clone
 from upath import UPath
 
 from wafer.errors import WaferError
@@ -22,6 +21,7 @@ from wafer.registry import GateRules, Registry
 from wafer.reporting import model_tables, plots, sensors, tables
 from wafer.reporting.notebooks import run_notebook
 from wafer.reporting.style import draw_each
+from wafer.scoring.bundle import fit_bundle
 from wafer.store.snapshot import Snapshot, _manifest_digest, _values_digest, write_snapshot
 
 FABS, CHUNK = 300, 10
@@ -68,10 +68,9 @@ def train(number: int, wafers: pd.DataFrame, registry: Registry, folder: Path) -
     X, y = wafers[sensors.sensor_names(wafers)], wafers["label"].to_numpy()
     order, batch = wafers["order"].to_numpy(), wafers["batch"].to_numpy(object)
     recipe = WaferModel(**QUICK, panel=("forests", "linear", "forests", "all")[number % 4])
-    model = clone(recipe).fit(X, y, order)
-    if number % WITH_REASONS == 0:
-        model.learn_reasons(X, y, order, permutations=2)
-    model.learn_drift(X, order, batch).save(folder / "model")
+    bundle = fit_bundle(recipe, X, y, order, batch, reasons=number % WITH_REASONS == 0, permutations=2)
+    bundle.save(folder / "model")
+    model = bundle.classifier
     metrics, scores = evaluate(
         recipe, X, y, order, batch,
         folds=2 + number % 4, repeats=1, permutations=1, first_batch=2 + number % 3,
@@ -89,7 +88,7 @@ def train(number: int, wafers: pd.DataFrame, registry: Registry, folder: Path) -
     decision = registry.decide(version.version, GateRules(draws=50))
     (folder / "decision.json").write_text(json.dumps(decision.as_dict(), allow_nan=False))
     assert draw_each(plots.training_plots(model, scores, metrics))[1] == {}
-    told = [tables.training_summary(metrics, decision.as_dict()), model_tables.abilities_text(model)]
+    told = [tables.training_summary(metrics, decision.as_dict()), model_tables.abilities_text(bundle)]
     told += [model_tables.policy_text(model), decision.reason]
     assert not re.search(r"\b(nan|None|inf)\b", " ".join(told)), told
     tables.curves(scores), model_tables.threshold_table(scores, plots.policy_of(model)), tables.metrics_table(metrics)

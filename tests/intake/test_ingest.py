@@ -20,7 +20,8 @@ from wafer.intake.ingest import IngestReport, ingest, production_order
 from wafer.intake.leftovers import remove_leftovers
 from wafer.intake.quarantine import Quarantine
 from wafer.learning.model import WaferModel
-from wafer.scoring.batches import score_wafers
+from wafer.scoring.batches import judge_batch, result_rows
+from wafer.scoring.bundle import Bundle, fit_bundle
 from wafer.settings import Settings
 from wafer.storage import read_json
 from wafer.store.snapshot import freeze, rebuild
@@ -159,7 +160,7 @@ def test_spellings_of_an_id_are_one_wafer(settings: Settings, contract: Contract
             f"Wafer-{n}": n for n in range(1, 5)
         }
         wafers = store.read_wafers(record.wafers, contract.sensors)
-    predictions = score_wafers(fit_small_model(contract.sensors), wafers, 1)
+    predictions = result_rows(wafers, judge_batch(fit_small_model(contract.sensors), wafers, 1))
     assert predictions["Wafer"].tolist() == ["Wafer-3", "Wafer-2", "Wafer-1", "Wafer-4"]
     assert predictions["probability"].notna().all()
 
@@ -169,10 +170,11 @@ def spelled(wafer: str, text: str) -> str:
     return ",".join([wafer, *text.split(",")[1:]])
 
 
-def fit_small_model(sensors: Sequence[str]) -> WaferModel:
+def fit_small_model(sensors: Sequence[str]) -> Bundle:
     chance = np.random.default_rng(0)
     wafers = pd.DataFrame(chance.normal(size=(60, len(sensors))), columns=list(sensors))
-    return WaferModel(trees=5, search_budget=1, max_clusters=2).fit(wafers, np.where(np.arange(60) % 6, -1, 1))
+    recipe = WaferModel(trees=5, search_budget=1, max_clusters=2)
+    return fit_bundle(recipe, wafers, np.where(np.arange(60) % 6, -1, 1), reasons=False)
 
 
 def test_a_later_run_may_replace(settings: Settings, contract: Contract, tmp_path: Path) -> None:

@@ -146,7 +146,7 @@ def test_the_alarm_ceiling_is_kept_on_later_batches() -> None:
     model = WaferModel(trees=100)
     scores = forward_scores(model, X, y, np.arange(1500), names, n_jobs=2)
     assert len(scores) == 1200
-    assert 1 / 1.5 <= scores["alarm"].mean() / model.alarm_rate_ceiling <= 1.5
+    assert 1 / 1.5 <= scores["alarm"].mean() / model.policy_.alarm_rate_ceiling <= 1.5
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from sklearn.preprocessing import StandardScaler
 from xgboost import XGBClassifier
 
 from wafer.errors import ParameterError
-from wafer.learning.members import KINDS, derived_seed, fit_bagged, fit_member, restore
+from wafer.learning.jobs import derived_seed
+from wafer.learning.members import MEMBERS, RandomForest, member
 
 SETTINGS = {
     "extra_trees": {"n_estimators": 15, "min_samples_leaf": 2, "class_weight": "balanced"},
@@ -26,13 +27,13 @@ def _table(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 def test_frozen_forests_agree_with_scikit_learn() -> None:
-    """A forest kept as plain arrays gives the probabilities of the forest that was fitted."""
+    """A forest in XGBoost's predictor gives the probabilities of the forest that was fitted, in single precision."""
     F, faulty = _table()
     for kind, cls in (("extra_trees", ExtraTreesClassifier), ("random_forest", RandomForestClassifier)):
         options = {name: value for name, value in SETTINGS[kind].items() if name != "columns"}
         first = 1 if kind == "random_forest" else 0
         theirs = cls(random_state=7, **options).fit(F[:, first:], faulty).predict_proba(F[:, first:])[:, 1]
-        assert_allclose(fit_member(kind, SETTINGS[kind], F, faulty, seed=7).score(F), theirs, rtol=1e-12)
+        assert_allclose(member(kind).fit(SETTINGS[kind], F, faulty, seed=7).score(F), theirs, atol=1e-7)
 
 
 def test_linear_and_boosted_scores_are_log_odds() -> None:
@@ -40,36 +41,41 @@ def test_linear_and_boosted_scores_are_log_odds() -> None:
     F, faulty = _table()
     linear = make_pipeline(StandardScaler(), LogisticRegression(C=0.1, max_iter=500)).fit(F[:, :5], faulty)
     expected = linear.decision_function(F[:, :5])
-    assert_allclose(fit_member("logistic", SETTINGS["logistic"], F, faulty, seed=0).score(F), expected, atol=1e-9)
+    assert_allclose(member("logistic").fit(SETTINGS["logistic"], F, faulty, seed=0).score(F), expected, atol=1e-9)
     boosted = XGBClassifier(random_state=3, n_jobs=1, tree_method="hist", **SETTINGS["xgboost"])
     probability = boosted.fit(F.astype(np.float32), faulty.astype(int)).predict_proba(F)[:, 1]
-    score = fit_member("xgboost", SETTINGS["xgboost"], F, faulty, seed=3).score(F)
+    score = member("xgboost").fit(SETTINGS["xgboost"], F, faulty, seed=3).score(F)
     assert_allclose(1 / (1 + np.exp(-score)), probability, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_score_of_a_wafer_does_not_depend_on_its_batch(kind: str) -> None:
-    """Each wafer alone has the score, bit by bit, that it has in the batch, also after saving."""
+@pytest.mark.parametrize("kind", list(MEMBERS))
+def test_score_of_a_wafer_depends_on_nothing_else(kind: str) -> None:
+    """Alone, in a batch, on any number of threads and after saving, a wafer has the same score, bit by bit."""
     F, faulty = _table(1)
-    member = fit_member(kind, SETTINGS[kind], F, faulty, seed=1)
-    again = restore(kind, member.state())
-    whole = member.score(F)
-    assert_array_equal(np.concatenate([again.score(F[row : row + 1]) for row in range(len(F))]), whole)
-    assert member.kind == kind
+    one = member(kind).fit(SETTINGS[kind], F, faulty, seed=1)
+    again = member(kind).restore(one.state())
+    assert again.state() == one.state()
+    many = np.tile(F, (12, 1))  # more than a thread takes at a time
+    whole = one.score(many)
+    assert_array_equal(whole[:150], whole[-150:])
+    assert_array_equal(one.score(many, n_jobs=3), whole)
+    assert_array_equal(np.concatenate([again.score(F[row : row + 1]) for row in range(len(F))]), whole[:150])
+    assert one.kind == kind
 
 
 def test_boosting_can_be_judged_after_fewer_rounds() -> None:
-    """The score after some rounds is that of a model trained with so many rounds."""
+    """The scores of the stages are those of models trained with so many rounds."""
     F, faulty = _table()
-    long = fit_member("xgboost", {"n_estimators": 12, "max_depth": 3}, F, faulty, seed=0)
-    short = fit_member("xgboost", {"n_estimators": 5, "max_depth": 3}, F, faulty, seed=0)
-    assert_array_equal(long.score(F, rounds=5), short.score(F))  # type: ignore[call-arg]
+    boosted, settings = member("xgboost"), {"n_estimators": 40, "max_depth": 3}
+    staged = boosted.fit(settings, F, faulty, seed=0).staged_scores(F)
+    for stage, score in zip(boosted.stages(settings), staged, strict=True):
+        assert_array_equal(score, boosted.fit(stage, F, faulty, seed=0).score(F))
 
 
 def test_unknown_kind_is_refused() -> None:
     """A kind that does not exist is named together with those that do."""
     with pytest.raises(ParameterError, match=r"extra_trees, random_forest, xgboost, logistic, got 'svm'"):
-        fit_member("svm", {}, *_table(), seed=0)
+        member("svm")
 
 
 def test_derived_seeds_differ_by_name_and_repeat() -> None:
@@ -82,7 +88,7 @@ def test_out_of_bag_score_is_of_trees_that_have_not_seen_the_wafer() -> None:
     """The out-of-bag score is scikit-learn's own, and says far less than the score of wafers seen."""
     F, faulty = _table()
     settings = {"n_estimators": 60, "class_weight": "balanced_subsample"}
-    member, score = fit_bagged("random_forest", settings, F, faulty, seed=5)
+    forest, score = RandomForest.fit_bagged(settings, F, faulty, seed=5)
     theirs = RandomForestClassifier(random_state=5, oob_score=True, **settings).fit(F, faulty)
     assert_allclose(score, theirs.oob_decision_function_[:, 1], rtol=1e-12)
-    assert roc_auc_score(faulty, score) < roc_auc_score(faulty, member.score(F)) == 1.0
+    assert roc_auc_score(faulty, score) < roc_auc_score(faulty, forest.score(F)) == 1.0

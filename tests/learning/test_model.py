@@ -1,17 +1,18 @@
-import json
 import pickle
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
-from wafer.errors import ModelError, ParameterError, TamperedError
-from wafer.learning.checks import UnfitLabelsError
+from wafer.errors import ModelError, ParameterError
+from wafer.learning.checks import UnfitLabelsError, faulty_of
+from wafer.learning.decision import Policy
+from wafer.learning.jobs import derived_seed
 from wafer.learning.model import WaferModel
+from wafer.scoring.bundle import Bundle, fit_bundle
 
 MEANINGLESS = "its labels, 1 and 2 or 'one' and 'two', do not say which of them means faulty, so the model refuses them"
 EXPECTED_FAILURES = {
@@ -65,8 +66,9 @@ def test_the_named_label_is_the_faulty_one(
 ) -> None:
     """Whatever labels are called and however they sort, the same wafers raise an alarm, also after loading."""
     labels = np.where(wafers.y == 1, faulty, good)
-    WaferModel(faulty_label=named, **quick).fit(wafers.X, labels, wafers.order).save(tmp_path)
-    model = WaferModel.load(tmp_path)
+    recipe = WaferModel(faulty_label=named, **quick)
+    fit_bundle(recipe, wafers.X, labels, wafers.order, reasons=False).save(tmp_path)
+    model = Bundle.load(tmp_path).classifier
     assert model.classes_.tolist() == sorted([good, faulty])
     assert model.faulty_label_ == faulty
     expected = fitted.fault_probability(wafers.X, wafers.order)
@@ -98,7 +100,7 @@ def test_labels_without_meaning_are_refused(wafers: Any, good: Any, faulty: Any,
 def test_reasons_are_learned_from_the_labels_of_the_fit(fitted: WaferModel, wafers: Any) -> None:
     """Other labels than those that the model was fitted on would all count as good, and are refused."""
     with pytest.raises(UnfitLabelsError, match="labels must be those that were learned, -1 and 1, got others"):
-        fitted.learn_reasons(wafers.X, np.where(wafers.y == 1, "1", "-1"), wafers.order)
+        faulty_of(np.where(wafers.y == 1, "1", "-1"), fitted.classes_, fitted.faulty_label_)
 
 
 @pytest.fixture(scope="module")
@@ -136,48 +138,32 @@ def test_score_depends_on_readings_and_order_alone(wafers: Any, quick: dict[str,
     assert_array_equal(newest, model.predict_proba(wafers.X, np.full(240, 10**9)))
 
 
-def test_threads_and_repetition_give_the_same_bytes(
-    fitted: WaferModel, wafers: Any, quick: dict[str, int], tmp_path: Path
-) -> None:
-    """The same data and parameters give the same parts, with one thread and with three."""
-    again = WaferModel(n_jobs=3, **quick).fit(wafers.X, wafers.y, wafers.order)
-    assert again.save(tmp_path / "three") == fitted.save(tmp_path / "one")
-    assert (tmp_path / "three/manifest.json").read_bytes() == (tmp_path / "one/manifest.json").read_bytes()
-
-
-def test_loaded_model_is_the_saved_one(fitted: WaferModel, wafers: Any, tmp_path: Path) -> None:
-    """A loaded model gives the same probabilities, tables and parts as the one that was saved."""
-    digests = fitted.save(tmp_path / "saved")
-    loaded = WaferModel.load(tmp_path / "saved")
+def test_a_fitted_model_can_be_pickled(fitted: WaferModel, wafers: Any) -> None:
+    """As joblib sends it to other processes."""
     expected = fitted.predict_proba(wafers.X, wafers.order)
-    assert_array_equal(loaded.predict_proba(wafers.X, wafers.order), expected)
     assert_array_equal(pickle.loads(pickle.dumps(fitted)).predict_proba(wafers.X, wafers.order), expected)
-    assert loaded.get_params() == fitted.get_params()
-    assert loaded.threshold_ == fitted.threshold_
-    for name in ("elbow_", "clusters_", "profile_", "panel_"):
-        pd.testing.assert_frame_equal(getattr(loaded, name), getattr(fitted, name), check_exact=True)
-    assert loaded.save(tmp_path / "again") == digests
-    kinds = {path.suffix for path in (tmp_path / "saved").iterdir()}
-    assert kinds <= {".json", ".npz"}
 
 
-def test_changed_parts_are_refused(fitted: WaferModel, tmp_path: Path) -> None:
-    """A part with other bytes, a missing part and a folder without a model are each refused by name."""
-    fitted.save(tmp_path)
-    part = tmp_path / "arrays.npz"
-    data = part.read_bytes()
-    part.write_bytes(data[:-1] + b"x")
-    with pytest.raises(TamperedError, match=r"arrays\.npz has SHA-256 .* was registered"):
-        WaferModel.load(tmp_path)
-    part.unlink()
-    with pytest.raises(ModelError, match=r"lacks the part arrays\.npz"):
-        WaferModel.load(tmp_path)
-    with pytest.raises(ModelError, match=r"is not a saved model: it has no manifest\.json"):
-        WaferModel.load(tmp_path / "nothing")
-    manifest = json.loads((tmp_path / "manifest.json").read_bytes())
-    (tmp_path / "manifest.json").write_text(json.dumps(manifest | {"parts": {"../x": "0"}}))
-    with pytest.raises(TamperedError, match=r"outside its folder: '\.\./x'"):
-        WaferModel.load(tmp_path)
+def test_another_policy_needs_no_training(fitted: WaferModel, wafers: Any, quick: dict[str, int]) -> None:
+    """The threshold from the held-out scores is the one that a training with that policy would give."""
+    policy = Policy(cost_missed_fault=3.0, alarm_rate_ceiling=0.4)
+    other, trained = fitted.with_policy(policy), WaferModel(policy=policy, **quick)
+    trained.fit(wafers.X, wafers.y, wafers.order)
+    assert other.threshold_ == trained.threshold_ != fitted.threshold_
+    assert (other.policy_, fitted.policy_) == (policy, Policy())
+    assert_array_equal(other.predict(wafers.X, wafers.order), trained.predict(wafers.X, wafers.order))
+
+
+def test_held_out_scores_are_of_the_whole_model(fitted: WaferModel, wafers: Any, quick: dict[str, int]) -> None:
+    """The newest two windows out of fold, and the newest half window foreseen by a smaller model of those before."""
+    found = fitted.held_out_
+    assert found["protocol"].value_counts().to_dict() == {"out_of_fold": 120, "backtest": 60}
+    last, half = slice(-30, None), slice(None, -30)
+    settings = {**quick, "trees": 3, "search_budget": 1, "seed": derived_seed(0, "backtest")}
+    smaller = WaferModel(**settings).fit(wafers.X.iloc[half], wafers.y[half], wafers.order[half])
+    expected = smaller.predict_proba(wafers.X.iloc[last], wafers.order[last])[:, 1]
+    assert_array_equal(found["probability"].to_numpy()[last], expected)
+    assert_array_equal(found["faulty"].to_numpy()[last], wafers.y[last] == 1)
 
 
 def test_sensors_are_matched_by_name(fitted: WaferModel, wafers: Any) -> None:
@@ -208,7 +194,7 @@ def test_one_class_is_refused(wafers: Any) -> None:
         ({"trees": 0}, "trees must be a whole number of at least 1, got 0"),
         ({"imputation": "mean"}, "imputation must be one of median, knn, got 'mean'"),
         ({"max_missing": 1.5}, "max_missing must lie between 0 and 1, got 1.5"),
-        ({"alarm_rate_ceiling": 0.0}, "alarm_rate_ceiling must lie between 0 and 1, got 0.0"),
+        ({"policy": 0.5}, "policy must be a wafer.learning.decision.Policy or None, got 0.5"),
     ],
 )
 def test_impossible_parameters_are_refused(parameters: dict[str, Any], message: str, wafers: Any) -> None:

@@ -13,6 +13,7 @@ from tests.registry.rules import another_model as copy_with_another_digest
 from tests.registry.rules import with_canary
 from wafer.learning.model import WaferModel
 from wafer.registry import Registry, Version
+from wafer.scoring.bundle import fit_bundle
 
 SENSORS = [f"Sensor-{number}" for number in range(1, 13)]
 WAFERS = 160
@@ -37,9 +38,8 @@ def labels() -> np.ndarray:
 @pytest.fixture(scope="session")
 def model_folder(tmp_path_factory: pytest.TempPathFactory, readings: pd.DataFrame, labels: np.ndarray) -> Path:
     folder = tmp_path_factory.mktemp("model")
-    WaferModel(trees=5, search_budget=1, search_folds=2, calibration_folds=2, max_clusters=2).fit(
-        readings, labels
-    ).save(folder)
+    recipe = WaferModel(trees=5, search_budget=1, search_folds=2, calibration_folds=2, max_clusters=2)
+    fit_bundle(recipe, readings, labels, reasons=False).save(folder)
     return folder
 
 

@@ -213,11 +213,12 @@ def test_rules_are_required():
         with pytest.raises(TypeError, match=field.name):
             GateRules(**{name: value for name, value in vars(RULES).items() if name != field.name})
     params = read_params(REPOSITORY / "params.yaml")
-    made = gate_rules(params.gate, params.fit)
+    made = gate_rules(params.gate, params.policy)
     assert asdict(made) == {
         **params.gate.model_dump(),
         "policy": {
-            name: getattr(params.fit, name) for name in ("cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling")
+            name: getattr(params.policy, name)
+            for name in ("cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling")
         },
     }
     assert made.minimum_auc >= 0.5

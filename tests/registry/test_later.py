@@ -12,9 +12,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tests.registry.rules import rules, with_canary
-from wafer.learning.model import WaferModel
 from wafer.registry import Registry, Version
 from wafer.registry.later import later_wafers, score_as_champion
+from wafer.scoring.bundle import Bundle
 from wafer.store.snapshot import Snapshot
 
 LAX = rules(min_later_faults=10, auc_margin=1.0, cost_margin=100.0)
@@ -100,8 +100,8 @@ def test_where_the_end_of_a_training_is_not_known_nothing_is_later(snapshot: Sna
 
 def test_the_champion_scores_with_its_own_threshold(snapshot: Snapshot, model_folder: Path) -> None:
     """Its probabilities are those of the loaded model at the wafers' places in time, its alarms by its threshold."""
-    model, rows = WaferModel.load(model_folder), np.arange(160) >= 120
-    scores = score_as_champion(model, snapshot, rows)
+    bundle, rows = Bundle.load(model_folder), np.arange(160) >= 120
+    scores, model = score_as_champion(bundle, snapshot, rows), bundle.classifier
     expected = model.predict_proba(snapshot.readings[rows], order=snapshot.order[rows])[:, 1]
     assert scores["probability"].tolist() == expected.tolist()
     assert scores["alarm"].tolist() == (expected >= model.threshold_).tolist()
@@ -122,7 +122,7 @@ def test_later_batches_decide_where_there_are_enough_faults(
     found = decision.comparison
     assert found is not None
     assert (found.wafers, found.faulty, found.batches, found.evidence) == (80, 10, 2, "later batches")
-    own = score_as_champion(WaferModel.load(model_folder), snapshot, np.arange(160) >= 80)
+    own = score_as_champion(Bundle.load(model_folder), snapshot, np.arange(160) >= 80)
     stored = make_scores(1.0).iloc[80:]
     for scores, batch, auc in ((own, "batch", found.auc_champion), (stored, "fold", found.auc_challenger)):
         parts = [roc_auc_score(part["label"], part["probability"]) for _, part in scores.groupby(batch)]

@@ -14,9 +14,9 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.registry.rules import RULES, with_canary
 from wafer.errors import RegistryError
-from wafer.learning.model import WaferModel
 from wafer.registry import Registry
 from wafer.registry.records import Check, Comparison, Decision
+from wafer.scoring.bundle import Bundle
 
 
 def check_chain(registry: Registry) -> None:
@@ -199,8 +199,8 @@ def test_a_training_killed_before_the_gate_leaves_the_champion(
     (tmp_path / "model").symlink_to(model_folder)
     assert struck(registry, "train", tmp_path, "set_registered_model_alias").returncode == -signal.SIGKILL
     assert (registry.champion().version, len(registry.versions()), len(registry.ledger())) == (1, 2, 1)
-    expected = WaferModel.load(model_folder).predict_proba(readings)
-    np.testing.assert_array_equal(registry.load("champion").predict_proba(readings), expected)
+    expected = Bundle.load(model_folder).classifier.predict_proba(readings)
+    np.testing.assert_array_equal(registry.load("champion").classifier.predict_proba(readings), expected)
     assert struck(registry, "train", tmp_path, 0).returncode == 0
     assert registry.decide("challenger", RULES).promoted
     assert registry.aliases() == {"champion": 3, "previous": 1}

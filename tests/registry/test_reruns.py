@@ -150,7 +150,7 @@ def test_killed_at_every_write_a_training_is_whole_or_known_as_unfinished(
         assert registry.unfinished() == made
         for version in made:
             assert registry.missing(version) == ("decision", "reports")
-            assert registry.load(version).predict(readings).shape == (160,)
+            assert registry.load(version).classifier.predict(readings).shape == (160,)
             registry.archive(version, "its training was killed")
             assert registry._client.get_run(version.run_id).info.status in ("KILLED", "FINISHED")
         if done.returncode == 0:

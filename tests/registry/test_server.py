@@ -15,8 +15,8 @@ import pytest
 from tests.registry.rules import RULES, with_canary
 from tests.registry.test_ledger import check_chain, run_together
 from wafer.errors import RegistryError
-from wafer.learning.model import WaferModel
 from wafer.registry import Registry
+from wafer.scoring.bundle import Bundle
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def test_a_server_does_what_the_embedded_registry_does(
         )
         registry.decide(version, RULES)
     assert registry.aliases() == {"champion": 2, "previous": 1, "challenger": 3}
-    expected = WaferModel.load(model_folder).predict_proba(readings)
-    np.testing.assert_array_equal(registry.load("champion").predict_proba(readings), expected)
+    expected = Bundle.load(model_folder).classifier.predict_proba(readings)
+    np.testing.assert_array_equal(registry.load("champion").classifier.predict_proba(readings), expected)
     registry.rollback("a test")
     assert [line.promoted for line in registry.ledger()] == [True, True, False, True]
     assert registry.champion().version == 1

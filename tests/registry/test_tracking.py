@@ -14,9 +14,9 @@ from matplotlib.figure import Figure
 
 from tests.registry.rules import RULES, rules
 from wafer.errors import RegistryError, TamperedError
-from wafer.learning.model import WaferModel
 from wafer.registry import Registry
 from wafer.registry.packaging import digest_folder, model_digest
+from wafer.scoring.bundle import Bundle
 
 
 def logged_model(registry: Registry) -> Path:
@@ -167,9 +167,9 @@ def test_promoting_by_hand_needs_a_reason_and_a_whole_model(registry, log_traini
 def test_a_loaded_model_scores_as_the_saved_one(registry, log_training, model_folder, readings):
     """A version that is loaded by number or by alias scores bit by bit as the model that was logged."""
     registry.decide(log_training(), RULES)
-    expected = WaferModel.load(model_folder).predict_proba(readings)
+    expected = Bundle.load(model_folder).classifier.predict_proba(readings)
     for which in (1, "1", "champion"):
-        np.testing.assert_array_equal(registry.load(which).predict_proba(readings), expected)
+        np.testing.assert_array_equal(registry.load(which).classifier.predict_proba(readings), expected)
 
 
 def test_another_process_fetches_the_same_parts(registry, log_training, model_folder, tmp_path):
@@ -296,8 +296,8 @@ def test_mlflow_itself_can_serve_a_version(registry, log_training, readings, mod
     version = log_training()
     source = registry._client.get_model_version("wafer", str(version.version)).source
     served = mlflow.pyfunc.load_model(source).predict(readings.head(3))
-    model = WaferModel.load(model_folder)
-    assert served.columns.tolist() == ["Prediction", "probability", "cluster"]
+    model = Bundle.load(model_folder).classifier
+    assert served.columns.tolist() == ["Prediction", "probability", "cluster", "unknown"]
     assert served["Prediction"].tolist() == model.predict(readings.head(3)).tolist()
     np.testing.assert_array_equal(served["probability"], model.predict_proba(readings.head(3))[:, 1])
 

@@ -11,6 +11,8 @@ from wafer.learning.evaluation import evaluate
 from wafer.learning.model import WaferModel
 from wafer.records import Decided, Evaluated, Fitted, Frozen, Ingested, Predicted
 from wafer.runs import Run, Runs
+from wafer.scoring.batches import judge_batch, result_rows
+from wafer.scoring.bundle import Bundle, fit_bundle
 from wafer.scoring.details import Details
 from wafer.storage import Storage
 from wafer.store.snapshot import Snapshot, _manifest_digest, _values_digest, write_snapshot
@@ -41,11 +43,15 @@ def wafers() -> pd.DataFrame:
 
 
 @pytest.fixture(scope="session")
-def model(wafers: pd.DataFrame) -> WaferModel:
+def bundle(wafers: pd.DataFrame) -> Bundle:
     recipe = WaferModel(trees=10, search_budget=1, search_folds=2, calibration_folds=2, max_clusters=3)
     X, y, order = wafers[SENSORS], wafers["label"].to_numpy(), wafers["order"].to_numpy()
-    model = recipe.fit(X, y, order).learn_reasons(X, y, order, permutations=4)
-    return model.learn_drift(X, order, wafers["batch"].to_numpy(object))
+    return fit_bundle(recipe, X, y, order, wafers["batch"].to_numpy(object), permutations=4)
+
+
+@pytest.fixture(scope="session")
+def model(bundle: Bundle) -> WaferModel:
+    return bundle.classifier
 
 
 @pytest.fixture(scope="session")
@@ -90,26 +96,18 @@ def ingest_report() -> dict:
 
 
 @pytest.fixture(scope="session")
-def predictions(model: WaferModel, wafers: pd.DataFrame) -> pd.DataFrame:
+def predictions(bundle: Bundle, wafers: pd.DataFrame) -> pd.DataFrame:
     scored = wafers.tail(80)
-    readings, order = scored[SENSORS], scored["order"].to_numpy()
-    return pd.DataFrame(
-        {
-            "batch": np.repeat(["first", "second"], 40),
-            "Wafer": scored["wafer"].to_numpy(),
-            "Prediction": model.predict(readings, order=order),
-            "probability": model.predict_proba(readings, order=order)[:, 1],
-            "cluster": model.assign_clusters(readings, order=order),
-            "model_version": 3,
-        }
-    )
+    rows = result_rows(scored, judge_batch(bundle, scored, 3))
+    rows.insert(0, "batch", np.repeat(["first", "second"], 40))
+    return rows.astype({"Prediction": "int64"})
 
 
 @pytest.fixture(scope="session")
-def details(model: WaferModel, wafers: pd.DataFrame, predictions: pd.DataFrame, tmp_path_factory) -> Path:
+def details(bundle: Bundle, wafers: pd.DataFrame, predictions: pd.DataFrame, tmp_path_factory) -> Path:
     """What the run found besides: the labels of `first` are known; `second` is made later and has drifted."""
     folder = tmp_path_factory.mktemp("details")
-    told = Details(model)
+    told = Details(bundle)
     for batch, later in (("first", 0), ("second", 1000)):
         mine = predictions.loc[predictions["batch"] == batch]
         rows = wafers.set_index("wafer").loc[mine["Wafer"]].reset_index()
@@ -118,13 +116,13 @@ def details(model: WaferModel, wafers: pd.DataFrame, predictions: pd.DataFrame, 
             rows = rows.assign(label=None)
             rows[SENSORS[9:15]] += 8.0
             rows.loc[0, SENSORS] = 1e4
-        told.add(batch, rows, mine)
+        told.add(batch, rows, judge_batch(bundle, rows, 3, reasons=True, drift=True))
     told.write(folder)
     return folder
 
 
 @pytest.fixture(scope="session")
-def outputs(tmp_path_factory, wafers, model, evaluated, ingest_report, predictions, details) -> Path:
+def outputs(tmp_path_factory, wafers, bundle, evaluated, ingest_report, predictions, details) -> Path:
     """A storage with the training and the prediction that every notebook can be made from; to be left as it is."""
     storage = Storage(str(tmp_path_factory.mktemp("outputs")))
     manifest = {
@@ -135,7 +133,7 @@ def outputs(tmp_path_factory, wafers, model, evaluated, ingest_report, predictio
         "values_sha256": _values_digest(wafers),
     }
     snapshot = write_snapshot(Snapshot(_manifest_digest(manifest), manifest, wafers), storage.place("snapshot"))
-    model.save(Path(str(storage.place("models/one"))))
+    bundle.save(Path(str(storage.place("models/one"))))
     metrics, scores = evaluated
     check = {"name": "minimum ROC AUC", "passed": True, "value": 0.7, "limit": 0.0, "text": "0.7, asked for is 0"}
     decision = {"challenger": 1, "champion": None, "promoted": True, "reason": "Version 1 is it.", "checks": [check]}

@@ -89,11 +89,11 @@ def set_the_scene(
     judged = pd.DataFrame(
         {
             "batch": batch, "Wafer": ids, "Prediction": verdict, "probability": probability(wafers),
-            "cluster": 0, "model_version": 1, "conformity": probability(wafers), "unknown": np.isnan(verdict),
+            "cluster": 0, "model_version": 1, "p_value": probability(wafers), "unknown": np.isnan(verdict),
             "label_known": number % 2 == 0,
         }
     )  # fmt: skip
-    found = findings.Findings(judged[["batch", "Wafer", "conformity", "unknown", "label_known"]], *_said(judged, batch))
+    found = findings.Findings(judged[["batch", "Wafer", "p_value", "unknown", "label_known"]], *_said(judged, batch))
     if not judged_batches:
         found = replace(found, drift={**found.drift, "batches": []})
     return Scene(
@@ -111,11 +111,11 @@ def _said(judged: pd.DataFrame, batch: Any) -> tuple[pd.DataFrame, dict[str, Any
     reasons = alarms.assign(**row, reading=np.where(np.arange(len(alarms)) % 2, np.nan, 1e9), strength=0.5)
     sensor = {"sensor": "Sensor-1", "stability_index": 3.0, "missing_before": 0.0, "missing_now": 1.0, "shift": 0.0}
     kinds: list[dict[str, Any]] = [
-        {"score": 0.9, "told_apart": 1.0, "drifted": True, "why_not": None, "sensors": [sensor], "unknown": 1.0},
-        {"score": 0.0, "told_apart": None, "drifted": False, "why_not": None, "sensors": [], "unknown": 0.0},
-        {"score": None, "told_apart": None, "drifted": None, "why_not": "Too small.", "sensors": [], "unknown": None},
+        {"score": 0.9, "domain_auc": 1.0, "drifted": True, "why_not": None, "sensors": [sensor], "unknown": 1.0},
+        {"score": 0.0, "domain_auc": None, "drifted": False, "why_not": None, "sensors": [], "unknown": 0.0},
+        {"score": None, "domain_auc": None, "drifted": None, "why_not": "Too small.", "sensors": [], "unknown": None},
     ]
-    common = {"wafers": 1, "threshold": 0.3, "usual_told_apart": None}
+    common = {"wafers": 1, "threshold": 0.3, "usual_domain_auc": None}
     told = [{"batch": name, **common, **kinds[n % 3]} for n, name in enumerate(dict.fromkeys(batch))]
     told_reasons = {"shown": True, "strength": 0.4, "floor": 0.1, "why_not": None}
     return reasons, {"unknown_level": 0.01, "usual_unknown": None, "reasons": told_reasons, "batches": told}

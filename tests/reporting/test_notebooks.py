@@ -245,7 +245,7 @@ def test_wafers_without_a_verdict_are_reported(outputs, notebooks, tmp_path):
     file = Path(str(run.place("details/wafers.csv")))
     wafers = pd.read_csv(file)
     wafers["unknown"] = wafers["unknown"] | (wafers["batch"] == "first")
-    wafers.loc[wafers["batch"] == "first", "conformity"] = np.nan
+    wafers.loc[wafers["batch"] == "first", "p_value"] = np.nan
     wafers.to_csv(file, index=False)
     given = {"storage": str(tmp_path / "outputs")}
     page = Path(str(run_notebook("prediction", given, tmp_path, notebooks=notebooks).page))

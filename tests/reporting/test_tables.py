@@ -7,6 +7,7 @@ from wafer.errors import ReportError, StorageError
 from wafer.learning.decision import Policy
 from wafer.learning.model import WaferModel
 from wafer.reporting import deliveries, findings, model_tables, sensors, sources, tables
+from wafer.scoring.bundle import fit_bundle
 
 
 @pytest.fixture
@@ -113,8 +114,9 @@ def found() -> findings.Findings:
         {
             "batch": "b",
             "Wafer": ["w1", "w2", "w3", "w4", "w5"],
-            "conformity": [0.5, 0.6, 0.7, 0.004, 0.9],
+            "p_value": [0.5, 0.6, 0.7, 0.004, 0.9],
             "unknown": [False, False, False, True, False],
+            "why": ["", "", "", "unlike anything seen", ""],
             "label_known": [False, False, False, False, True],
         }
     )
@@ -129,8 +131,8 @@ def found() -> findings.Findings:
         {"sensor": "Sensor-2", "stability_index": 1.0, "missing_before": 0.0, "missing_now": 0.0, "shift": -1.0},
     ]
     batch = {"wafers": 40, "unknown": 0.2, "threshold": 0.3, "why_not": None, "sensors": sensors}
-    batch |= {"told_apart": 0.97, "usual_told_apart": 0.99}
-    unjudged = dict.fromkeys(("score", "told_apart", "drifted"))
+    batch |= {"domain_auc": 0.97, "usual_domain_auc": 0.99}
+    unjudged = dict.fromkeys(("score", "domain_auc", "drifted"))
     drift = {
         "unknown_level": 0.01,
         "usual_unknown": 0.02,
@@ -233,7 +235,7 @@ def test_drift_is_told_by_batch_with_the_sensors_responsible(found):
     """Drifted, usual and unjudged batches each get their word; the sensors are those of the drifted batches."""
     verdicts = findings.drift_table(found)["verdict"].to_dict()
     assert verdicts == {"b": "has drifted", "calm": "as usual", "one": "not judged. Too small."}
-    assert findings.drift_table(found).loc["b", ["told apart", "usually"]].tolist() == [0.97, 0.99]
+    assert findings.drift_table(found).loc["b", ["domain AUC", "usually"]].tolist() == [0.97, 0.99]
     table = findings.drift_sensors_table(found)
     assert table["stability index"].to_dict() == {"Sensor-1": 3.0, "Sensor-2": 1.0}
     assert table.loc["Sensor-1", ["batches", "missing now %", "shift of the median"]].tolist() == [1, 50.0, 2.0]
@@ -264,7 +266,7 @@ def test_findings_of_another_run_are_refused(judged, found, tmp_path):
     with pytest.raises(ReportError, match=r"wafers\.csv is not there"):
         findings.read_findings(tmp_path)
     (tmp_path / "wafers.csv").write_text("batch,Wafer\n")
-    with pytest.raises(ReportError, match=r"wafers\.csv lacks the column 'conformity'"):
+    with pytest.raises(ReportError, match=r"wafers\.csv lacks the column 'p_value'"):
         findings.read_findings(tmp_path)
 
 
@@ -275,7 +277,6 @@ def test_the_threshold_policy_is_told_in_words(model):
     assert "from a probability of **4.8 %** on" in said
     assert "no more than **10 %** of the wafers" in said
     assert f"It is the ceiling that decides: alarms start at **{100 * model.threshold_:.1f} %**." in said
-    assert "from a probability of one half" in model_tables.policy_text(WaferModel(search="reference"))
 
 
 def test_every_alarm_rate_is_told_with_its_threshold(scores):
@@ -300,15 +301,15 @@ def test_clusters_are_told_with_silhouette_and_profile(model):
     assert told["differs in"].tolist() == ["Sensor-3 higher by 1.2, Sensor-1 lower by 0.5", "Sensor-2 higher by 0.1"]
 
 
-def test_a_models_abilities_are_told_in_figures_and_words(model):
+def test_a_models_abilities_are_told_in_figures_and_words(bundle):
     """Whether reasons are stronger than chance, what drift is usual, how many wafers were unknown."""
-    table, said = model_tables.abilities_table(model)[""], model_tables.abilities_text(model)
-    reference, reasons = model.drift_reference_, model.reasons_
+    table, said = model_tables.abilities_table(bundle)[""], model_tables.abilities_text(bundle)
+    reference, reasons = bundle.drift, bundle.reasons
     assert table["strength of a first reason, log-odds"] == f"{reasons.strength:.3f}"
     assert table["largest usual drift score"] == f"{reference.threshold:.3f}"
     assert "**Reasons are shown**" in said
     assert f"a batch has drifted when it scores more than {reference.threshold:.2f}" in said
-    bare = WaferModel(trees=5, max_clusters=1).fit(np.eye(40), np.repeat([-1, 1], 20))
+    bare = fit_bundle(WaferModel(trees=5, max_clusters=1), np.eye(40), np.repeat([-1, 1], 20), reasons=False)
     assert "**No reasons are shown.** The model was saved without reasons." in model_tables.abilities_text(bare)
     assert "**Drift is not judged**" in model_tables.abilities_text(bare)
     assert set(model_tables.abilities_table(bare)[""]) == {"–", "0.01"}

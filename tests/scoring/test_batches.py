@@ -7,6 +7,7 @@ from tests.intake.storing import add
 from tests.learning.conftest import make_wafers
 from wafer.learning.model import WaferModel
 from wafer.scoring.batches import COLUMNS, score_batches
+from wafer.scoring.bundle import fit_bundle
 from wafer.settings import Settings
 from wafer.store.documents import IncomingBatch
 from wafer.store.wafers import open_store
@@ -15,8 +16,8 @@ from wafer.store.wafers import open_store
 def test_a_batch_of_which_no_wafer_is_left_holds_up_no_other(settings: Settings, tmp_path: Path) -> None:
     """Where all wafers of a file contradict stored ones, it gets a CSV without rows, and the others are scored."""
     wafers = make_wafers()
-    model = WaferModel(trees=20, search_budget=1, max_clusters=4, calibration_folds=3, reference_window=60)
-    model.fit(wafers.X, wafers.y, wafers.order)
+    recipe = WaferModel(trees=20, search_budget=1, max_clusters=4, calibration_folds=3, reference_window=60)
+    model = fit_bundle(recipe, *wafers, permutations=2)
     sensors = list(wafers.X.columns)
 
     def batch(digest: str, file: str, shift: float) -> IncomingBatch:

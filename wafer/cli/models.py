@@ -140,7 +140,7 @@ def compare(first: str, second: str, params: str, as_json: bool) -> None:
     settings = read_params(params)
     registry = _registry()
     one, other = registry.version(first), registry.version(second)
-    comparison = registry.compare(one, other, gate_rules(settings.gate, settings.fit))
+    comparison = registry.compare(one, other, gate_rules(settings.gate, settings.policy))
     if comparison is None:
         raise RegistryError(
             f"versions {one.version} and {other.version} cannot be compared: no wafer has a forward score of both"

@@ -39,18 +39,18 @@ def check_parameters(model: Any) -> None:
             raise ParameterError(f"{name} must be a whole number of at least {smallest}, got {reprlib.repr(value)}")
     if model.seed > LARGEST_SEED:
         raise ParameterError(f"seed must be at most {LARGEST_SEED}, got {reprlib.repr(model.seed)}")
-    choices = {"imputation": ("median", "knn"), "search": ("budget", "reference"), "panel": CHOICES}
+    choices = {"imputation": ("median", "knn"), "panel": CHOICES}
     for name, allowed in choices.items():
         if getattr(model, name) not in allowed:
             got = reprlib.repr(getattr(model, name))
             raise ParameterError(f"{name} must be one of {', '.join(allowed)}, got {got}")
-    for name in ("max_missing", "cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling"):
-        value = getattr(model, name)
-        if isinstance(value, bool) or not isinstance(value, int | float | np.number):
-            raise ParameterError(f"{name} must be a number, got {reprlib.repr(value)}")
+    if isinstance(model.max_missing, bool) or not isinstance(model.max_missing, int | float | np.number):
+        raise ParameterError(f"max_missing must be a number, got {reprlib.repr(model.max_missing)}")
     if not 0 <= model.max_missing <= 1:
         raise ParameterError(f"max_missing must lie between 0 and 1, got {model.max_missing!r}")
-    Policy(model.cost_missed_fault, model.cost_false_alarm, model.alarm_rate_ceiling)
+    if model.policy is not None and not isinstance(model.policy, Policy):
+        got = reprlib.repr(model.policy)
+        raise ParameterError(f"policy must be a wafer.learning.decision.Policy or None, got {got}")
 
 
 def read_classes(labels: NDArray[Any], named: Any) -> tuple[NDArray[Any], Any]:

@@ -1,5 +1,6 @@
 """From a score to a probability, and from a probability to an alarm."""
 
+import reprlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,6 +30,10 @@ class Policy:
     alarm_rate_ceiling: float = 0.10
 
     def __post_init__(self) -> None:
+        for name in ("cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+                raise ParameterError(f"{name} must be a number, got {reprlib.repr(value)}")
         for name in ("cost_missed_fault", "cost_false_alarm"):
             if not 0 < getattr(self, name) < np.inf:
                 raise ParameterError(f"{name} must be above 0 and finite, got {getattr(self, name)!r}")
@@ -101,18 +106,6 @@ class Sigmoid:
     def probability(self, score: Floats) -> Floats:
         """Probability of a fault, shape of `score`."""
         return 1.0 / (1.0 + np.exp(-np.clip(self.logit(score), -500, 500)))
-
-
-@dataclass(frozen=True)
-class LogOdds:
-    """For a score that is a probability already: its log-odds, of at most ± 20."""
-
-    slope: float = 4.0  # log-odds gained by a unit of probability at one half; what contributions are multiplied by
-
-    def logit(self, score: Floats) -> Floats:
-        """Log-odds of a fault, shape of `score`."""
-        near = np.clip(score, 2e-9, 1.0 - 2e-9)
-        return np.asarray(np.log(near / (1.0 - near)))
 
 
 def fit_sigmoid(score: Floats, faulty: NDArray[np.bool_], *, steps: int = 100) -> Sigmoid:

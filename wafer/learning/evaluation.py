@@ -22,7 +22,7 @@ from sklearn.utils import _safe_indexing
 
 from wafer.errors import ParameterError
 from wafer.learning.decision import Policy
-from wafer.learning.members import derived_seed
+from wafer.learning.jobs import derived_seed
 from wafer.learning.metrics import Comparison, compare, summarise
 from wafer.lifeline import tie_children
 
@@ -321,5 +321,4 @@ def _no_scores() -> pd.DataFrame:
 
 
 def _policy(model: Any) -> Policy:
-    names = ("cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling")
-    return Policy(**{name: getattr(model, name) for name in names if hasattr(model, name)})
+    return getattr(model, "policy", None) or Policy()

@@ -8,8 +8,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wafer.learning.attribution import contributions
-from wafer.learning.members import derived_seed
+from wafer.learning.jobs import derived_seed
 from wafer.learning.search import Trained, candidates, inner_folds, search_best
 
 Floats = NDArray[np.float64]
@@ -39,17 +38,17 @@ class Experts:
     models: Mapping[int, Trained]
     weights: Mapping[int, float]
 
-    def logit(self, pooled: Floats, F: Floats, cluster: Integers) -> Floats:
+    def logit(self, pooled: Floats, F: Floats, cluster: Integers, n_jobs: int = 1) -> Floats:
         """The panel's log-odds blended with the experts', shape (wafers,)."""
-        return self._blend(pooled, cluster, lambda one, rows: one.logit(F[rows]))
+        return self._blend(pooled, cluster, lambda one, rows: one.logit(F[rows], n_jobs))
 
     def outside(self, pooled: Floats, cluster: Integers) -> Floats:
         """The same of the training wafers, out of fold."""
         return self._blend(pooled, cluster, lambda one, rows: one.outside)
 
-    def parts(self, pooled: Floats, F: Floats, cluster: Integers) -> Floats:
-        """Each feature's part in the blended log-odds, shape (wafers, features)."""
-        return self._blend(pooled, cluster, lambda one, rows: one.sigmoid.slope * contributions(one.member, F[rows]))
+    def contributions(self, pooled: Floats, F: Floats, cluster: Integers, n_jobs: int = 1) -> Floats:
+        """Each feature's contribution to the blended log-odds, shape (wafers, features)."""
+        return self._blend(pooled, cluster, lambda one, rows: one.contributions(F[rows], n_jobs))
 
     def _blend(self, pooled: Floats, cluster: Integers, own: Callable[[Trained, Bools], Floats]) -> Floats:
         result = pooled.copy()

@@ -309,3 +309,8 @@ class WaferFeatures(TransformerMixin, BaseEstimator):
         """The columns that hold relative readings."""
         start = self.absolute.stop
         return slice(start, start + len(self.selector_.kept_))
+
+
+def by_sensor(contributions: Floats, sensors: Integers, count: int) -> Floats:
+    """Contributions of features summed by the sensor (of `count`) behind each, shape (wafers, count)."""
+    return np.stack([np.bincount(sensors, weights=own, minlength=count) for own in contributions])

@@ -1,262 +1,306 @@
-"""The models that a wafer model is made of: fitted by scikit-learn and XGBoost, kept as plain numbers.
+"""The models that a wafer model is made of, a class for each kind, named in `MEMBERS`.
 
-A fitted member scores each wafer by itself (the same bits alone and in a batch), in one thread, and is saved without
-pickle: forests and the logistic regression as arrays, XGBoost as its own JSON.
+A fitted member scores each wafer by itself (the same bits alone and in a batch, with any number of threads) and is kept
+without pickle: trees as XGBoost's own bytes, linear scores as arrays. A new kind is a class like those here and a line
+in `MEMBERS`; nothing else knows which kinds there are.
 """
 
-import hashlib
 import warnings
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import xgboost
 from numpy.typing import NDArray
+from sklearn import config_context
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from wafer.errors import ParameterError
+from wafer.learning.forests import Trees, out_of_bag
+from wafer.learning.jobs import in_blocks
+from wafer.learning.parts import array_bytes, read_arrays
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
-CHUNK = 256  # wafers that walk through a forest at a time
-KINDS = ("extra_trees", "random_forest", "xgboost", "logistic")
+Settings = Mapping[str, Any]
+ROUNDS = (10, 20, 40)  # where boosting may stop early
 
 
-FORESTS = {"extra_trees": ExtraTreesClassifier, "random_forest": RandomForestClassifier}
-
-
-def derived_seed(seed: int, *names: object) -> int:
-    """A seed that depends on `seed` and the names alone, so that work may be done in any order."""
-    text = "/".join(str(part) for part in (seed, *names))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
-
-
-class Member(Protocol):
-    """A fitted model of one kind."""
-
-    @property
-    def kind(self) -> str:
-        """One of `KINDS`."""
-
-    def score(self, F: Floats) -> Floats:
-        """A number per wafer, larger for a fault; `F` has shape (wafers, features), C order."""
-
-    def state(self) -> dict[str, Any]:
-        """Arrays (and for XGBoost JSON bytes) from which `restore` makes the same member."""
-
-
-@dataclass(frozen=True, eq=False)
-class Forest:
-    """Decision trees whose mean leaf value is the score; the trees lie one after another in flat arrays.
+class Member(ABC):
+    """A fitted model of one kind; `F` are features, shape (wafers, features), C order, `faulty` the faulty wafers.
 
     Attributes:
-        kind: "extra_trees" or "random_forest".
-        roots: position of each tree's root, shape (trees,).
-        feature, cut, left, right: a wafer goes left where float32(feature) <= cut; leaves point to themselves.
-        value: share of faults (weighted as in training) in each node.
-        cover: training wafers (weighted) that passed each node.
-        depth: steps after which every wafer has reached its leaf.
+        kind: its name in `MEMBERS`.
+        suffix: of the file that it is kept in.
+        space: the settings that a search tries, each with its values, the plain one first.
     """
 
-    kind: str
-    roots: NDArray[np.int32]
-    feature: NDArray[np.int32]
-    cut: Floats
-    left: NDArray[np.int32]
-    right: NDArray[np.int32]
-    value: Floats
-    cover: Floats
-    depth: int
+    kind: ClassVar[str]
+    suffix: ClassVar[str]
+    space: ClassVar[Mapping[str, Sequence[Any]]] = {}
 
     @classmethod
-    def frozen(cls, kind: str, forest: Any, first: int = 0) -> "Forest":
-        """The plain numbers of a fitted scikit-learn forest whose second class is "faulty".
+    @abstractmethod
+    def fit(cls, settings: Settings, F: Floats, faulty: Bools, *, seed: int) -> Self:
+        """Train in one thread; both sorts of wafers must be there.
 
         Parameters:
-            first: the feature that the forest knows as its first one.
+            settings: what the library's estimator takes, and "columns", first and end of the features used.
         """
-        trees = [estimator.tree_ for estimator in forest.estimators_]
-        roots = np.cumsum([0, *(tree.node_count for tree in trees[:-1])]).astype(np.int32)
-        parts: dict[str, list[NDArray[Any]]] = {
-            "feature": [],
-            "cut": [],
-            "left": [],
-            "right": [],
-            "value": [],
-            "cover": [],
-        }
-        for root, tree in zip(roots, trees, strict=True):
-            leaf = tree.children_left < 0
-            own = np.arange(tree.node_count) + root
-            parts["feature"].append(np.where(leaf, 0, tree.feature + first))
-            parts["cut"].append(np.where(leaf, 0.0, tree.threshold))
-            parts["left"].append(np.where(leaf, own, tree.children_left + root))
-            parts["right"].append(np.where(leaf, own, tree.children_right + root))
-            parts["cover"].append(tree.weighted_n_node_samples)
-            counts = tree.value[:, 0, :]
-            parts["value"].append(counts[:, 1] / counts.sum(axis=1))
-        whole = {name: np.concatenate(values) for name, values in parts.items()}
-        for name in ("feature", "left", "right"):
-            whole[name] = whole[name].astype(np.int32)
-        return cls(kind=kind, roots=roots, depth=max(tree.max_depth for tree in trees), **whole)
 
-    def score(self, F: Floats) -> Floats:
-        """Mean share of faults in the leaves, shape (wafers,)."""
-        chunks = [self.leaf_values(F[start : start + CHUNK]) for start in range(0, len(F), CHUNK)]
-        return np.concatenate([values.sum(axis=1) / len(self.roots) for values in chunks])
+    @classmethod
+    def fixed(cls, trees: int) -> dict[str, Any]:
+        """The settings that are not searched; `trees` of a forest."""
+        return {}
 
-    def leaf_values(self, F: Floats) -> Floats:
-        """Share of faults in each wafer's leaf of each tree, shape (wafers, trees), C order."""
+    @classmethod
+    def bagged(cls, settings: Settings) -> bool:
+        """Whether `fit_bagged` can tell what a model of these settings says of wafers that it has not seen."""
+        return False
+
+    @classmethod
+    def fit_bagged(cls, settings: Settings, F: Floats, faulty: Bools, *, seed: int) -> tuple[Self, Floats]:
+        """As `fit`, and the out-of-bag score of each wafer, shape (wafers,)."""
+        raise NotImplementedError(f"{cls.kind} draws no bootstrap samples")
+
+    @classmethod
+    def stages(cls, settings: Settings) -> list[dict[str, Any]]:
+        """The settings of the models that `staged_scores` of one with these settings tells of."""
+        return [dict(settings)]
+
+    def staged_scores(self, F: Floats) -> list[Floats]:
+        """The scores of each of the `stages`."""
+        return [self.score(F)]
+
+    def score(self, F: Floats, n_jobs: int = 1) -> Floats:
+        """A number per wafer, larger for a fault, shape (wafers,)."""
+        return in_blocks(self._score, F, n_jobs)
+
+    @abstractmethod
+    def _score(self, F: Floats) -> Floats: ...
+
+    @abstractmethod
+    def contributions(self, F: Floats, n_jobs: int = 1) -> Floats:
+        """Each feature's contribution to the score, shape (wafers, features): they and a constant sum to the score."""
+
+    @abstractmethod
+    def state(self) -> bytes:
+        """What `restore` makes the same member of."""
+
+    @classmethod
+    @abstractmethod
+    def restore(cls, state: bytes) -> Self:
+        """The member that gave `state`."""
+
+
+class TreeMember(Member):
+    """Trees in XGBoost's predictor; their contributions are exact Shapley values.
+
+    Lundberg et al., "From local explanations to global understanding with explainable AI for trees", Nature Machine
+    Intelligence 2, 2020.
+    """
+
+    suffix = "ubj"
+
+    def __init__(self, document: bytes) -> None:
+        self.document = document
+        self.booster = self._loaded(1)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return (type(self), (self.document,))
+
+    def _score(self, F: Floats) -> Floats:
+        return self._margin(F, 0)
+
+    def _margin(self, F: Floats, rounds: int) -> Floats:
         readings = np.ascontiguousarray(F, dtype=np.float32)
-        rows = np.arange(len(readings))[:, None]
-        node = np.repeat(self.roots[None, :], len(readings), axis=0)
-        for _ in range(self.depth):
-            goes_left = readings[rows, self.feature[node]] <= self.cut[node]
-            node = np.where(goes_left, self.left[node], self.right[node])
-        return np.ascontiguousarray(self.value[node])
+        margin = self.booster.inplace_predict(readings, iteration_range=(0, rounds), predict_type="margin")
+        return np.asarray(margin, dtype=np.float64)
 
-    def state(self) -> dict[str, Any]:
-        """The arrays, named as the attributes."""
-        names = ("roots", "feature", "cut", "left", "right", "value", "cover")
-        return {name: getattr(self, name) for name in names} | {"depth": np.array(self.depth)}
+    def contributions(self, F: Floats, n_jobs: int = 1) -> Floats:
+        """As of `Member`."""
+        table = xgboost.DMatrix(np.asarray(F, dtype=np.float32), nthread=n_jobs)
+        # a booster of its own, as the number of threads is the booster's and others may be scoring with it
+        return np.asarray(self._loaded(n_jobs).predict(table, pred_contribs=True)[:, :-1], dtype=np.float64)
+
+    def state(self) -> bytes:
+        """XGBoost's UBJSON."""
+        return self.document
+
+    @classmethod
+    def restore(cls, state: bytes) -> Self:
+        """As of `Member`."""
+        return cls(state)
+
+    def _loaded(self, n_jobs: int) -> xgboost.Booster:
+        booster = xgboost.Booster({"nthread": n_jobs})
+        booster.load_model(bytearray(self.document))
+        booster.set_param({"nthread": n_jobs})
+        return booster
+
+
+class Forest(TreeMember):
+    """Trees of scikit-learn, whose mean leaf value, a share of faults, is the score."""
+
+    estimator: ClassVar[type]
+    bootstraps: ClassVar[bool]
+    space: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "min_samples_leaf": [3, 5, 10, 2],
+        "max_features": ["sqrt", 0.1, "log2"],
+    }
+
+    @classmethod
+    def fit(cls, settings: Settings, F: Floats, faulty: Bools, *, seed: int) -> Self:
+        """As of `Member`."""
+        return cls._frozen(*cls._grown(settings, F, faulty, seed), F.shape[1])
+
+    @classmethod
+    def fit_bagged(cls, settings: Settings, F: Floats, faulty: Bools, *, seed: int) -> tuple[Self, Floats]:
+        """As of `Member`; each wafer is scored by the trees that have not seen it."""
+        grown, start = cls._grown({**settings, "bootstrap": True}, F, faulty, seed)
+        own = np.asarray(F[:, start : start + grown.n_features_in_], dtype=np.float32)
+        return cls._frozen(grown, start, F.shape[1]), out_of_bag(grown, own)
+
+    @classmethod
+    def fixed(cls, trees: int) -> dict[str, Any]:
+        """As of `Member`."""
+        # not "balanced", which draws faults into nearly every bootstrap sample and leaves none out of bag
+        return {"n_estimators": trees, "class_weight": "balanced_subsample", "bootstrap": True}
+
+    @classmethod
+    def bagged(cls, settings: Settings) -> bool:
+        """As of `Member`."""
+        return bool(settings.get("bootstrap", cls.bootstraps))
+
+    @classmethod
+    def _grown(cls, settings: Settings, F: Floats, faulty: Bools, seed: int) -> tuple[Any, int]:
+        start, stop, options = columns_and_options(settings, F)
+        with config_context(skip_parameter_validation=True, assume_finite=True):
+            return cls.estimator(random_state=seed, n_jobs=1, **options).fit(F[:, start:stop], faulty), start
+
+    @classmethod
+    def _frozen(cls, grown: Any, start: int, features: int) -> Self:
+        return cls(Trees.of(grown, start).as_booster(features))
+
+
+class ExtraTrees(Forest):
+    """Geurts, Ernst and Wehenkel, "Extremely randomized trees", Machine Learning 63, 2006."""
+
+    kind = "extra_trees"
+    estimator = ExtraTreesClassifier
+    bootstraps = False
+
+
+class RandomForest(Forest):
+    """Breiman, "Random forests", Machine Learning 45, 2001."""
+
+    kind = "random_forest"
+    estimator = RandomForestClassifier
+    bootstraps = True
+
+
+class Boosted(TreeMember):
+    """Gradient boosted trees (Chen and Guestrin, "XGBoost: a scalable tree boosting system", KDD 2016)."""
+
+    kind = "xgboost"
+    space: ClassVar[Mapping[str, Sequence[Any]]] = {
+        "max_depth": [2, 3, 4],
+        "learning_rate": [0.1, 0.05, 0.2],
+        "colsample_bytree": [0.2, 0.5],
+        "reg_lambda": [5.0, 1.0, 20.0],
+    }
+
+    @classmethod
+    def fit(cls, settings: Settings, F: Floats, faulty: Bools, *, seed: int) -> Self:
+        """As of `Member`; all features are used."""
+        estimator = xgboost.XGBClassifier(random_state=seed, n_jobs=1, tree_method="hist", **settings)
+        estimator.fit(F.astype(np.float32), faulty.astype(np.int8))
+        return cls(bytes(estimator.get_booster().save_raw("ubj")))
+
+    @classmethod
+    def fixed(cls, trees: int) -> dict[str, Any]:
+        """As of `Member`."""
+        return {"n_estimators": max(ROUNDS), "subsample": 0.8, "min_child_weight": 1.0, "max_bin": 32}
+
+    @classmethod
+    def stages(cls, settings: Settings) -> list[dict[str, Any]]:
+        """As of `Member`; boosting may stop after each of `ROUNDS`."""
+        return [{**settings, "n_estimators": rounds} for rounds in ROUNDS]
+
+    def staged_scores(self, F: Floats) -> list[Floats]:
+        """As of `Member`."""
+        return [self._margin(F, rounds) for rounds in ROUNDS]
 
 
 @dataclass(frozen=True)
-class Logistic:
+class Logistic(Member):
     """A linear score: features cut at ± `limit`, times `weights`, plus `offset`; a zero weight leaves a feature out.
 
     `centre` holds the features' training means, from which contributions are counted.
     """
 
+    kind = "logistic"
+    suffix = "npz"
+
     weights: Floats
     centre: Floats
     offset: float
     limit: float
-    kind: str = "logistic"
 
-    def score(self, F: Floats) -> Floats:
-        """Log-odds, shape (wafers,)."""
-        products = np.ascontiguousarray(np.clip(F, -self.limit, self.limit)) * self.weights
+    @classmethod
+    def fit(cls, settings: Settings, F: Floats, faulty: Bools, *, seed: int, limit: float = 5.0) -> Self:
+        """As of `Member`: ridge regression on standardised features, the standardisation folded into the weights."""
+        start, stop, options = columns_and_options(settings, F)
+        near = np.clip(F[:, start:stop], -limit, limit)
+        centre, scale = near.mean(axis=0), near.std(axis=0)
+        scale = np.where(scale > 1e-9, scale, np.inf)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ConvergenceWarning)
+            model = LogisticRegression(**options).fit((near - centre) / scale, faulty)
+        weights, middle = np.zeros(F.shape[1]), np.zeros(F.shape[1])
+        weights[start:stop] = model.coef_[0] / scale
+        middle[start:stop] = centre
+        return cls(weights, middle, float(model.intercept_[0] - (weights[start:stop] * centre).sum()), limit)
+
+    def _score(self, F: Floats) -> Floats:
+        products = np.clip(F, -self.limit, self.limit) * self.weights
         return np.asarray(products.sum(axis=1) + self.offset)
 
-    def state(self) -> dict[str, Any]:
-        """The weights, the means, the offset and the limit."""
-        return {
-            "weights": self.weights,
-            "centre": self.centre,
-            "offset": np.array(self.offset),
-            "limit": np.array(self.limit),
-        }
+    def contributions(self, F: Floats, n_jobs: int = 1) -> Floats:
+        """As of `Member`: weight times distance from the training mean."""
+        return np.asarray((np.clip(F, -self.limit, self.limit) - self.centre) * self.weights)
+
+    def state(self) -> bytes:
+        """The arrays and numbers, named as the attributes."""
+        numbers = {"offset": np.array(self.offset), "limit": np.array(self.limit)}
+        return array_bytes({"weights": self.weights, "centre": self.centre, **numbers})
+
+    @classmethod
+    def restore(cls, state: bytes) -> Self:
+        """As of `Member`."""
+        arrays = read_arrays(state)
+        return cls(arrays["weights"], arrays["centre"], float(arrays["offset"]), float(arrays["limit"]))
 
 
-class Boosted:
-    """Gradient boosted trees (Chen and Guestrin, "XGBoost: a scalable tree boosting system", KDD 2016)."""
-
-    kind = "xgboost"
-
-    def __init__(self, document: bytes) -> None:
-        self.document = document
-        self.booster = xgboost.Booster({"nthread": 1})
-        self.booster.load_model(bytearray(document))
-        self.booster.set_param({"nthread": 1})
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return (type(self), (self.document,))
-
-    def score(self, F: Floats, rounds: int = 0) -> Floats:
-        """Log-odds, shape (wafers,); of the first `rounds` trees alone if that is not 0."""
-        margin = self.booster.inplace_predict(
-            np.ascontiguousarray(F, dtype=np.float32), iteration_range=(0, rounds), predict_type="margin"
-        )
-        return np.asarray(margin, dtype=np.float64)
-
-    def state(self) -> dict[str, Any]:
-        """XGBoost's own JSON."""
-        return {"json": self.document}
+MEMBERS: dict[str, type[Member]] = {one.kind: one for one in (ExtraTrees, RandomForest, Boosted, Logistic)}
 
 
-def restore(kind: str, state: Mapping[str, Any]) -> Member:
-    """The member that gave `state`."""
-    if kind == "xgboost":
-        return Boosted(bytes(state["json"]))
-    if kind == "logistic":
-        return Logistic(state["weights"], state["centre"], float(state["offset"]), float(state["limit"]))
-    arrays = {name: value for name, value in state.items() if name != "depth"}
-    return Forest(kind=kind, depth=int(state["depth"]), **arrays)
-
-
-def fit_member(kind: str, settings: Mapping[str, Any], F: Floats, faulty: Bools, *, seed: int) -> Member:
-    """Train one model of `kind` with these settings, in one thread.
-
-    Parameters:
-        kind: one of `KINDS`.
-        settings: what the library's estimator takes, and "columns", first and end of the features used (default all).
-        F: features, shape (wafers, features).
-        faulty: which wafers are faulty; both sorts must be there.
-        seed: of everything random.
+def member(kind: str) -> type[Member]:
+    """The class of a kind.
 
     Raises:
-        ParameterError: an unknown kind.
+        ParameterError: there is no such kind.
     """
-    (start, stop), options = _columns(settings, F)
-    if kind in FORESTS:
-        grown = FORESTS[kind](random_state=seed, n_jobs=1, **options).fit(F[:, start:stop], faulty)
-        return Forest.frozen(kind, grown, start)
-    if kind == "xgboost":
-        return _fit_boosted(options, F, faulty, seed)
-    if kind == "logistic":
-        return _fit_logistic(options, F, faulty, start, stop)
-    raise ParameterError(f"a model's kind must be one of {', '.join(KINDS)}, got {kind!r}")
+    if kind not in MEMBERS:
+        raise ParameterError(f"a model's kind must be one of {', '.join(MEMBERS)}, got {kind!r}")
+    return MEMBERS[kind]
 
 
-def fit_bagged(kind: str, settings: Mapping[str, Any], F: Floats, faulty: Bools, *, seed: int) -> tuple[Forest, Floats]:
-    """Train a forest on bootstrap samples, in one thread; returns it and its out-of-bag score of each wafer.
-
-    Each wafer is scored by the trees that have not seen it (Breiman, "Out-of-bag estimation", 1996).
-    """
-    (start, stop), options = _columns(settings, F)
-    grown = FORESTS[kind](random_state=seed, n_jobs=1, **(options | {"bootstrap": True})).fit(F[:, start:stop], faulty)
-    return Forest.frozen(kind, grown, start), _out_of_bag(grown, np.asarray(F[:, start:stop], dtype=np.float32))
-
-
-def _out_of_bag(grown: Any, readings: NDArray[np.float32]) -> Floats:
-    total, times = np.zeros(len(readings)), np.zeros(len(readings))
-    for tree, bag in zip(grown.estimators_, grown.estimators_samples_, strict=True):
-        outside = np.bincount(bag, minlength=len(readings)) == 0
-        counts = tree.tree_.value[tree.tree_.apply(readings[outside]), 0, :]
-        total[outside] += counts[:, 1] / counts.sum(axis=1)
-        times[outside] += 1
-    score = total / np.maximum(times, 1)
-    typical = float(score[times > 0].mean()) if times.any() else 0.5
-    return np.where(times > 0, score, typical)  # with very few trees all may have seen a wafer
-
-
-def _columns(settings: Mapping[str, Any], F: Floats) -> tuple[tuple[int, int], dict[str, Any]]:
+def columns_and_options(settings: Settings, F: Floats) -> tuple[int, int, dict[str, Any]]:
+    """First and end of the features that `settings` name, and all else that they hold."""
     start, stop = settings.get("columns", (0, F.shape[1]))
-    return (start, stop), {name: value for name, value in settings.items() if name != "columns"}
-
-
-def _fit_boosted(options: Mapping[str, Any], F: Floats, faulty: Bools, seed: int) -> Boosted:
-    estimator = xgboost.XGBClassifier(random_state=seed, n_jobs=1, tree_method="hist", **options)
-    estimator.fit(F.astype(np.float32), faulty.astype(np.int8))
-    return Boosted(bytes(estimator.get_booster().save_raw("json")))
-
-
-def _fit_logistic(
-    options: Mapping[str, Any], F: Floats, faulty: Bools, start: int, stop: int, limit: float = 5.0
-) -> Logistic:
-    """Ridge logistic regression on standardised features; the standardisation is folded into the weights."""
-    near = np.clip(F[:, start:stop], -limit, limit)
-    centre, scale = near.mean(axis=0), near.std(axis=0)
-    scale = np.where(scale > 1e-9, scale, np.inf)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        model = LogisticRegression(**options).fit((near - centre) / scale, faulty)
-    weights = np.zeros(F.shape[1])
-    weights[start:stop] = model.coef_[0] / scale
-    middle = np.zeros(F.shape[1])
-    middle[start:stop] = centre
-    return Logistic(weights, middle, float(model.intercept_[0] - (weights[start:stop] * centre).sum()), limit)
+    return start, stop, {name: value for name, value in settings.items() if name != "columns"}

@@ -1,41 +1,32 @@
-"""The reference systems' method, for comparison: `WaferModel(search="reference")`.
+"""The reference systems' method, for comparison: an estimator of its own.
 
 Impute by three nearest neighbours, drop constant sensors, cut the wafers into KMeans clusters of the raw readings (k by
 the elbow), and in each cluster grid-search a random forest and an XGBoost classifier on accuracy; the one with the
 higher ROC AUC on a fifth of the cluster's wafers serves it. Everything is fitted on the training wafers alone.
 """
 
-import json
 import warnings
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
+from sklearn.base import BaseEstimator, ClassifierMixin
 from sklearn.cluster import KMeans
+from sklearn.dummy import DummyClassifier
 from sklearn.ensemble import RandomForestClassifier
 from sklearn.metrics import accuracy_score, roc_auc_score
 from sklearn.model_selection import GridSearchCV, train_test_split
+from sklearn.utils import Tags
+from sklearn.utils.validation import check_is_fitted, validate_data
 from xgboost import XGBClassifier
 
-from wafer.learning.clusters import ElbowClusters, in_stable_order, knee, silhouette
-from wafer.learning.decision import LogOdds, Sigmoid
-from wafer.learning.experts import POOLED, Experts
-from wafer.learning.features import (
-    Integers,
-    MedianImputer,
-    MissingPatterns,
-    NeighborImputer,
-    ReferenceScaler,
-    SensorSelector,
-    WaferFeatures,
-)
-from wafer.learning.members import Boosted, Forest, Logistic
-from wafer.learning.search import Recipe, Trained
+from wafer.learning.checks import read_classes
+from wafer.learning.clusters import in_stable_order, knee
+from wafer.learning.features import NeighborImputer
 from wafer.lifeline import tie_children
 
 Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+Integers = NDArray[np.int64]
 
 FOREST = {
     "n_estimators": [10, 50, 100, 130],
@@ -54,101 +45,92 @@ KMEANS_SEED = 42
 SPLIT_SEED = 355
 
 
-class ReferenceFeatures(WaferFeatures):
-    """Raw readings, imputed by nearest neighbours; only sensors that vary then."""
+class ReferenceModel(ClassifierMixin, BaseEstimator):
+    """A model for each cluster; an alarm from a probability of one half.
 
-    def fit(self, X: Floats, y: None = None, *, order: Integers | None = None) -> Self:
-        """Learn from `X`, shape (wafers, sensors), NaN for missing."""
-        self.selector_, self.patterns_, self.imputer_, self.scaler_ = self.steps()
-        filled = self.imputer_.fit(X).transform(X)
-        varied = np.flatnonzero(filled.std(axis=0) > 0)
-        self.selector_.kept_ = varied if len(varied) else np.arange(X.shape[1])
-        return self
+    Parameters:
+        n_jobs: grid points tried at a time; the result does not depend on it.
 
-    def transform(self, X: Floats, *, order: Integers | None = None) -> Floats:
-        """Imputed readings of the kept sensors, C order."""
-        return self.selector_.transform(self.imputer_.transform(X))
-
-    def steps(self) -> tuple[SensorSelector, MissingPatterns, MedianImputer | NeighborImputer, ReferenceScaler]:
-        """As of `WaferFeatures`; flags and windows stay unused."""
-        return (
-            SensorSelector(),
-            MissingPatterns(),
-            NeighborImputer(neighbors=NEIGHBORS, scaled=False),
-            ReferenceScaler(),
-        )
-
-    @property
-    def sensors(self) -> Integers:
-        """The sensor behind each feature."""
-        return self.selector_.kept_
-
-    @property
-    def absolute(self) -> slice:
-        """All columns."""
-        return slice(0, len(self.selector_.kept_))
-
-    @property
-    def relative(self) -> slice:
-        """All columns."""
-        return self.absolute
-
-
-class ReferenceClusters(ElbowClusters):
-    """KMeans on the features as they are."""
-
-    def fit(self, X: Floats, y: None = None) -> Self:
-        """Find the clusters of `X`, shape (wafers, features)."""
-        numbers = range(1, min(CLUSTERS, len(np.unique(X, axis=0))) + 1)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            fits = {k: KMeans(k, random_state=KMEANS_SEED, n_init=10).fit(X) for k in numbers}
-        inertia = [float(fit.inertia_) for fit in fits.values()]
-        chosen = knee(list(numbers), inertia)
-        self.elbow_ = pd.DataFrame(
-            {
-                "k": list(numbers),
-                "inertia": inertia,
-                "silhouette": [silhouette(X, fit.labels_, self.seed) for fit in fits.values()],
-                "chosen": [k == chosen for k in numbers],
-            }
-        )
-        self.centres_ = in_stable_order(fits[chosen])
-        return self
-
-    def _project(self, X: Floats) -> Floats:
-        return np.ascontiguousarray(X)
-
-
-def fit_reference_experts(
-    F: Floats, faulty: Bools, cluster: Integers, clusters: int, *, n_jobs: int
-) -> tuple[Experts, pd.DataFrame]:
-    """A model for each cluster by the reference method; its probability is taken as it is.
-
-    Returns: experts of weight 1, and a table as of `wafer.learning.experts.fit_experts`.
+    Learned: `classes_` (the larger label means faulty), `kept_` (sensors that vary), `centres_` (of the clusters),
+    `models_` (a fitted classifier of 0 and 1 for each cluster).
     """
-    models: dict[int, Trained] = {}
-    rows = []
-    for number in range(clusters):
-        inside = cluster == number
-        one = _reference_model(F[inside], faulty[inside].astype(np.int64), n_jobs)
-        models[number] = one
-        settings = json.dumps(dict(one.recipe.settings), sort_keys=True)
-        row = {"cluster": number, "wafers": int(inside.sum()), "faulty": int(faulty[inside].sum())}
-        kind = POOLED if one.recipe.kind == "logistic" else one.recipe.kind
-        rows.append(row | {"model": kind, "settings": settings, "auc": one.auc, "weight": 1.0})
-    return Experts(models, dict.fromkeys(models, 1.0)), pd.DataFrame(rows)
+
+    def __init__(self, *, n_jobs: int = 1) -> None:
+        self.n_jobs = n_jobs
+
+    def fit(self, X: ArrayLike, y: ArrayLike) -> Self:
+        """Learn from readings, shape (wafers, sensors), NaN for missing, and labels, -1 or 0 and 1.
+
+        Raises:
+            ModelError: labels of one class alone, or others.
+        """
+        readings, labels = validate_data(self, X, y, dtype=np.float64, ensure_all_finite="allow-nan")
+        self.classes_, _ = read_classes(labels, None)
+        self.imputer_ = NeighborImputer(neighbors=NEIGHBORS, scaled=False).fit(readings)
+        filled = self.imputer_.transform(readings)
+        varied = np.flatnonzero(filled.std(axis=0) > 0)
+        self.kept_ = varied if len(varied) else np.arange(filled.shape[1])
+        F = np.ascontiguousarray(filled[:, self.kept_])
+        self.centres_ = _centres(F)
+        cluster, faulty = self._nearest(F), (labels == self.classes_[1]).astype(np.int64)
+        self.models_ = [
+            _best_model(F[cluster == number], faulty[cluster == number], self.n_jobs)
+            for number in range(len(self.centres_))
+        ]
+        return self
+
+    def predict_proba(self, X: ArrayLike) -> Floats:
+        """Probability of good and of faulty, shape (wafers, 2)."""
+        F, cluster = self._prepared(X)
+        probability = np.empty(len(F))
+        for number, model in enumerate(self.models_):
+            rows = cluster == number
+            if rows.any():
+                probability[rows] = _probability_of_fault(model, F[rows])
+        return np.column_stack([1.0 - probability, probability])
+
+    def predict(self, X: ArrayLike) -> NDArray[Any]:
+        """The label of each wafer, shape (wafers,)."""
+        return np.asarray(self.classes_[(self.predict_proba(X)[:, 1] >= 0.5).astype(int)])
+
+    def assign_clusters(self, X: ArrayLike) -> Integers:
+        """The cluster of each wafer, shape (wafers,), numbered from 0, the largest first."""
+        return self._prepared(X)[1]
+
+    def _prepared(self, X: ArrayLike) -> tuple[Floats, Integers]:
+        check_is_fitted(self)
+        readings = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite="allow-nan")
+        F = np.ascontiguousarray(self.imputer_.transform(readings)[:, self.kept_])
+        return F, self._nearest(F)
+
+    def _nearest(self, F: Floats) -> Integers:
+        apart = np.stack([((F - centre) ** 2).sum(axis=1) for centre in self.centres_], axis=1)
+        return np.asarray(np.argmin(apart, axis=1), dtype=np.int64)
+
+    def __sklearn_tags__(self) -> Tags:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.classifier_tags.multi_class = False
+        return tags
 
 
-def _reference_model(F: Floats, labels: Integers, n_jobs: int) -> Trained:
+def _centres(F: Floats) -> Floats:
+    numbers = range(1, min(CLUSTERS, len(np.unique(F, axis=0))) + 1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fits = {k: KMeans(k, random_state=KMEANS_SEED, n_init=10).fit(F) for k in numbers}
+    return in_stable_order(fits[knee(list(numbers), [float(fit.inertia_) for fit in fits.values()])])
+
+
+def _best_model(F: Floats, labels: Integers, n_jobs: int) -> Any:
     if np.bincount(labels, minlength=2).min() < 2:
-        return _constant(float(labels.mean()), F.shape[1])
+        return DummyClassifier(strategy="prior").fit(F, labels)
     train, test, train_labels, test_labels = train_test_split(F, labels, test_size=0.2, random_state=SPLIT_SEED)
-    best: tuple[float, str, Any] | None = None
+    found = []
     tie_children()  # the search's processes
-    for kind, estimator, grid in (
-        ("random_forest", RandomForestClassifier(random_state=0), FOREST),
-        ("xgboost", XGBClassifier(n_jobs=1), BOOSTER),
+    for estimator, grid in (
+        (RandomForestClassifier(random_state=0), FOREST),
+        (XGBClassifier(n_jobs=1), BOOSTER),
     ):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -157,21 +139,10 @@ def _reference_model(F: Floats, labels: Integers, n_jobs: int) -> Trained:
             score = accuracy_score(test_labels, search.predict(test))
         else:
             score = roc_auc_score(test_labels, search.predict_proba(test)[:, 1])
-        if best is None or score > best[0]:
-            best = float(score), kind, search
-    assert best is not None
-    return _frozen(*best)
+        found.append((float(score), search.best_estimator_))
+    return max(found, key=lambda entry: entry[0])[1]
 
 
-def _frozen(auc: float, kind: str, search: Any) -> Trained:
-    recipe = Recipe(kind, search.best_params_)
-    if kind == "random_forest":
-        return Trained(recipe, Forest.frozen(kind, search.best_estimator_), LogOdds(), np.empty(0), auc)
-    member = Boosted(bytes(search.best_estimator_.get_booster().save_raw("json")))
-    return Trained(recipe, member, Sigmoid(1.0, 0.0), np.empty(0), auc)
-
-
-def _constant(share: float, features: int) -> Trained:
-    nothing = np.zeros(features)
-    member = Logistic(nothing, nothing, float(LogOdds().logit(np.array([share]))[0]), 1.0)
-    return Trained(Recipe("logistic", {"share": share}), member, Sigmoid(1.0, 0.0), np.empty(0), 0.5)
+def _probability_of_fault(model: Any, F: Floats) -> Floats:
+    known = [int(label) for label in model.classes_]
+    return np.asarray(model.predict_proba(F)[:, known.index(1)], dtype=np.float64) if 1 in known else np.zeros(len(F))

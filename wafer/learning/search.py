@@ -6,37 +6,34 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import StratifiedKFold
 
-from wafer.learning.decision import LogOdds, Sigmoid, fit_sigmoid
-from wafer.learning.members import Boosted, Member, derived_seed, fit_bagged, fit_member
+from wafer.learning.decision import Sigmoid, fit_sigmoid
+from wafer.learning.jobs import derived_seed, run
+from wafer.learning.members import Member, member
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 Folds = Sequence[tuple[NDArray[np.int64], NDArray[np.int64]]]
 
-FORESTS: dict[str, list[Any]] = {
-    "min_samples_leaf": [3, 5, 10, 2],
-    "max_features": ["sqrt", 0.1, "log2"],
-}
-BOOSTERS: dict[str, list[Any]] = {
-    "max_depth": [2, 3, 4],
-    "learning_rate": [0.1, 0.05, 0.2],
-    "colsample_bytree": [0.2, 0.5],
-    "reg_lambda": [5.0, 1.0, 20.0],
-}
-ROUNDS = (10, 20, 40)  # where boosting may stop early
-
 
 @dataclass(frozen=True)
 class Recipe:
-    """What to train: a kind of `wafer.learning.members.KINDS` and its settings."""
+    """What to train: a kind of `wafer.learning.members.MEMBERS` and its settings."""
 
     kind: str
     settings: Mapping[str, Any]
+
+    def fit(self, F: Floats, faulty: Bools, *, seed: int) -> Member:
+        """The member of these settings that is trained on these wafers."""
+        return member(self.kind).fit(self.settings, F, faulty, seed=seed)
+
+    @property
+    def bagged(self) -> bool:
+        """Whether bootstrap samples tell what it says of wafers that it has not seen."""
+        return member(self.kind).bagged(self.settings)
 
 
 @dataclass(frozen=True)
@@ -53,7 +50,7 @@ class Trained:
 
     recipe: Recipe
     member: Member
-    sigmoid: Sigmoid | LogOdds
+    sigmoid: Sigmoid
     score_outside: Floats
     auc: float
 
@@ -62,9 +59,13 @@ class Trained:
         """Out-of-fold log-odds of the wafers given, shape (wafers,)."""
         return self.sigmoid.logit(self.score_outside)
 
-    def logit(self, F: Floats) -> Floats:
+    def logit(self, F: Floats, n_jobs: int = 1) -> Floats:
         """Log-odds of a fault for features `F`, shape (wafers,)."""
-        return self.sigmoid.logit(self.member.score(F))
+        return self.sigmoid.logit(self.member.score(F, n_jobs))
+
+    def contributions(self, F: Floats, n_jobs: int = 1) -> Floats:
+        """Each feature's contribution to the log-odds, shape (wafers, features)."""
+        return np.asarray(self.sigmoid.slope * self.member.contributions(F, n_jobs))
 
 
 def inner_folds(faulty: Bools, folds: int, seed: int) -> Folds:
@@ -73,13 +74,6 @@ def inner_folds(faulty: Bools, folds: int, seed: int) -> Folds:
     if most < 2:
         return []
     return list(StratifiedKFold(most, shuffle=True, random_state=seed).split(faulty, faulty))
-
-
-def run(jobs: Sequence[Callable[[], Any]], n_jobs: int) -> list[Any]:
-    """The results of independent jobs in their order; threads, as the libraries release Python's lock."""
-    if n_jobs == 1 or len(jobs) < 2:
-        return [job() for job in jobs]
-    return list(Parallel(n_jobs=n_jobs, backend="threading")(delayed(job)() for job in jobs))
 
 
 def train(
@@ -92,38 +86,34 @@ def train(
     jobs: list[Callable[[], Any]] = []
     for recipe in recipes:
         whole_seed = derived_seed(seed, recipe.kind, recipe.settings, "whole")
-        fit_one = fit_bagged if _bagged(recipe) else fit_member
-        jobs.append(partial(fit_one, recipe.kind, recipe.settings, F, faulty, seed=whole_seed))
-        for number, (inside, outside) in enumerate([] if _bagged(recipe) else folds):
+        fit_one = partial(member(recipe.kind).fit_bagged, recipe.settings) if recipe.bagged else recipe.fit
+        jobs.append(partial(fit_one, F, faulty, seed=whole_seed))
+        for number, (inside, outside) in enumerate([] if recipe.bagged else folds):
             fold_seed = derived_seed(seed, recipe.kind, recipe.settings, number)
             jobs.append(partial(_fold_score, recipe, F, faulty, inside, outside, fold_seed))
     results = run(jobs, n_jobs)
     trained = []
     for recipe in recipes:
         first, results = results[0], results[1:]
-        if _bagged(recipe):
-            member, score = first
+        if recipe.bagged:
+            fitted, score = first
         else:
-            member, score = first, first.score(F)  # with too few wafers for folds, their own scores must do
+            fitted, score = first, first.score(F)  # with too few wafers for folds, their own scores must do
             for _, outside in folds:
                 score[outside], results = results[0], results[1:]
-        trained.append(_calibrated(recipe, member, score, faulty))
+        trained.append(_calibrated(recipe, fitted, score, faulty))
     return trained
-
-
-def _bagged(recipe: Recipe) -> bool:
-    return recipe.kind == "random_forest" or bool(recipe.settings.get("bootstrap"))
 
 
 def _fold_score(
     recipe: Recipe, F: Floats, faulty: Bools, inside: NDArray[np.int64], outside: NDArray[np.int64], seed: int
 ) -> Floats:
-    return fit_member(recipe.kind, recipe.settings, F[inside], faulty[inside], seed=seed).score(F[outside])
+    return recipe.fit(F[inside], faulty[inside], seed=seed).score(F[outside])
 
 
-def _calibrated(recipe: Recipe, member: Member, score: Floats, faulty: Bools) -> Trained:
+def _calibrated(recipe: Recipe, fitted: Member, score: Floats, faulty: Bools) -> Trained:
     sigmoid = fit_sigmoid(score, faulty)
-    return Trained(recipe, member, sigmoid, score, float(roc_auc_score(faulty, score)))
+    return Trained(recipe, fitted, sigmoid, score, float(roc_auc_score(faulty, score)))
 
 
 def candidates(kinds: Sequence[str], budget: int, seed: int, trees: int) -> list[Recipe]:
@@ -131,7 +121,7 @@ def candidates(kinds: Sequence[str], budget: int, seed: int, trees: int) -> list
     chance = np.random.default_rng(seed)
     recipes = []
     for kind in kinds:
-        space = BOOSTERS if kind == "xgboost" else FORESTS
+        space, fixed = member(kind).space, member(kind).fixed(trees)
         seen: list[dict[str, Any]] = [{name: values[0] for name, values in space.items()}]
         for _ in range(20 * budget):
             if len(seen) >= budget:
@@ -139,16 +129,8 @@ def candidates(kinds: Sequence[str], budget: int, seed: int, trees: int) -> list
             draw = {name: values[int(chance.integers(len(values)))] for name, values in space.items()}
             if draw not in seen:
                 seen.append(draw)
-        recipes += [Recipe(kind, fixed_settings(kind, trees) | settings) for settings in seen[:budget]]
+        recipes += [Recipe(kind, fixed | settings) for settings in seen[:budget]]
     return recipes
-
-
-def fixed_settings(kind: str, trees: int) -> dict[str, Any]:
-    """The settings of a kind that are not searched."""
-    if kind == "xgboost":
-        return {"n_estimators": max(ROUNDS), "subsample": 0.8, "min_child_weight": 1.0, "max_bin": 32}
-    # not "balanced", which draws faults into nearly every bootstrap sample and leaves none out of bag
-    return {"n_estimators": trees, "class_weight": "balanced_subsample", "bootstrap": True}
 
 
 def search_best(
@@ -156,7 +138,7 @@ def search_best(
 ) -> tuple[Trained, list[tuple[Recipe, float]]]:
     """The recipe with the best out-of-fold ROC AUC, trained on all wafers given, and every recipe's AUC.
 
-    Boosting is stopped early: each recipe is judged after the numbers of rounds in `ROUNDS`. The first of equals wins.
+    Each recipe is judged at all of its stages, as boosting may stop early. The first of equals wins.
     """
     jobs: list[Callable[[], Any]] = []
     for recipe in recipes:
@@ -167,27 +149,17 @@ def search_best(
     tried: list[tuple[Recipe, float, Floats]] = []
     for recipe in recipes:
         fold_results, results = results[: len(folds)], results[len(folds) :]
-        for stage, settings in enumerate(_stages(recipe)):
+        for stage, settings in enumerate(member(recipe.kind).stages(recipe.settings)):
             score = np.empty(len(faulty))
             for (_, outside), stages in zip(folds, fold_results, strict=True):
                 score[outside] = stages[stage]
             tried.append((Recipe(recipe.kind, settings), float(roc_auc_score(faulty, score)), score))
     best, _, score = max(tried, key=lambda entry: entry[1])
-    member = fit_member(best.kind, best.settings, F, faulty, seed=derived_seed(seed, best.kind, "whole"))
-    return _calibrated(best, member, score, faulty), [(recipe, auc) for recipe, auc, _ in tried]
-
-
-def _stages(recipe: Recipe) -> list[dict[str, Any]]:
-    settings = dict(recipe.settings)
-    if recipe.kind != "xgboost":
-        return [settings]
-    return [settings | {"n_estimators": rounds} for rounds in ROUNDS]
+    fitted = best.fit(F, faulty, seed=derived_seed(seed, best.kind, "whole"))
+    return _calibrated(best, fitted, score, faulty), [(recipe, auc) for recipe, auc, _ in tried]
 
 
 def _staged(
     recipe: Recipe, F: Floats, faulty: Bools, inside: NDArray[np.int64], outside: NDArray[np.int64], seed: int
 ) -> list[Floats]:
-    member = fit_member(recipe.kind, recipe.settings, F[inside], faulty[inside], seed=seed)
-    if not isinstance(member, Boosted):
-        return [member.score(F[outside])]
-    return [member.score(F[outside], rounds=rounds) for rounds in ROUNDS]
+    return recipe.fit(F[inside], faulty[inside], seed=seed).staged_scores(F[outside])

@@ -17,17 +17,16 @@ import pandas as pd
 
 from wafer.learning import metrics as paired
 from wafer.learning.decision import Policy
-from wafer.params import FitParams, GateParams
+from wafer.params import GateParams, PolicyParams
 from wafer.registry.records import Check, Comparison, GateRules
 
 BATCH_COLUMNS = ("batch", "fold")
 MINIMUM = "minimum ROC AUC"
 
 
-def gate_rules(params: GateParams, costs: FitParams) -> GateRules:
-    """The rules that params.yaml asks for: its section gate, and the costs of its section fit."""
-    policy = Policy(costs.cost_missed_fault, costs.cost_false_alarm, costs.alarm_rate_ceiling)
-    return GateRules(**params.model_dump(), policy=policy)
+def gate_rules(params: GateParams, policy: PolicyParams) -> GateRules:
+    """The rules that params.yaml asks for: its sections gate and policy."""
+    return GateRules(**params.model_dump(), policy=Policy(**policy.model_dump()))
 
 
 def forward_by_wafer(scores: pd.DataFrame) -> pd.DataFrame:

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wafer.learning.model import WaferModel
+from wafer.scoring.bundle import Bundle
+from wafer.scoring.judge import judge
 from wafer.store.snapshot import Snapshot
 
 
@@ -41,20 +42,22 @@ def later_wafers(
     return (~own & (first > max(ends))).to_numpy(bool)
 
 
-def score_as_champion(model: WaferModel, snapshot: Snapshot, rows: NDArray[np.bool_]) -> pd.DataFrame:
-    """The scores that `model` itself gives to some wafers of `snapshot`, alarms by its own threshold.
+def score_as_champion(bundle: Bundle, snapshot: Snapshot, rows: NDArray[np.bool_]) -> pd.DataFrame:
+    """The scores that a model itself gives to some wafers of `snapshot`, alarms by its own threshold.
+
+    A wafer that it cannot judge raises no alarm; one without any reading counts as its least suspicious.
 
     Returns:
         Columns protocol ("forward"), batch, wafer, label, probability, alarm; a row per wafer of `rows`.
     """
-    probability = model.fault_probability(snapshot.readings.loc[rows], order=snapshot.order[rows])
+    judgement = judge(bundle, snapshot.readings.loc[rows], snapshot.order[rows])
     return pd.DataFrame(
         {
             "protocol": "forward",
             "batch": snapshot.batches[rows],
             "wafer": snapshot.table.loc[rows, "wafer"].to_numpy(),
             "label": snapshot.labels[rows].astype(int),
-            "probability": probability,
-            "alarm": probability >= model.threshold_,
+            "probability": judgement.wafers["probability"].fillna(0.0).to_numpy(),
+            "alarm": judgement.alarms,
         }
     )

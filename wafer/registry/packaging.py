@@ -1,4 +1,4 @@
-"""How a saved `WaferModel` travels through MLflow: packed with digests of every file, unpacked only when they agree."""
+"""How a saved model travels through MLflow: packed with digests of every file, unpacked only when they agree."""
 
 import hashlib
 import shutil
@@ -7,16 +7,21 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import mlflow
+import numpy as np
 import pandas as pd
 from mlflow.models import Model, ModelSignature, infer_signature
 
 from wafer.errors import RegistryError, TamperedError
 from wafer.registry import provenance
+from wafer.scoring.bundle import Bundle
+from wafer.scoring.judge import judge
 
 PARTS = "artifacts/model"
 """Where the parts lie inside a logged model."""
 DIGESTS = "model-digests.json"
 """The run's artefact that lists the SHA-256 of every file of its logged model."""
+PROBE_TOLERANCE = 2e-7
+"""How far a probability may be from the one noted at registration; models of format 1 added in double precision."""
 SCORER = Path(__file__).with_name("scorer.py")
 
 
@@ -44,6 +49,24 @@ def model_digest(folder: Path) -> str:
     return digest_file(manifest)
 
 
+def scored_wafers(bundle: Bundle, readings: pd.DataFrame) -> pd.DataFrame:
+    """What a served version says of wafers, numbers alone, a row each with the index of `readings`.
+
+    Returns:
+        Columns Prediction (-1 good, 1 faulty; NaN where nobody can judge), probability (of a fault; NaN without any
+        reading), cluster and unknown (1 where the verdict is missing or should not be trusted, else 0).
+    """
+    table = judge(bundle, readings).wafers.rename(columns={"verdict": "Prediction"})
+    return table[["Prediction", "probability", "cluster", "unknown"]].astype("float64").set_index(readings.index)
+
+
+def probe_deviation(bundle: Bundle, probe: pd.DataFrame) -> float:
+    """The largest difference from the probabilities noted in `probe`, a column besides the readings."""
+    found = scored_wafers(bundle, probe.drop(columns="probability"))["probability"]
+    gap = np.abs(found.fillna(-1.0).to_numpy() - probe["probability"].fillna(-1.0).to_numpy())
+    return float(np.max(gap, initial=0.0))
+
+
 def describe_frames(example: pd.DataFrame, scored: pd.DataFrame) -> ModelSignature:
     """MLflow's signature, whole numbers as floats: a column without a missing value today may have one later."""
     return infer_signature(example.astype("float64"), scored.astype("float64"))
@@ -55,7 +78,7 @@ def pack(
     """Write the saved model in `model_folder` as an MLflow model to the new folder `target`.
 
     Args:
-        model_folder: a saved `WaferModel`.
+        model_folder: a saved `Bundle`.
         target: must not exist yet.
         example: some wafers' readings, a column per sensor.
         scored: what the model says of them.

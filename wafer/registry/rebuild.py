@@ -20,7 +20,6 @@ import yaml
 from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from wafer.errors import ModelError, RegistryError, SnapshotError, StoreError
-from wafer.learning.model import WaferModel
 from wafer.lifeline import tie_children
 from wafer.progress import shown
 from wafer.records import Frozen
@@ -29,6 +28,7 @@ from wafer.registry.packaging import digest_folder
 from wafer.registry.provenance import library_versions, recorded_versions, versions_now
 from wafer.registry.versions import LIBRARIES, MANIFEST, PARAMS
 from wafer.runs import Runs
+from wafer.scoring.bundle import Bundle
 from wafer.settings import Settings
 from wafer.storage import Storage, write_bytes, write_json
 from wafer.store.snapshot import DIGITS, Snapshot, read_snapshot, write_snapshot
@@ -288,9 +288,8 @@ def _compare(registered: Path, again: Path, frozen: Snapshot) -> tuple[tuple[str
     one, other = digest_folder(registered), digest_folder(again)
     parts = tuple(name for name in sorted(one.keys() | other.keys()) if one.get(name) != other.get(name))
     try:
-        scores = [
-            WaferModel.load(folder).predict_proba(frozen.readings, order=frozen.order) for folder in (registered, again)
-        ]
+        models = [Bundle.load(folder).classifier for folder in (registered, again)]
+        scores = [model.predict_proba(frozen.readings, order=frozen.order) for model in models]
     except ModelError as error:
         return parts, None, (f"scores were not compared, because the installed code cannot load it: {error}",)
     return parts, float(np.max(np.abs(scores[0] - scores[1]))), ()

@@ -9,18 +9,17 @@ once its line is written, and what a process that was killed then left undone is
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
-import numpy as np
-
 from wafer.errors import ModelError, RegistryError
 from wafer.registry import gate, later
 from wafer.registry.connection import translated
 from wafer.registry.gate import Best
 from wafer.registry.ledger import InUse, promoted_by_gate, same_model
+from wafer.registry.packaging import PROBE_TOLERANCE, probe_deviation
 from wafer.registry.provenance import lineage
 from wafer.registry.records import Check, Comparison, Decision, GateRules, Version
 from wafer.registry.reruns import RerunStore
 from wafer.registry.runs import as_tags
-from wafer.registry.trainings import now, score_wafers
+from wafer.registry.trainings import now
 from wafer.registry.versions import MANIFEST, PARAMS, PROBE
 from wafer.store.snapshot import Snapshot
 
@@ -285,11 +284,10 @@ class Registry(RerunStore):
         try:
             probe = self.stored_frame(version, PROBE)
         except RegistryError as error:
-            return loaded, Check("probe", False, None, 1e-9, str(error))
-        expected = probe.pop("probability").to_numpy()
-        deviation = float(np.max(np.abs(score_wafers(model, probe)["probability"].to_numpy() - expected), initial=0.0))
+            return loaded, Check("probe", False, None, PROBE_TOLERANCE, str(error))
+        deviation = probe_deviation(model, probe)
         text = f"{len(probe)} probe wafers score as before reloading (largest deviation {deviation:.1g})"
-        return loaded, Check("probe", deviation <= 1e-9, deviation, 1e-9, text)
+        return loaded, Check("probe", deviation <= PROBE_TOLERANCE, deviation, PROBE_TOLERANCE, text)
 
     def _settled(self, decision: Decision) -> Decision:
         """The decision, once its line is written and aliases and stages say what the ledger says."""

@@ -11,7 +11,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from mlflow.entities import LoggedModelOutput
@@ -19,12 +18,12 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from wafer.errors import RegistryError
-from wafer.learning.model import WaferModel
 from wafer.registry import packaging, provenance
 from wafer.registry.connection import translated
 from wafer.registry.records import RUNNING, TRAINING, Version
 from wafer.registry.runs import as_metrics, as_params, as_tags, draw, gather, write_files
 from wafer.registry.versions import LIBRARIES, PARAMS, PROBE, SCORES, VersionStore
+from wafer.scoring.bundle import Bundle
 from wafer.storage import AnyPath
 
 SCORE_COLUMNS = frozenset({"protocol", "wafer", "label", "probability", "alarm"})
@@ -57,7 +56,7 @@ class RunLog(VersionStore):
             metrics: nested; its numbers are logged with dotted names, anything else is left out.
             scores: the evaluation's out-of-fold scores with a column `wafer` (the id) besides those of
                 `wafer.learning.evaluation`; versions are compared on them later.
-            model_folder: the saved `WaferModel`.
+            model_folder: the saved `Bundle`.
             example: some wafers' readings, a column per sensor: input example, signature and probe of reloading.
             figures: as of `log_figures`, which draws them once the version is registered.
             files: files, or frames that are written as the name's ending says (.parquet or .csv).
@@ -70,7 +69,7 @@ class RunLog(VersionStore):
         if missing:
             raise RegistryError(f"scores cannot be registered without the column {sorted(missing)[0]!r}")
         digest = packaging.model_digest(model_folder)
-        scored = score_wafers(WaferModel.load(model_folder), example)
+        scored = packaging.scored_wafers(Bundle.load(model_folder), example)
         with (
             translated(self.tracking_uri, "log the training"),
             tempfile.TemporaryDirectory() as scratch,
@@ -191,7 +190,7 @@ class RunLog(VersionStore):
     ) -> tuple[str, str]:
         """The id of the model that is logged with `run_id`, and the digests of all its files as JSON."""
         model = self._client.create_logged_model(
-            self._experiment(), name="model", source_run_id=run_id, params=params, model_type="WaferModel"
+            self._experiment(), name="model", source_run_id=run_id, params=params, model_type="wafer"
         )
         with tempfile.TemporaryDirectory() as scratch:
             packed = Path(scratch, "packed")
@@ -232,17 +231,6 @@ def _as_documents(params: Mapping[str, Any]) -> dict[str, str]:
     """What a rebuild needs besides the snapshot, by name of its file: exact params, and versions of all libraries."""
     documents = {PARAMS: params, LIBRARIES: provenance.versions_now()}
     return {name: json.dumps(content, indent=2) + "\n" for name, content in documents.items()}
-
-
-def score_wafers(model: WaferModel, readings: pd.DataFrame) -> pd.DataFrame:
-    """What `model` says of wafers: columns Prediction (-1, 1), probability (of a fault), cluster."""
-    return pd.DataFrame(
-        {
-            "Prediction": np.asarray(model.predict(readings)).astype(int),
-            "probability": np.asarray(model.fault_probability(readings)),
-            "cluster": np.asarray(model.assign_clusters(readings)).astype(int),
-        }
-    )
 
 
 def now() -> str:

@@ -14,10 +14,10 @@ from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
 
 from wafer.errors import RegistryError, TamperedError
-from wafer.learning.model import WaferModel
 from wafer.registry import packaging
 from wafer.registry.connection import prepare_place, silence, translated
 from wafer.registry.records import Version
+from wafer.scoring.bundle import Bundle
 from wafer.settings import Settings
 from wafer.shown import masked, shown_text
 from wafer.storage import private_folder, read_json
@@ -196,15 +196,15 @@ class VersionStore:
             shutil.copytree(kept / packaging.PARTS, folder, dirs_exist_ok=True)
         return folder
 
-    def load(self, which: int | str | Version) -> WaferModel:
-        """A version's model, put together by the installed `WaferModel` from verified parts.
+    def load(self, which: int | str | Version) -> Bundle:
+        """A version's model, put together by the installed `Bundle` from verified parts.
 
         Raises:
             TamperedError: a file is not what was registered.
             RegistryError: there is no such version, or the registry cannot be reached.
         """
         with tempfile.TemporaryDirectory() as scratch:
-            return WaferModel.load(self.fetch(which, Path(scratch, "model")))
+            return Bundle.load(self.fetch(which, Path(scratch, "model")))
 
     def tag(self, version: int, key: str, value: str) -> None:
         """Note `value` under `key` with a version."""

@@ -14,14 +14,14 @@ from wafer.reporting.ingest_rows import ingest_counts
 from wafer.reporting.tables import listing
 from wafer.storage import AnyPath
 
-PREDICTION_COLUMNS = ("Wafer", "Prediction", "probability", "cluster", "model_version")
+PREDICTION_COLUMNS = ("Wafer", "Prediction", "probability", "cluster", "model_version", "unknown", "threshold")
 
 
 def read_predictions(folder: AnyPath, batches: Sequence[str] | None = None) -> pd.DataFrame:
     """The predictions of several batches in one frame, with the batch's name as first column.
 
     Args:
-        folder: holds one CSV per batch: Wafer, Prediction (−1 or 1), probability, cluster, model_version.
+        folder: holds one CSV per batch, with the columns of `wafer.scoring.batches.result_rows`.
         batches: names of batch files, with or without ending; None means every one in the folder.
 
     Raises:
@@ -88,6 +88,10 @@ def prediction_summary(judged: pd.DataFrame, findings: Findings, report: dict[st
         count = int(judged["unknown"].sum())
         are = "wafer is" if count == 1 else "wafers are"
         sentences.append(f"**{count:,} {are} unlike anything seen**, so that the probability means little there.")
+    if judged["Prediction"].isna().any():
+        count = int(judged["Prediction"].isna().sum())
+        have = "wafer has" if count == 1 else "wafers have"
+        sentences.append(f"**{count:,} {have} no verdict**, for want of readings.")
     drifted = [one["batch"] for one in findings.drift["batches"] if one["drifted"]]
     if drifted:
         sentences.append(f"**{len(drifted):,} of {len(findings.drift['batches']):,} batches** drifted.")

@@ -24,7 +24,7 @@ class Findings:
     """What was said of the wafers of one run besides their predictions.
 
     Attributes:
-        wafers: columns batch, Wafer, conformity, unknown, label_known.
+        wafers: columns batch, Wafer, p_value, unknown, why, label_known.
         reasons: columns batch, Wafer, rank, sensor, together_with, direction, percentile, reading, strength.
         drift: the document `drift.json`.
     """
@@ -63,12 +63,13 @@ def _read(file: AnyPath, columns: list[str]) -> pd.DataFrame:
 
 
 def with_findings(predictions: pd.DataFrame, findings: Findings) -> pd.DataFrame:
-    """The predictions with the columns conformity, unknown and label_known.
+    """The predictions with the columns p_value, unknown, why and label_known.
 
     Raises:
         ReportError: the findings are of other wafers.
     """
-    table = predictions.merge(findings.wafers, on=KEYS, how="left", validate="one_to_one", indicator="found")
+    own = predictions.drop(columns="unknown", errors="ignore")  # as `findings` say it
+    table = own.merge(findings.wafers, on=KEYS, how="left", validate="one_to_one", indicator="found")
     lost = table.loc[table["found"] == "left_only", "Wafer"]
     if len(lost):
         raise ReportError(f"wafers.csv lacks {len(lost)} of the {len(table)} scored wafers, {lost.iloc[0]} first")
@@ -163,8 +164,8 @@ def telling_sentence(judged: pd.DataFrame, findings: Findings) -> str:
 
 def unknown_table(judged: pd.DataFrame) -> pd.DataFrame:
     """The wafers that are unlike anything seen, the strangest first."""
-    table = judged.loc[judged["unknown"]].sort_values(["conformity", *KEYS], kind="stable")
-    shown = table[["batch", "conformity", "probability"]].round({"conformity": 4, "probability": 4})
+    table = judged.loc[judged["unknown"]].sort_values(["p_value", *KEYS], kind="stable")
+    shown = table[["batch", "p_value", "probability"]].round({"p_value": 4, "probability": 4})
     shown = shown.assign(
         **{
             "alarm": np.where(table["Prediction"] == 1, "yes", ""),
@@ -192,14 +193,14 @@ def drift_table(findings: Findings) -> pd.DataFrame:
             "wafers": one["wafers"],
             "score": _rounded(one["score"]),
             "usual up to": _rounded(one["threshold"]),
-            "told apart": _rounded(one["told_apart"]),
-            "usually": _rounded(one["usual_told_apart"]),
+            "domain AUC": _rounded(one["domain_auc"]),
+            "usually": _rounded(one["usual_domain_auc"]),
             "unknown %": np.nan if one["unknown"] is None else round(100 * one["unknown"], 1),
             "verdict": verdict(one),
         }
         for one in findings.drift["batches"]
     ]
-    columns = ["batch", "wafers", "score", "usual up to", "told apart", "usually", "unknown %", "verdict"]
+    columns = ["batch", "wafers", "score", "usual up to", "domain AUC", "usually", "unknown %", "verdict"]
     return pd.DataFrame(rows, columns=columns).set_index("batch")
 
 
@@ -209,10 +210,10 @@ def verdict(batch: dict[str, Any]) -> str:
         return f"not judged. {batch['why_not']}"
     if batch["drifted"]:
         return "has drifted"
-    told, usual = batch["told_apart"], batch["usual_told_apart"]
-    if told is None or usual is None or told <= usual:
+    auc, usual = batch["domain_auc"], batch["usual_domain_auc"]
+    if auc is None or usual is None or auc <= usual:
         return "as usual"
-    return "score as usual, but told apart better than any past batch"
+    return "score as usual, but a larger domain-classifier AUC than any past batch"
 
 
 def drift_sensors_table(findings: Findings, top: int = 10) -> pd.DataFrame:

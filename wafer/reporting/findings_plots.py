@@ -5,10 +5,10 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wafer.learning.model import WaferModel
 from wafer.reporting.findings import Findings, named_sensors, telling_reasons
 from wafer.reporting.plots import batch_ticks, in_percent
 from wafer.reporting.style import FAINT, FAULTY, GOOD, INK, new_figure, new_panels, say_nothing_to_show, styled
+from wafer.scoring.bundle import Bundle
 
 COLUMNS = 3  # panels side by side
 OUTER, INNER = (5.0, 95.0), (25.0, 75.0)  # percentiles of good wafers that bars reach to
@@ -16,7 +16,7 @@ REACH = 1.0  # how far beyond all good wafers readings are drawn in their place,
 
 
 @styled
-def plot_named_sensors(judged: pd.DataFrame, findings: Findings, model: WaferModel, top: int = 6) -> Figure:
+def plot_named_sensors(judged: pd.DataFrame, findings: Findings, bundle: Bundle, top: int = 6) -> Figure:
     """Readings of the alarms that name a sensor, against good wafers of the same cluster.
 
     A panel for each of the `top` sensors that most alarms of `findings.telling_reasons` name. The bar holds the middle
@@ -25,7 +25,7 @@ def plot_named_sensors(judged: pd.DataFrame, findings: Findings, model: WaferMod
     Args:
         judged: as of `findings.with_findings`.
         findings: of the same run.
-        model: that made the predictions.
+        bundle: that made the predictions.
     """
     sensors = named_sensors(judged, findings, top).index.tolist() if findings.shown else []
     if not sensors:
@@ -36,7 +36,7 @@ def plot_named_sensors(judged: pd.DataFrame, findings: Findings, model: WaferMod
     rows = -(-len(sensors) // COLUMNS)
     figure, panels = new_panels(rows, COLUMNS, 9.0, 2.9 * rows, squeeze=False)
     for axes, sensor in zip(panels.flat, sensors, strict=False):
-        _draw_named(axes, sensor, reasons.loc[reasons["sensor"] == sensor], model.good_percentiles(sensor))
+        _draw_named(axes, sensor, reasons.loc[reasons["sensor"] == sensor], bundle.good_percentiles(sensor))
     for axes in panels.flat[len(sensors) :]:
         axes.set_visible(False)
     return figure

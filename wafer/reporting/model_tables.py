@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from wafer.diagnosis.novelty import UNKNOWN_LEVEL
 from wafer.learning.decision import Policy, threshold_curve
 from wafer.learning.model import WaferModel
-from wafer.learning.novelty import UNKNOWN_LEVEL
 from wafer.reporting.tables import PROTOCOLS, listing, of_protocol
+from wafer.scoring.bundle import Bundle
 from wafer.scoring.details import describe_reasons
 
 ALARM_RATES = (0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50)
@@ -17,9 +18,7 @@ ALARM_RATES = (0.01, 0.02, 0.05, 0.10, 0.15, 0.20, 0.30, 0.50)
 
 def policy_text(model: WaferModel) -> str:
     """Why the threshold lies where it lies, in words, as Markdown."""
-    if model.search == "reference":
-        return "The reference search raises an alarm from a probability of one half, whatever that costs."
-    policy = Policy(model.cost_missed_fault, model.cost_false_alarm, model.alarm_rate_ceiling)
+    policy = model.policy_
     ceiling = f"{100 * policy.alarm_rate_ceiling:g} %"
     costs = (
         f"A missed fault costs {policy.cost_missed_fault:g}, a false alarm {policy.cost_false_alarm:g}: an alarm is "
@@ -90,9 +89,9 @@ def profile_table(model: WaferModel) -> pd.DataFrame:
     return table.set_index("cluster")
 
 
-def abilities_text(model: WaferModel) -> str:
+def abilities_text(bundle: Bundle) -> str:
     """Whether the model gives reasons, tells drift, and says when it does not know; in words, as Markdown."""
-    reasons = describe_reasons(model)
+    reasons = describe_reasons(bundle)
     if reasons["shown"]:
         first = (
             f"**Reasons are shown**: the strongest reason of an alarm counts {reasons['strength']:.2f} in log-odds on "
@@ -100,23 +99,23 @@ def abilities_text(model: WaferModel) -> str:
         )
     else:
         first = f"**No reasons are shown.** {reasons['why_not']}"
-    drift = model.drift_reference_
+    drift = bundle.drift
     if drift is None or drift.threshold is None:
         return f"{first} **Drift is not judged**: the model knows too few past batches to say what is usual."
     unknown = "" if drift.unknown is None else f" Of later batches, {100 * drift.unknown:.1f} % of wafers were unknown."
     return f"{first} **Drift is judged**: a batch has drifted when it scores more than {drift.threshold:.2f}.{unknown}"
 
 
-def abilities_table(model: WaferModel) -> pd.DataFrame:
+def abilities_table(bundle: Bundle) -> pd.DataFrame:
     """The figures behind `abilities_text`."""
-    reasons, drift = describe_reasons(model), model.drift_reference_
+    reasons, drift = describe_reasons(bundle), bundle.drift
     past = None if drift is None else drift.unknown
     return listing(
         {
             "strength of a first reason, log-odds": _figure(reasons["strength"]),
             "the same of models of shuffled labels, at most": _figure(reasons["floor"]),
             "largest usual drift score": _figure(None if drift is None else drift.threshold),
-            "the same of the classifier's AUC": _figure(None if drift is None else drift.told_apart),
+            "the same of the domain classifier's AUC": _figure(None if drift is None else drift.domain_auc),
             "wafers in the window that batches are compared with": "–" if drift is None else f"{len(drift.readings):,}",
             "unknown means a p-value of at most": f"{UNKNOWN_LEVEL:g}",
             "unknown wafers in past batches, told by those before": "–" if past is None else f"{100 * past:.1f} %",

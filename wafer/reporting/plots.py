@@ -272,7 +272,7 @@ def plot_alarm_rates(batches: pd.DataFrame) -> Figure:
 
 def policy_of(model: WaferModel) -> Policy:
     """The costs and the ceiling that the model's threshold was set by."""
-    return Policy(model.cost_missed_fault, model.cost_false_alarm, model.alarm_rate_ceiling)
+    return model.policy_
 
 
 def training_plots(

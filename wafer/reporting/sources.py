@@ -9,11 +9,11 @@ import pandas as pd
 
 import wafer
 from wafer.errors import ReportError
-from wafer.learning.model import WaferModel
 from wafer.records import Decided, Evaluated, Fitted, Frozen, Ingested, Predicted
 from wafer.reporting.deliveries import read_predictions
 from wafer.reporting.findings import Findings, read_findings, with_findings
 from wafer.runs import Run
+from wafer.scoring.bundle import Bundle
 from wafer.workspace import Workspace
 
 
@@ -43,9 +43,9 @@ class TrainingSources:
         self.workspace, self.run = open_run("training", run, storage)
 
     @cached_property
-    def model(self) -> WaferModel:
-        """The model; its digests are checked."""
-        return self.workspace.model(self.run.read(Fitted).folder)
+    def bundle(self) -> Bundle:
+        """The model and all beside it; its digests are checked."""
+        return self.workspace.bundle(self.run.read(Fitted).folder)
 
     @cached_property
     def metrics(self) -> dict[str, Any]:
@@ -97,9 +97,9 @@ class PredictionSources:
         return self.run.read(Predicted)
 
     @cached_property
-    def model(self) -> WaferModel:
+    def bundle(self) -> Bundle:
         """The model that made the predictions; its digests are checked."""
-        return self.workspace.model(self._record.model_folder)
+        return self.workspace.bundle(self._record.model_folder)
 
     @cached_property
     def findings(self) -> Findings:

@@ -1,4 +1,5 @@
-"""From a model and wafers to predictions, and what else the model says of them.
+"""From what was trained and wafers to judgements: the bundle and its formats, `judge`, and batches of results.
 
-Not here: how a model is trained (`wafer.learning`), and which one is in use (`wafer.registry`).
+Not here: how a classifier is trained (`wafer.learning`), what is said of wafers besides a probability
+(`wafer.diagnosis`), and which version is in use (`wafer.registry`).
 """

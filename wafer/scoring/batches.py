@@ -1,48 +1,50 @@
-"""Frames and a model in, predictions out."""
+"""Judgements of stored batches as files, and the same rows in the store."""
 
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from wafer.learning.model import WaferModel
 from wafer.progress import Progress
+from wafer.scoring.bundle import Bundle
 from wafer.scoring.details import Details
+from wafer.scoring.judge import Judgement, judge
 from wafer.storage import AnyPath, write_text
 from wafer.store.wafers import Store
 
-COLUMNS = ["Wafer", "Prediction", "probability", "cluster", "model_version"]
+COLUMNS = ["Wafer", "Prediction", "probability", "cluster", "model_version", "unknown", "threshold"]
 
 
-def score_wafers(model: WaferModel, wafers: pd.DataFrame, model_version: int) -> pd.DataFrame:
-    """The verdict of `model` on each row of `wafers`, in their order.
+def judge_batch(
+    bundle: Bundle, wafers: pd.DataFrame, model_version: int, *, reasons: bool = False, drift: bool = False
+) -> Judgement:
+    """Judge stored wafers: columns wafer (str), order (production order, integers) and the model's sensors.
 
-    Args:
-        model: A fitted model.
-        wafers: Columns wafer (str), order (production order, integers) and the sensors that the model knows.
-        model_version: The registry's version of the model; 0 for one that is not registered.
+    `reasons` are given of alarms, where the model has any; `drift` where it can be told.
+    """
+    readings, order = wafers[bundle.classifier.sensor_names_], wafers["order"].to_numpy()
+    asked: Any = "alarms" if reasons and bundle.reasons is not None else "none"
+    comparable = drift and bundle.drift is not None and bundle.drift.can_compare(len(wafers))
+    return judge(bundle, readings, order, version=model_version, reasons=asked, drift=comparable)
+
+
+def result_rows(wafers: pd.DataFrame, judgement: Judgement) -> pd.DataFrame:
+    """The rows of a result file, one for each of the `wafers` that were judged, in their order.
 
     Returns:
-        Columns Wafer, Prediction (-1 good, 1 faulty), probability (of a fault), cluster and model_version.
+        Columns Wafer (its id), Prediction (-1 good, 1 faulty; missing for a wafer that nobody can judge), probability
+        (of a fault; missing without any reading), cluster, model_version (in the registry; 0 for a model that is not
+        registered), unknown (no verdict, or one that should not be trusted) and threshold (the probability from which
+        a wafer is an alarm).
     """
-    readings, order = wafers[list(model.feature_names_in_)], wafers["order"].to_numpy()
-    probability = model.fault_probability(readings, order=order)
-    return pd.DataFrame(
-        {
-            "Wafer": wafers["wafer"],
-            "Prediction": np.where(probability >= model.threshold_, 1, -1),
-            "probability": probability,
-            "cluster": model.assign_clusters(readings, order=order),
-            "model_version": model_version,
-        },
-        columns=COLUMNS,
-    )
+    names = {"verdict": "Prediction", "version": "model_version"}
+    table = judgement.wafers.rename(columns=names).assign(Wafer=wafers["wafer"].to_numpy())
+    return table[COLUMNS]
 
 
 def score_batches(
-    model: WaferModel,
+    bundle: Bundle,
     model_version: int,
     store: Store,
     sensors: Sequence[str],
@@ -59,29 +61,33 @@ def score_batches(
     What else the model says goes to the folder `details`, see `wafer.scoring.details.Details`.
 
     Returns:
-        For each batch its file, digest, name of the CSV, and numbers of wafers and alarms.
+        For each batch its file, digest, name of the CSV, and numbers of wafers, alarms and unknown wafers.
     """
     known = store.known(digests)
     records = [known[digest] for digest in dict.fromkeys(digests)]
     names = Counter(record.file for record in records)
     index = []
-    told = Details(model)
+    told = Details(bundle)
     for done, record in enumerate(records, 1):
-        if record.wafers:
-            wafers = store.read_wafers(record.wafers, sensors)
-            predictions = score_wafers(model, wafers, model_version)
-        else:
-            predictions = pd.DataFrame(columns=COLUMNS)
+        predictions, counts = pd.DataFrame(columns=COLUMNS), {"wafers": 0, "alarms": 0, "unknown": 0}
         stem = record.file.rsplit(".", 1)[0]
         name = stem if names[record.file] == 1 else f"{stem}.{record.digest[:8]}"
-        write_text(folder / f"{name}.csv", predictions.to_csv(index=False, lineterminator="\n"))
         if record.wafers:
-            store.add_predictions(record.digest, predictions.to_dict("records"))
-            told.add(name, wafers, predictions)
-        counts = {"wafers": len(predictions), "alarms": int((predictions["Prediction"] == 1).sum())}
+            wafers = store.read_wafers(record.wafers, sensors)
+            judgement = judge_batch(bundle, wafers, model_version, reasons=True, drift=True)
+            predictions, counts = result_rows(wafers, judgement), judgement.counts()
+            store.add_predictions(record.digest, as_documents(predictions))
+            told.add(name, wafers, judgement)
+        write_text(folder / f"{name}.csv", predictions.to_csv(index=False, lineterminator="\n"))
         entry = {"file": record.file, "digest": record.digest, "predictions": f"{name}.csv"}
         index.append({**entry, **counts, "model_version": model_version})
         if progress is not None:
             progress(done, len(records))
     told.write(details)
     return index
+
+
+def as_documents(predictions: pd.DataFrame) -> list[dict[Any, Any]]:
+    """The rows as plain values, None for what is missing."""
+    table = predictions.astype(object)
+    return table.where(predictions.notna(), None).to_dict("records")

@@ -1,4 +1,4 @@
-"""What a model says of wafers besides its predictions: don't know, reasons of the alarms, drift of the batches."""
+"""What a model says of batches besides their results: don't know, reasons of the alarms, drift."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,12 +7,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wafer.learning.drift import FEWEST
-from wafer.learning.model import WaferModel
-from wafer.learning.novelty import UNKNOWN_LEVEL, is_unknown
+from wafer.diagnosis.drift import FEWEST
+from wafer.diagnosis.novelty import UNKNOWN_LEVEL, is_unknown
+from wafer.scoring.bundle import Bundle
+from wafer.scoring.judge import Judgement
 from wafer.storage import AnyPath, write_json, write_text
 
-WAFER_COLUMNS = ["Wafer", "conformity", "unknown", "label_known"]
+WAFER_COLUMNS = ["Wafer", "p_value", "unknown", "why", "label_known"]
 REASON_COLUMNS = ["Wafer", "rank", "sensor", "together_with", "direction", "percentile", "reading", "strength"]
 RESPONSIBLE = 10  # sensors that are named for a batch's drift
 
@@ -20,30 +21,33 @@ RESPONSIBLE = 10  # sensors that are named for a batch's drift
 class Details:
     """What a model says of several batches, added one by one, as files of one folder.
 
-    `wafers.csv`: batch, and the columns of `judge_wafers`. `reasons.csv`: batch, and the columns of `explain_alarms`.
-    `drift.json`: unknown_level, usual_unknown (share of unknown wafers that past batches had), reasons (as of
-    `describe_reasons`) and batches, for each its name and what `describe_drift` says.
+    `wafers.csv`: batch, and the columns of `doubts`. `reasons.csv`: batch, Wafer, and the columns of
+    `wafer.diagnosis.reasons.tell` without `row`; of alarms alone. `drift.json`: unknown_level, usual_unknown (share of
+    unknown wafers that past batches had), reasons (as of `describe_reasons`) and batches, for each its name and what
+    `describe_drift` says.
     """
 
-    def __init__(self, model: WaferModel) -> None:
-        self.model = model
+    def __init__(self, bundle: Bundle) -> None:
+        self.bundle = bundle
         self.wafers: dict[str, pd.DataFrame] = {}
         self.reasons: dict[str, pd.DataFrame] = {}
         self.drift: list[dict[str, Any]] = []
 
-    def add(self, batch: str, wafers: pd.DataFrame, predictions: pd.DataFrame) -> None:
-        """Judge one batch; `wafers` as for `judge_wafers`, `predictions` as of `wafer.scoring.batches.score_wafers`."""
-        self.wafers[batch] = judge_wafers(self.model, wafers)
-        self.reasons[batch] = explain_alarms(self.model, wafers, predictions)
-        self.drift.append({"batch": batch, **describe_drift(self.model, wafers)})
+    def add(self, batch: str, wafers: pd.DataFrame, judgement: Judgement) -> None:
+        """Take in one batch; `wafers` with the columns wafer, order and label (missing where unknown)."""
+        self.wafers[batch] = doubts(wafers, judgement)
+        if judgement.reasons is not None:
+            ids = wafers["wafer"].to_numpy()[judgement.reasons["row"].to_numpy(np.int64)]
+            self.reasons[batch] = judgement.reasons.assign(Wafer=ids)[REASON_COLUMNS]
+        self.drift.append({"batch": batch, **describe_drift(self.bundle, judgement, wafers["order"].to_numpy())})
 
     def write(self, folder: AnyPath) -> None:
         """Write the three files into `folder`, each whole or not at all."""
-        reference = self.model.drift_reference_
+        known = self.bundle.drift
         report = {
             "unknown_level": UNKNOWN_LEVEL,
-            "usual_unknown": None if reference is None else reference.unknown,
-            "reasons": describe_reasons(self.model),
+            "usual_unknown": None if known is None else known.unknown,
+            "reasons": describe_reasons(self.bundle),
             "batches": self.drift,
         }
         _write_by_batch(folder / "wafers.csv", self.wafers, WAFER_COLUMNS)
@@ -51,87 +55,50 @@ class Details:
         write_json(folder / "drift.json", report)
 
 
-def judge_wafers(model: WaferModel, wafers: pd.DataFrame) -> pd.DataFrame:
-    """How well each row of `wafers` fits what the model has seen, and whether its label is known already.
-
-    Args:
-        model: A fitted model.
-        wafers: Columns wafer (str), order (production order), label (missing where unknown) and the model's sensors.
+def doubts(wafers: pd.DataFrame, judgement: Judgement) -> pd.DataFrame:
+    """How well each wafer fits what the model has seen, and whether its label is known already.
 
     Returns:
-        Columns Wafer, conformity (conformal p-value), unknown (unlike anything seen) and label_known (the model has
-        probably trained on the wafer, so that its probability repeats what it was told).
+        Columns Wafer, p_value, unknown and why as of `Judgement`, and label_known (the model has probably trained on
+        the wafer, so that its probability repeats what it was told).
     """
-    readings, order = _readings(model, wafers)
-    conformity = model.conformity(readings, order=order)
-    return pd.DataFrame(
-        {
-            "Wafer": wafers["wafer"],
-            "conformity": conformity,
-            "unknown": is_unknown(conformity),
-            "label_known": wafers["label"].notna(),
-        },
-        columns=WAFER_COLUMNS,
-    )
+    known = {"Wafer": wafers["wafer"].to_numpy(), "label_known": wafers["label"].notna().to_numpy()}
+    return judgement.wafers.assign(**known)[WAFER_COLUMNS]
 
 
-def explain_alarms(model: WaferModel, wafers: pd.DataFrame, predictions: pd.DataFrame) -> pd.DataFrame:
-    """The sensors that speak most against each wafer with an alarm, the strongest first.
-
-    Args:
-        model: A fitted model.
-        wafers: As for `judge_wafers`.
-        predictions: What `wafer.scoring.batches.score_wafers` gave for them.
-
-    Returns:
-        Columns Wafer, rank (from 1), sensor, together_with, direction, percentile, reading and strength, as of
-        `wafer.learning.explain.tell`; no row where the model gives no reasons.
-    """
-    alarms = wafers.loc[(predictions["Prediction"] == 1).to_numpy()]
-    if alarms.empty or model.reasons_ is None:
-        return pd.DataFrame(columns=REASON_COLUMNS)
-    readings, order = _readings(model, alarms)
-    told = model.explain(readings, order=order)
-    return told.assign(Wafer=alarms["wafer"].to_numpy()[told["row"].to_numpy(np.int64)])[REASON_COLUMNS]
-
-
-def describe_drift(model: WaferModel, wafers: pd.DataFrame) -> dict[str, Any]:
+def describe_drift(bundle: Bundle, judgement: Judgement, order: NDArray[np.int64]) -> dict[str, Any]:
     """How far a batch is from the wafers that the model trained on last, without NaN.
 
     Returns:
-        wafers (their number), unknown (share of wafers unlike anything seen), score, threshold, told_apart (AUC of the
-        classifier), usual_told_apart, drifted, why_not and sensors, the most responsible first: sensor,
-        stability_index, missing_before, missing_now, shift. Where the batch cannot be judged, `drifted` is None and
-        `why_not` the sentence that says why.
+        wafers (their number), unknown (share of wafers unlike anything seen), score, threshold, domain_auc (of the
+        classifier that tells the batch from the window), usual_domain_auc, drifted, why_not and sensors, the most
+        responsible first: sensor, stability_index, missing_before, missing_now, shift. Where the batch cannot be
+        judged, `drifted` is None and `why_not` the sentence that says why.
     """
-    readings, order = _readings(model, wafers)
-    unknown = float(is_unknown(model.conformity(readings, order=order)).mean())
-    record: dict[str, Any] = {"wafers": len(wafers), "unknown": unknown}
-    record |= {"score": None, "threshold": None, "told_apart": None, "usual_told_apart": None, "drifted": None}
-    reference = model.drift_reference_
-    if reference is None:
+    wafers = judgement.wafers
+    record: dict[str, Any] = {"wafers": len(wafers), "unknown": float(is_unknown(wafers["p_value"].to_numpy()).mean())}
+    record |= {"score": None, "threshold": None, "domain_auc": None, "usual_domain_auc": None, "drifted": None}
+    known, drift = bundle.drift, judgement.drift
+    if known is None:
         return record | {"why_not": "The model was saved without what it needs to tell drift.", "sensors": []}
-    record |= {"threshold": reference.threshold, "usual_told_apart": reference.told_apart}
-    if len(wafers) < FEWEST:
+    record |= {"threshold": known.threshold, "usual_domain_auc": known.domain_auc}
+    if drift is None:
         few = f"It has {len(wafers)} of the {FEWEST} wafers that drift is told from."
         return record | {"why_not": few, "sensors": []}
-    drift = model.drift(readings, order=order)
     sensors = drift.sensors.head(RESPONSIBLE).to_dict("records")
-    record |= {"score": drift.score, "told_apart": drift.told_apart, "sensors": sensors}
-    if np.median(order) <= reference.newest:
+    record |= {"score": drift.score, "domain_auc": drift.domain_auc, "sensors": sensors}
+    if np.median(order) <= known.newest:
         return record | {"why_not": "It is no newer than the wafers that the model trained on."}
-    if reference.threshold is None:
+    if known.threshold is None:
         return record | {"why_not": "The model trained on too few batches to know what is usual."}
     return record | {"drifted": drift.drifted, "why_not": None}
 
 
-def describe_reasons(model: WaferModel) -> dict[str, Any]:
+def describe_reasons(bundle: Bundle) -> dict[str, Any]:
     """Whether the model shows reasons: shown, strength, floor, and why_not, a sentence where it does not."""
-    reasons = model.reasons_
+    reasons = bundle.reasons
     if reasons is None:
-        lacking = (
-            "The model was saved without reasons." if model.tells_reasons else "A reference search has no reasons."
-        )
+        lacking = "The model was saved without reasons."
         return {"shown": False, "strength": None, "floor": None, "why_not": lacking}
     weak = (
         f"Reasons are withheld: those of this model have a strength of {reasons.strength:.2f}, and models of shuffled "
@@ -146,7 +113,3 @@ def _write_by_batch(file: AnyPath, tables: Mapping[str, pd.DataFrame], columns: 
     parts = [table.assign(batch=name) for name, table in tables.items() if len(table)]
     whole = pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=["batch", *columns])
     write_text(file, whole[["batch", *columns]].to_csv(index=False, lineterminator="\n"))
-
-
-def _readings(model: WaferModel, wafers: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.int64]]:
-    return wafers[list(model.feature_names_in_)], wafers["order"].to_numpy(np.int64)

@@ -5,9 +5,11 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from wafer.diagnosis.novelty import Novelty, is_unknown, usual_unknown
 from wafer.learning.features import WaferFeatures
 from wafer.learning.model import WaferModel
-from wafer.learning.novelty import Novelty, is_unknown, usual_unknown
+from wafer.scoring.bundle import fit_bundle
+from wafer.scoring.judge import judge
 
 
 def _wafers(wafers: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -31,6 +33,17 @@ def test_strange_wafers_have_the_smallest_p_value() -> None:
     far = novelty.p_value(np.full((1, 30), 4.0), np.zeros((1, 30), bool))
     empty = novelty.p_value(np.zeros((1, 30)), np.ones((1, 30), bool))
     assert far[0] == empty[0] == 2 / 501
+
+
+def test_more_gaps_than_ever_seen_leave_a_wafer_unmeasured() -> None:
+    """As many missing readings as the worst training wafer are still judged; one more, or none at all, are not."""
+    known = np.zeros((40, 10), dtype=bool)
+    known[7, :4] = True
+    novelty = Novelty.of(np.zeros((40, 10)), known)
+    missing = np.arange(10)[None, :] < np.array([0, 4, 5, 10])[:, None]
+    assert novelty.unmeasured(missing).tolist() == [False, False, True, True]
+    empty = Novelty.of(np.zeros((2, 10)), np.ones((2, 10), dtype=bool))
+    assert empty.unmeasured(missing).tolist() == [False, False, False, True]
 
 
 def test_unknown_is_a_p_value_of_one_in_a_hundred() -> None:
@@ -60,11 +73,11 @@ def test_a_model_calls_few_wafers_unknown_that_are_like_those_it_learned_from(qu
     X = chance.normal(size=(800, 30))
     X[chance.random(X.shape) < 0.03] = np.nan
     y = np.where(chance.random(800) < 0.1, 1, -1)
-    model = WaferModel(**quick).fit(X[:400], y[:400], order=np.arange(400))
-    p_value = model.conformity(X[400:], np.arange(400, 800))
+    bundle = fit_bundle(WaferModel(**quick), X[:400], y[:400], np.arange(400), reasons=False)
+    p_value = judge(bundle, X[400:], np.arange(400, 800)).wafers["p_value"]
     for level in (0.01, 0.05, 0.1, 0.2):
         assert np.mean(p_value <= level) <= level + 2 * np.sqrt(level * (1 - level) / 400)
-    assert np.mean(model.conformity(X[400:] * 3.0) <= 0.01) > 0.95
+    assert np.mean(judge(bundle, X[400:] * 3.0).wafers["p_value"] <= 0.01) > 0.95
 
 
 @pytest.mark.slow
@@ -74,8 +87,8 @@ def test_real_wafers_outside_the_training_are_as_often_unknown_as_the_level_says
     """A random quarter of the real wafers, held out, within three standard errors of each level."""
     X, y, order = real_table
     held_out = np.random.default_rng(0).random(len(y)) < 0.25
-    model = WaferModel(**quick).fit(X[~held_out], y[~held_out], order=order[~held_out])
-    p_value = model.conformity(X[held_out], order[held_out])
+    bundle = fit_bundle(WaferModel(**quick), X[~held_out], y[~held_out], order[~held_out], reasons=False)
+    p_value = judge(bundle, X[held_out], order[held_out]).wafers["p_value"]
     for level in (0.01, 0.05, 0.1, 0.2):
         allowed = level + 3 * np.sqrt(level * (1 - level) / held_out.sum())
         assert np.mean(p_value <= level) <= allowed, level

@@ -1,21 +1,27 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_array_equal
 
+from wafer.diagnosis.reasons import Reasons, good_percentiles, group_sensors, tell
 from wafer.errors import ModelError
 from wafer.fab.simulate import planted_sensors, simulate_frame
-from wafer.learning.explain import Reasons, good_percentiles, group_sensors, tell
 from wafer.learning.model import WaferModel
+from wafer.scoring.bundle import Bundle, fit_bundle
+from wafer.scoring.judge import judge
 
 
 @pytest.fixture(scope="module")
-def explained(wafers: Any, quick: dict[str, int]) -> WaferModel:
-    model = WaferModel(**quick).fit(wafers.X, wafers.y, wafers.order)
-    return model.learn_reasons(wafers.X, wafers.y, wafers.order, permutations=8)
+def explained(wafers: Any, quick: dict[str, int]) -> Bundle:
+    return fit_bundle(WaferModel(**quick), wafers.X, wafers.y, wafers.order, permutations=8)
+
+
+def reasons_of(bundle: Bundle, X: Any, order: Any) -> pd.DataFrame:
+    """All reasons of these wafers."""
+    found = judge(bundle, X, order, reasons="all").reasons
+    assert found is not None
+    return found
 
 
 def test_correlated_sensors_are_one_group() -> None:
@@ -67,11 +73,11 @@ def test_percentiles_are_of_good_wafers_of_the_cluster() -> None:
     assert found[1, [0, -1], 0].tolist() == [0.0, 49.0]
 
 
-def test_alarms_name_the_sensors_that_make_faults(explained: WaferModel, wafers: Any) -> None:
+def test_alarms_name_the_sensors_that_make_faults(explained: Bundle, wafers: Any) -> None:
     """The sensors that are higher on faulty wafers lead the reasons of nearly all alarms that are right."""
-    assert explained.reasons_shown_
-    alarms = np.flatnonzero((explained.predict(wafers.X, wafers.order) == 1) & (wafers.y == 1))
-    found = explained.explain(wafers.X.iloc[alarms], wafers.order[alarms])
+    assert explained.reasons is not None and explained.reasons.shown
+    alarms = np.flatnonzero((explained.classifier.predict(wafers.X, wafers.order) == 1) & (wafers.y == 1))
+    found = reasons_of(explained, wafers.X.iloc[alarms], wafers.order[alarms])
     first = found[found["rank"] == 1]
     assert len(first) >= 0.9 * len(alarms)
     assert np.mean(first["sensor"].isin(["Sensor-1", "Sensor-2", "Sensor-3"])) > 0.9
@@ -82,66 +88,41 @@ def test_alarms_name_the_sensors_that_make_faults(explained: WaferModel, wafers:
 def test_reasons_of_permuted_labels_are_withheld(wafers: Any, quick: dict[str, int]) -> None:
     """A model of shuffled labels says nothing about any wafer."""
     y = np.random.default_rng(3).permutation(wafers.y)
-    model = WaferModel(**quick).fit(wafers.X, y, wafers.order).learn_reasons(wafers.X, y, wafers.order, permutations=8)
-    assert not model.reasons_shown_
-    assert model.explain(wafers.X, wafers.order).empty
+    bundle = fit_bundle(WaferModel(**quick), wafers.X, y, wafers.order, permutations=8)
+    assert bundle.reasons is not None and not bundle.reasons.shown
+    assert reasons_of(bundle, wafers.X, wafers.order).empty
 
 
-def test_reasons_are_saved_with_the_model(
-    explained: WaferModel, wafers: Any, quick: dict[str, int], tmp_path: Path
-) -> None:
-    """A loaded model gives the same reasons, for a wafer alone as in its batch; threads make no difference."""
-    digests = explained.save(tmp_path)
-    loaded = WaferModel.load(tmp_path)
-    expected = explained.explain(wafers.X, wafers.order)
-    pd.testing.assert_frame_equal(loaded.explain(wafers.X, wafers.order), expected, check_exact=True)
-    assert loaded.save(tmp_path / "again") == digests
-    threads = WaferModel(n_jobs=3, **quick).fit(wafers.X, wafers.y, wafers.order)
-    threads.learn_reasons(wafers.X, wafers.y, wafers.order, permutations=8)
-    assert threads.save(tmp_path / "threads") == digests
+def test_reasons_of_a_wafer_are_the_same_alone_and_with_any_number_of_threads(explained: Bundle, wafers: Any) -> None:
+    """Strengths are the same bits in the batch, alone, and on three threads."""
+    expected = reasons_of(explained, wafers.X, wafers.order)
+    explained.classifier.n_jobs = 3
+    try:
+        pd.testing.assert_frame_equal(reasons_of(explained, wafers.X, wafers.order), expected, check_exact=True)
+    finally:
+        explained.classifier.n_jobs = 1
     row = int(expected["row"].iloc[0])
-    alone = loaded.explain(wafers.X.iloc[[row]], wafers.order[[row]])
-    assert alone["sensor"].tolist() == expected.loc[expected["row"] == row, "sensor"].tolist()
+    alone = reasons_of(explained, wafers.X.iloc[[row]], wafers.order[[row]]).assign(row=row)
+    own = expected.loc[expected["row"] == row].reset_index(drop=True)
+    pd.testing.assert_frame_equal(alone, own, check_exact=True)
 
 
 def test_a_model_without_reasons_says_so(wafers: Any, quick: dict[str, int]) -> None:
     """Reasons that were never learned are refused, not invented."""
-    model = WaferModel(**quick).fit(wafers.X, wafers.y, wafers.order)
-    with pytest.raises(ModelError, match="saved without learn_reasons"):
-        model.explain(wafers.X)
+    bundle = fit_bundle(WaferModel(**quick), wafers.X, wafers.y, wafers.order, reasons=False)
+    with pytest.raises(ModelError, match="the model gives no reasons: it learned none when it was trained"):
+        reasons_of(bundle, wafers.X, wafers.order)
 
 
-def test_a_reference_search_gives_no_reasons(wafers: Any) -> None:
-    """Its method is too slow to be repeated on permuted labels, so that nobody knows what its reasons are worth."""
-    model = WaferModel(search="reference")
-    assert not model.tells_reasons
-    y = np.full(240, -1)
-    y[5] = 1
-    model.fit(wafers.X, y, wafers.order)
-    with pytest.raises(ModelError, match='search "reference" gives no reasons'):
-        model.learn_reasons(wafers.X, y, wafers.order)
-    model.learn_drift(wafers.X, wafers.order, wafers.batch)
-    assert model.drift(wafers.X.iloc[-40:] + 9.0).drifted
-
-
-def test_percentiles_of_a_sensor_are_told_by_cluster(explained: WaferModel, wafers: Any) -> None:
+def test_percentiles_of_a_sensor_are_told_by_cluster(explained: Bundle, wafers: Any) -> None:
     """Good wafers' lowest, middle and highest readings, a column for each cluster; an unknown sensor is named."""
     found = explained.good_percentiles("Sensor-2")
-    clusters = explained.assign_clusters(wafers.X, wafers.order)
-    assert found.shape == (101, len(explained.clusters_))
+    clusters = explained.classifier.assign_clusters(wafers.X, wafers.order)
+    assert found.shape == (101, len(explained.classifier.clusters_))
     good = wafers.X["Sensor-2"][(wafers.y == -1) & (clusters == 0)]
     assert found.loc[[0.0, 100.0], 0].tolist() == [good.min(), good.max()]
     with pytest.raises(ModelError, match="the model has no sensor 'Sensor-25', its first is Sensor-1"):
         explained.good_percentiles("Sensor-25")
-
-
-def test_a_wafer_unlike_any_other_has_a_small_p_value(explained: WaferModel, wafers: Any) -> None:
-    """Readings far from all that was seen, or none at all, are known for what they are; known wafers are not."""
-    strange = wafers.X.iloc[:2].copy()
-    strange.iloc[0] = 1e4
-    strange.iloc[1] = np.nan
-    assert_array_equal(explained.conformity(strange, wafers.order[:2]) <= 2 / 241, [True, True])
-    assert np.mean(explained.conformity(wafers.X, wafers.order) <= 0.05) <= 0.06
 
 
 @pytest.mark.slow
@@ -152,13 +133,12 @@ def test_reasons_name_planted_sensors() -> None:
     X = [batch[sensors].astype(float) for batch in batches]
     y = [batch["label"].to_numpy() for batch in batches]
     train, order = pd.concat(X[:14], ignore_index=True), np.arange(1800)
-    model = WaferModel().fit(train, np.concatenate(y[:14]), order[:1400])
-    model.learn_reasons(train, np.concatenate(y[:14]), order[:1400])
-    assert model.reasons_shown_
+    bundle = fit_bundle(WaferModel(n_jobs=2), train, np.concatenate(y[:14]), order[:1400])
+    assert bundle.reasons is not None and bundle.reasons.shown
     later, truth = pd.concat(X[14:], ignore_index=True), np.concatenate(y[14:])
-    caught = np.flatnonzero((model.predict(later, order[1400:]) == 1) & (truth == 1))
+    caught = np.flatnonzero((bundle.classifier.predict(later, order[1400:]) == 1) & (truth == 1))
     assert len(caught) >= 5
-    found = model.explain(later.iloc[caught], order[1400:][caught])
+    found = reasons_of(bundle, later.iloc[caught], order[1400:][caught])
     said = found["sensor"] + ", " + found["together_with"]
     planted = set(planted_sensors(7))
     named = {row for row, text in zip(found["row"], said, strict=True) if planted & set(text.split(", "))}

@@ -4,9 +4,9 @@ A new batch is compared with a reference window of recent wafers by each sensor'
 "Credit Risk Scorecards", 2006), in which missing readings count as a bin. Its mean over the sensors is the one score;
 what is usual for it is learned from history, as batches of a drifting process always differ somewhat.
 
-A classifier that tries to tell the two apart is a second witness (Lopez-Paz and Oquab, "Revisiting classifier
-two-sample tests", ICLR 2017), which also sees sensors that change together. It is not the score, because it tells every
-batch of the real process apart almost without error: nothing would ever be more than usual.
+The AUC of a domain classifier, which tries to tell the two apart, is a second witness (Lopez-Paz and Oquab, "Revisiting
+classifier two-sample tests", ICLR 2017), which also sees sensors that change together. It is not the score, because it
+tells every batch of the real process apart almost without error: nothing would ever be more than usual.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -17,10 +17,10 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.metrics import roc_auc_score
 
+from wafer.diagnosis.novelty import is_unknown, usual_unknown
 from wafer.errors import ModelError
 from wafer.learning.features import WaferFeatures, quartiles, spread
-from wafer.learning.members import fit_bagged
-from wafer.learning.novelty import is_unknown, usual_unknown
+from wafer.learning.members import RandomForest
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -39,14 +39,14 @@ class Drift:
     Attributes:
         score: mean stability index of the sensors beyond chance, see `mean_excess`; 0 means no difference.
         threshold: largest score that is usual; None where there is no history.
-        told_apart: out-of-bag ROC AUC of a forest that tells the batch from the window; 0.5 means no difference.
+        domain_auc: out-of-bag ROC AUC of a forest that tells the batch from the window; 0.5 means no difference.
         unknown: share of wafers unlike anything seen, or NaN if not asked for.
         sensors: columns sensor, stability_index, missing_before, missing_now, shift; the most responsible first.
     """
 
     score: float
     threshold: float | None
-    told_apart: float
+    domain_auc: float
     unknown: float
     sensors: pd.DataFrame
 
@@ -64,14 +64,14 @@ class DriftReference:
         readings: of the newest training wafers, shape (wafers, sensors), NaN for missing.
         newest: production order of the last of them.
         threshold: largest score of a batch that is usual, from `usual_drift`; None without history.
-        told_apart: largest ROC AUC of the classifier that is usual, from `usual_telling`; None without history.
-        unknown: usual share of unknown wafers, from `wafer.learning.novelty.usual_unknown`; None without history.
+        domain_auc: largest AUC of the domain classifier that is usual, from `usual_domain_auc`; None without history.
+        unknown: usual share of unknown wafers, from `wafer.diagnosis.novelty.usual_unknown`; None without history.
     """
 
     readings: Floats
     newest: int
     threshold: float | None
-    told_apart: float | None
+    domain_auc: float | None
     unknown: float | None
 
     @classmethod
@@ -90,14 +90,18 @@ class DriftReference:
             return None
         frame = pd.DataFrame(readings)
         threshold = usual_drift(frame, order, batches, window=window)
-        telling = usual_telling(frame, order, batches, window=window)
+        usual = usual_domain_auc(frame, order, batches, window=window)
         unknown = usual_unknown(readings, order, batches, make_features)
-        return cls(readings[newest], int(order[newest[-1]]), threshold, telling, unknown)
+        return cls(readings[newest], int(order[newest[-1]]), threshold, usual, unknown)
+
+    def can_compare(self, wafers: int) -> bool:
+        """Whether so many wafers are enough to be compared with the window."""
+        return wafers >= FEWEST
 
     def compare(self, readings: Floats, p_value: Floats, names: Sequence[str]) -> Drift:
         """How far wafers of these readings, shape (wafers, sensors), are from the window; `names` are the sensors'."""
         before, now = (pd.DataFrame(values, columns=list(names)) for values in (self.readings, readings))
-        return measure_drift(before, now, threshold=self.threshold, conformity=p_value)
+        return measure_drift(before, now, threshold=self.threshold, p_value=p_value)
 
 
 def measure_drift(
@@ -105,22 +109,23 @@ def measure_drift(
     batch: pd.DataFrame,
     *,
     threshold: float | None = None,
-    conformity: ArrayLike | None = None,
+    p_value: ArrayLike | None = None,
 ) -> Drift:
     """Compare a batch with the reference window; both hold the same sensors, NaN for missing.
 
     Parameters:
         threshold: from `usual_drift`.
-        conformity: the batch's p-values from `WaferModel.conformity`; `wafer.learning.novelty.is_unknown` counts.
+        p_value: of the batch's wafers, from `wafer.diagnosis.novelty`, whose `is_unknown` counts; None: not asked for.
 
     Raises:
         ModelError: the two do not hold the same sensors, or fewer than `FEWEST` wafers.
     """
     _check(reference, batch)
     before, now = reference.to_numpy(np.float64), batch[reference.columns].to_numpy(np.float64)
-    unknown = float("nan") if conformity is None else float(is_unknown(np.asarray(conformity)).mean())
-    table = sensor_drift(before, now, list(reference.columns))
-    return Drift(mean_excess(before, now), threshold, telling(before, now), unknown, table)
+    unknown = float("nan") if p_value is None else float(is_unknown(np.asarray(p_value)).mean())
+    index, chance = stability_indices(before, now)
+    table = _sensor_table(before, now, list(reference.columns), index)
+    return Drift(float(np.mean(index - chance)), threshold, domain_auc(before, now), unknown, table)
 
 
 def usual_drift(readings: pd.DataFrame, order: ArrayLike, batches: ArrayLike, *, window: int = 200) -> float | None:
@@ -138,10 +143,12 @@ def usual_drift(readings: pd.DataFrame, order: ArrayLike, batches: ArrayLike, *,
     return max(scores) + MARGIN if scores else None
 
 
-def usual_telling(readings: pd.DataFrame, order: ArrayLike, batches: ArrayLike, *, window: int = 200) -> float | None:
+def usual_domain_auc(
+    readings: pd.DataFrame, order: ArrayLike, batches: ArrayLike, *, window: int = 200
+) -> float | None:
     """The largest ROC AUC with which a past batch was told from the window before it; parameters of `usual_drift`."""
     X = readings.to_numpy(np.float64)
-    found = [telling(X[earlier], X[now]) for earlier, now in _history(order, batches, window)]
+    found = [domain_auc(X[earlier], X[now]) for earlier, now in _history(order, batches, window)]
     return max(found) if found else None
 
 
@@ -157,11 +164,15 @@ def _history(order: ArrayLike, batches: ArrayLike, window: int) -> Iterator[tupl
 
 
 def sensor_drift(before: Floats, now: Floats, names: Sequence[str]) -> pd.DataFrame:
-    """Each sensor's part in the drift: columns sensor, stability_index, missing_before, missing_now, shift.
+    """Each sensor's share of the drift: columns sensor, stability_index, missing_before, missing_now, shift.
 
     A stability index above 0.25 is usually called a large change, below 0.1 none. `shift` is the change of the median
     in robust standard deviations of the window. Missing readings are a bin of their own.
     """
+    return _sensor_table(before, now, names, stability_indices(before, now)[0])
+
+
+def _sensor_table(before: Floats, now: Floats, names: Sequence[str], indices: Floats) -> pd.DataFrame:
     quarters = quartiles(before)
     wide = spread(before, quarters)
     shift = (quartiles(now)[1] - quarters[1]) / wide
@@ -169,7 +180,7 @@ def sensor_drift(before: Floats, now: Floats, names: Sequence[str]) -> pd.DataFr
     table = pd.DataFrame(
         {
             "sensor": list(names),
-            "stability_index": [stability_index(before[:, n], now[:, n]) for n in range(before.shape[1])],
+            "stability_index": indices,
             "missing_before": missing[0],
             "missing_now": missing[1],
             "shift": np.nan_to_num(shift),
@@ -178,26 +189,57 @@ def sensor_drift(before: Floats, now: Floats, names: Sequence[str]) -> pd.DataFr
     return table.sort_values("stability_index", ascending=False, kind="stable").reset_index(drop=True)
 
 
-def stability_index(before: Floats, now: Floats) -> float:
-    """The population stability index of one sensor over the deciles of `before` and a bin for missing readings.
+def stability_indices(before: Floats, now: Floats) -> tuple[Floats, Floats]:
+    """The population stability index of each sensor, and what it is on average where nothing has changed.
 
-    Shares are smoothed by half a wafer, so that an empty bin does not make it infinite.
+    Bins are the deciles of `before` and one for missing readings; both are of shape (wafers, sensors). Shares are
+    smoothed by half a wafer, so that an empty bin does not make the index infinite.
     """
-    return _index_and_chance(before, now)[0]
+    cuts = _deciles(before)
+    counts = [_bin_counts(X, cuts) for X in (before, now)]
+    # equal deciles are one; those of a sensor never read are none, and its readings one bin
+    distinct = np.vstack([np.ones(before.shape[1], bool), np.diff(cuts, axis=0) > 0])
+    distinct = np.vstack([distinct & ~np.isnan(cuts[0]), np.ones((2, before.shape[1]), bool)])
+    pairs = [_index_and_chance(*(count[used, n] for count in counts)) for n, used in enumerate(distinct.T)]
+    index, chance = np.array(pairs).T
+    return index, chance * (1 / len(before) + 1 / len(now))
 
 
-def _index_and_chance(before: Floats, now: Floats) -> tuple[float, float]:
-    """The stability index, and what it is on average where nothing has changed."""
-    there = before[~np.isnan(before)]
-    cuts = np.unique(np.quantile(there, np.linspace(0, 1, BINS + 1)[1:-1])) if len(there) else np.empty(0)
-    counts = [
-        np.append(np.bincount(np.searchsorted(cuts, x[~np.isnan(x)]), minlength=len(cuts) + 1), np.isnan(x).sum())
-        for x in (before, now)
-    ]
-    shares = [(count + 0.5) / (count.sum() + 0.5 * len(count)) for count in counts]
+def stability_index(before: Floats, now: Floats) -> float:
+    """As `stability_indices`, of one sensor; both are of shape (wafers,)."""
+    return float(stability_indices(before[:, None], now[:, None])[0][0])
+
+
+def _deciles(X: Floats) -> Floats:
+    """The inner deciles of each column, shape (9, sensors), linear as `numpy.quantile`; NaN for empty columns."""
+    ranked, present = np.sort(X, axis=0), np.sum(~np.isnan(X), axis=0)
+    result = np.full((BINS - 1, X.shape[1]), np.nan)
+    columns = np.flatnonzero(present)
+    for row, share in enumerate(np.linspace(0, 1, BINS + 1)[1:-1]):
+        place = share * (present[columns] - 1)
+        low = np.floor(place).astype(np.int64)
+        high = np.minimum(low + 1, present[columns] - 1)
+        below, above, rest = ranked[low, columns], ranked[high, columns], place - low
+        gap = above - below
+        result[row, columns] = np.where(rest >= 0.5, above - gap * (1 - rest), below + gap * rest)
+    return result
+
+
+def _bin_counts(X: Floats, cuts: Floats) -> Integers:
+    """Wafers up to each cut and beyond the one before, above the last, and without reading; shape (cuts + 2, sensors).
+
+    Of equal cuts the first counts the wafers and the others none.
+    """
+    missing = np.isnan(X).sum(axis=0)
+    up_to = np.array([(cut >= X).sum(axis=0) for cut in cuts])
+    present = len(X) - missing
+    return np.vstack([np.diff(up_to, axis=0, prepend=0), present - up_to[-1], missing])
+
+
+def _index_and_chance(before: Integers, now: Integers) -> tuple[float, float]:
+    shares = [(count + 0.5) / (count.sum() + 0.5 * len(count)) for count in (before, now)]
     index = float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
-    used = int(np.sum(counts[0] + counts[1] > 0))
-    return index, (used - 1) * (1 / len(before) + 1 / len(now))
+    return index, float(np.sum(before + now > 0)) - 1
 
 
 def mean_excess(before: Floats, now: Floats) -> float:
@@ -207,18 +249,18 @@ def mean_excess(before: Floats, now: Floats) -> float:
     bins (Yurdakul and Naranjo, "Statistical properties of the population stability index", Journal of Risk Model
     Validation 14, 2020), so batches of different size can be compared by what exceeds its mean.
     """
-    pairs = [_index_and_chance(before[:, n], now[:, n]) for n in range(before.shape[1])]
-    return float(np.mean([index - chance for index, chance in pairs]))
+    index, chance = stability_indices(before, now)
+    return float(np.mean(index - chance))
 
 
-def telling(before: Floats, now: Floats) -> float:
+def domain_auc(before: Floats, now: Floats) -> float:
     """Out-of-bag ROC AUC of a forest that tells wafers of `now` from those of `before`; 0.5 means it cannot."""
     X = np.vstack([before, now])
     filled = np.clip(np.where(np.isnan(X), np.nan_to_num(quartiles(X)[1]), X), -LARGEST, LARGEST)
     is_new = np.arange(len(X)) >= len(before)
     settings = {"n_estimators": TREES, "min_samples_leaf": 2, "class_weight": "balanced_subsample"}
     features = np.hstack([filled, np.isnan(X).astype(np.float64)])
-    return float(roc_auc_score(is_new, fit_bagged("random_forest", settings, features, is_new, seed=0)[1]))
+    return float(roc_auc_score(is_new, RandomForest.fit_bagged(settings, features, is_new, seed=0)[1]))
 
 
 def _check(reference: pd.DataFrame, batch: pd.DataFrame) -> None:

@@ -1,6 +1,6 @@
 """Which sensors speak most against a wafer, and whether that is more than chance would say.
 
-The parts of all members (`wafer.learning.attribution`) are weighed as the model weighs its members, so they are in
+The contributions of all members (`wafer.learning.members`) are weighed as the model weighs its members, so they are in
 log-odds of the model's own probability. Sensors that move together are one reason, led by the strongest of them.
 """
 
@@ -13,15 +13,19 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy.cluster.hierarchy import fcluster, linkage
 from scipy.spatial.distance import squareform
+from threadpoolctl import threadpool_limits
 
-from wafer.learning.members import derived_seed
-from wafer.learning.panel import fit_panel
-from wafer.learning.search import Recipe, inner_folds, run
+from wafer.learning.features import by_sensor
+from wafer.learning.jobs import derived_seed, run
+from wafer.learning.model import Prepared, WaferModel
+from wafer.learning.panel import fit_panel, panel_recipes
+from wafer.learning.search import Recipe, inner_folds
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 RANKS = np.linspace(0.0, 100.0, 101)  # percentiles that are kept of each sensor's readings
+REASON_TREES = 30  # of the forests that only show what reasons are worth
 FEWEST = 20  # good wafers in a cluster, below which those of all clusters are compared with
 COLUMNS = ("row", "rank", "sensor", "together_with", "direction", "percentile", "reading", "strength")
 
@@ -41,6 +45,20 @@ class Reasons:
     percentiles: Floats
     floor: float
     strength: float
+
+    @classmethod
+    def learn(
+        cls, model: WaferModel, wafers: Prepared, faulty: NDArray[np.bool_], *, permutations: int = 9
+    ) -> "Reasons":
+        """From the wafers that `model` was fitted on; models of permuted labels, at least 2, set the floor."""
+        features, clusters = model._features, len(model.clusters_)
+        with threadpool_limits(1):
+            groups = group_sensors(wafers.relative, features.selector_.kept_, model.n_features_in_)
+            recipes = panel_recipes(features, REASON_TREES, model.panel)
+            trial = ReasonTrial(recipes, wafers.F, features.sensors, groups, model.policy_.alarm_rate_ceiling)
+            strength, floor = trial.judge(faulty, permutations, derived_seed(model.seed, "reasons"), model.n_jobs)
+        known = good_percentiles(wafers.readings, faulty, wafers.cluster, clusters)
+        return cls(groups, known, floor, strength)
 
     @property
     def shown(self) -> bool:
@@ -97,7 +115,7 @@ def _percentiles(readings: Floats) -> Floats:
 
 def tell(
     reasons: Reasons,
-    sensor_parts: Floats,
+    contributions: Floats,
     readings: Floats,
     cluster: Integers,
     names: Sequence[str],
@@ -107,7 +125,7 @@ def tell(
     """The strongest reasons against each wafer.
 
     Parameters:
-        sensor_parts: each sensor's part in the log-odds of a fault, shape (wafers, sensors).
+        contributions: each sensor's, to the log-odds of a fault, shape (wafers, sensors).
         readings: the wafers' readings, shape (wafers, sensors).
         cluster: their clusters.
         names: of the sensors.
@@ -121,14 +139,14 @@ def tell(
     rows = []
     if reasons.shown:
         used = np.flatnonzero(reasons.groups >= 0)
-        for row, parts in enumerate(sensor_parts):
-            totals = np.bincount(reasons.groups[used], weights=parts[used])
+        for row, own in enumerate(contributions):
+            totals = np.bincount(reasons.groups[used], weights=own[used])
             ranking = np.argsort(-totals, kind="stable")[:most]
             if totals[ranking[0]] <= reasons.floor:
                 continue
             for rank, group in enumerate(ranking[totals[ranking] > 0], start=1):
                 members = used[reasons.groups[used] == group]
-                lead = members[np.argmax(parts[members])]
+                lead = members[np.argmax(own[members])]
                 together = ", ".join(names[other] for other in members if other != lead)
                 reading, known = float(readings[row, lead]), reasons.percentiles[cluster[row], :, lead]
                 said = {"row": row, "rank": rank, "sensor": names[lead], "together_with": together}
@@ -143,11 +161,6 @@ def _position(reading: float, known: Floats) -> dict[str, object]:
     below = np.searchsorted(known, reading, side="left") + np.searchsorted(known, reading, side="right")
     percentile = float(np.clip(below / 2 / len(known) * 100, 0.0, 100.0))
     return {"direction": "high" if percentile >= 50 else "low", "percentile": percentile}
-
-
-def sensor_parts(parts: Floats, sensors: Integers, count: int) -> Floats:
-    """Parts of features summed by the sensor (of `count`) behind each, shape (wafers, count)."""
-    return np.stack([np.bincount(sensors, weights=own, minlength=count) for own in parts])
 
 
 @dataclass(frozen=True)
@@ -188,13 +201,13 @@ class ReasonTrial:
             panel = fit_panel(self.recipes, self.F[inside], faulty[inside], folds, seed=seed, n_jobs=1)
             logit = panel.logit(self.F[outside])
             most = outside[np.argsort(-logit, kind="stable")[: max(1, round(self.alarm_rate * len(outside)))]]
-            parts = sensor_parts(panel.parts(self.F[most]), self.sensors, len(self.groups))
-            found.append(first_reason(parts, self.groups))
+            own = by_sensor(panel.contributions(self.F[most]), self.sensors, len(self.groups))
+            found.append(first_reason(own, self.groups))
         return float(np.median(np.concatenate(found))) if found else 0.0
 
 
-def first_reason(sensor_parts: Floats, groups: Integers) -> Floats:
+def first_reason(contributions: Floats, groups: Integers) -> Floats:
     """Strength of each wafer's strongest reason, shape (wafers,)."""
     used = np.flatnonzero(groups >= 0)
-    totals = [np.bincount(groups[used], weights=parts[used]).max() for parts in sensor_parts]
+    totals = [np.bincount(groups[used], weights=own[used]).max() for own in contributions]
     return np.array(totals)

@@ -1,17 +1,15 @@
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
-from numpy.testing import assert_array_equal
 from numpy.typing import NDArray
 
+from wafer.diagnosis.drift import measure_drift, stability_index, usual_domain_auc, usual_drift
 from wafer.errors import ModelError
-from wafer.learning.drift import measure_drift, stability_index, usual_drift, usual_telling
 from wafer.learning.model import WaferModel
-from wafer.learning.parts import json_bytes, to_parts, write_parts
+from wafer.scoring.bundle import Bundle, fit_bundle
+from wafer.scoring.judge import judge
 
 
 def _table(wafers: int, seed: int) -> pd.DataFrame:
@@ -47,7 +45,7 @@ def test_the_sensors_responsible_come_first() -> None:
     batch = _table(100, 1)
     batch["Sensor-3"] += 4.0
     batch["Sensor-5"] = np.nan
-    drift = measure_drift(_table(200, 0), batch, threshold=0.2, conformity=np.linspace(0.001, 1, 100))
+    drift = measure_drift(_table(200, 0), batch, threshold=0.2, p_value=np.linspace(0.001, 1, 100))
     assert drift.score == pytest.approx(np.mean(drift.sensors["stability_index"]), abs=0.2)
     assert drift.drifted
     assert drift.unknown == 0.01
@@ -75,17 +73,17 @@ def test_the_classifier_sees_sensors_that_change_together() -> None:
     same = pd.DataFrame(np.hstack([second, second]), columns=["a", "b"])
     told, quiet = measure_drift(window, batch), measure_drift(window, same)
     assert abs(told.score) < 0.1
-    assert told.told_apart > 0.8
-    assert quiet.told_apart == pytest.approx(0.5, abs=0.1)
+    assert told.domain_auc > 0.8
+    assert quiet.domain_auc == pytest.approx(0.5, abs=0.1)
 
 
 def test_history_says_how_well_batches_are_usually_told_apart(wafers: Any) -> None:
     """Batches that always differ are told apart, others hardly; without history nobody knows."""
-    usual = usual_telling(wafers.X, wafers.order, wafers.batch, window=60)
-    quiet = usual_telling(_table(240, 0), wafers.order, wafers.batch, window=60)
+    usual = usual_domain_auc(wafers.X, wafers.order, wafers.batch, window=60)
+    quiet = usual_domain_auc(_table(240, 0), wafers.order, wafers.batch, window=60)
     assert usual is not None and quiet is not None
     assert quiet < 0.75 < usual <= 1.0
-    assert usual_telling(wafers.X.iloc[:30], wafers.order[:30], wafers.batch[:30], window=60) is None
+    assert usual_domain_auc(wafers.X.iloc[:30], wafers.order[:30], wafers.batch[:30], window=60) is None
 
 
 @pytest.mark.slow
@@ -118,63 +116,44 @@ def test_unfit_tables_are_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def watching(wafers: Any, quick: dict[str, int]) -> WaferModel:
+def watching(wafers: Any, quick: dict[str, int]) -> Bundle:
     """A model that learned to tell drift."""
-    model = WaferModel(**quick).fit(wafers.X, wafers.y, wafers.order)
-    return model.learn_drift(wafers.X, wafers.order, wafers.batch)
+    return fit_bundle(WaferModel(**quick), *wafers, reasons=False)
 
 
-def test_a_model_tells_drift_by_what_was_usual(watching: WaferModel, wafers: Any) -> None:
+def test_a_model_tells_drift_by_what_was_usual(watching: Bundle, wafers: Any) -> None:
     """The newest window and history's threshold are the model's own; unknown wafers are told by its own p-values."""
     newest = wafers.X.iloc[-60:]
     batch = newest.iloc[:40] + 6.0
-    order = np.arange(1000, 1040)
     usual = usual_drift(wafers.X, wafers.order, wafers.batch, window=60)
-    conformity = watching.conformity(batch, order)
-    expected = measure_drift(newest, batch, threshold=usual, conformity=conformity)
-    found = watching.drift(batch, order)
+    judged = judge(watching, batch, np.arange(1000, 1040), drift=True)
+    expected = measure_drift(newest, batch, threshold=usual, p_value=judged.wafers["p_value"])
+    found = judged.drift
+    assert found is not None
     assert (found.score, found.threshold, found.unknown) == (expected.score, usual, expected.unknown)
-    assert found.unknown == np.mean(conformity <= 0.01)
+    assert found.unknown == np.mean(judged.wafers["p_value"] <= 0.01)
     pd.testing.assert_frame_equal(found.sensors, expected.sensors)
-    assert watching.drift_reference_ is not None
-    assert watching.drift_reference_.newest == wafers.order[-1]
+    assert watching.drift is not None
+    assert watching.drift.newest == wafers.order[-1]
 
 
-def test_drift_is_saved_with_the_model(watching: WaferModel, wafers: Any, tmp_path: Path) -> None:
-    """A loaded model gives the same drift and the same bytes; threads make no difference."""
-    digests = watching.save(tmp_path / "saved")
-    loaded = WaferModel.load(tmp_path / "saved")
-    batch = slice(-50, None)
-    before, after = (one.drift(wafers.X.iloc[batch], wafers.order[batch]) for one in (watching, loaded))
-    assert (before.score, before.threshold, before.unknown) == (after.score, after.threshold, after.unknown)
-    pd.testing.assert_frame_equal(before.sensors, after.sensors, check_exact=True)
-    assert loaded.save(tmp_path / "again") == digests
-    threads = WaferModel(**watching.get_params() | {"n_jobs": 3}).fit(wafers.X, wafers.y, wafers.order)
-    threads.learn_drift(wafers.X, wafers.order, wafers.batch)
-    assert threads.save(tmp_path / "threads") == digests
+def test_drift_is_learned_from_enough_wafers_with_an_order(wafers: Any, quick: dict[str, int]) -> None:
+    """Of 18 wafers, or without production order or batches, no drift is learned, and none is told."""
+    few = fit_bundle(
+        WaferModel(**quick),
+        wafers.X.iloc[:18],
+        np.repeat([-1, 1], 9),
+        wafers.order[:18],
+        wafers.batch[:18],
+        reasons=False,
+    )
+    unordered = fit_bundle(WaferModel(**quick), wafers.X, wafers.y, reasons=False)
+    assert few.drift is unordered.drift is None
+    with pytest.raises(ModelError, match="cannot tell drift: it learned none when it was trained"):
+        judge(unordered, wafers.X, drift=True)
 
 
-def test_a_model_without_drift_says_so(wafers: Any, quick: dict[str, int], tmp_path: Path) -> None:
-    """Where drift was never learned, or from too few wafers, or by a release that did not know it, it is refused."""
-    model = WaferModel(**quick).fit(wafers.X, wafers.y, wafers.order)
-    with pytest.raises(ModelError, match="cannot tell drift: it was saved without learn_drift"):
-        model.drift(wafers.X)
-    few = WaferModel(**quick).fit(wafers.X.iloc[:18], np.repeat([-1, 1], 9), wafers.order[:18])
-    few.learn_drift(wafers.X.iloc[:18], wafers.order[:18], wafers.batch[:18])
-    assert few.drift_reference_ is None
-    parts = to_parts(model)
-    document = json.loads(parts["model.json"])
-    del document["drift"]
-    write_parts(tmp_path, parts | {"model.json": json_bytes(document)})
-    earlier = WaferModel.load(tmp_path)
-    assert_array_equal(earlier.predict_proba(wafers.X), model.predict_proba(wafers.X))
-    with pytest.raises(ModelError, match="cannot tell drift"):
-        earlier.drift(wafers.X)
-
-
-def test_drift_needs_an_order_and_enough_wafers(watching: WaferModel, wafers: Any) -> None:
-    """Without production order nothing is newest; one wafer is no batch."""
-    with pytest.raises(ModelError, match="order must be 240 whole numbers"):
-        watching.learn_drift(wafers.X, None, wafers.batch)  # type: ignore[arg-type]
+def test_one_wafer_is_no_batch(watching: Bundle, wafers: Any) -> None:
+    """Drift of too few wafers is refused with both numbers."""
     with pytest.raises(ModelError, match="drift needs 20 wafers on each side, got 60 and 1"):
-        watching.drift(wafers.X.iloc[:1])
+        judge(watching, wafers.X.iloc[:1], drift=True)

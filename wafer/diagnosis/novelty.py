@@ -3,6 +3,10 @@
 Vovk, Gammerman and Shafer, "Algorithmic Learning in a Random World", 2005; Bates et al., "Testing for outliers with
 conformal p-values", Annals of Statistics 51, 2023. Of wafers that come from where the training wafers came from, at
 most a share `level` has a p-value of `level` or less.
+
+Two degrees are kept apart. A wafer whose readings or gaps are unlike anything seen is *unknown*: it keeps its verdict,
+which should not be trusted. A wafer with more missing readings than any that was learned from is *unmeasured*: nobody
+can know what a model makes of it, so it gets no verdict at all.
 """
 
 from collections.abc import Callable
@@ -37,6 +41,11 @@ class Novelty:
         """Learn from training wafers: relative readings (0 for missing) and which are missing, (wafers, sensors)."""
         return cls(np.sort(_distance(relative, missing)), np.sort(missing.mean(axis=1)))
 
+    def unmeasured(self, missing: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Which wafers lack more readings than any training wafer did, or have none at all, shape (wafers,)."""
+        gaps = missing.mean(axis=1)
+        return np.asarray((gaps > self.gaps[-1]) | (gaps == 1.0))
+
     def p_value(self, relative: Floats, missing: NDArray[np.bool_]) -> Floats:
         """The p-value of each wafer, in (0, 1]: small where readings or gaps are unlike those of training wafers."""
         readings = _share_at_least(self.distances, _distance(relative, missing))
@@ -45,7 +54,7 @@ class Novelty:
 
 
 def is_unknown(p_value: Floats) -> NDArray[np.bool_]:
-    """Which wafers are unlike anything seen, so that their probability should not be trusted; shape of `p_value`."""
+    """Which wafers are unlike anything seen, so that their verdict should not be trusted; shape of `p_value`."""
     return np.asarray(p_value <= UNKNOWN_LEVEL)
 
 

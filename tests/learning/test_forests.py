@@ -1,12 +1,15 @@
+import json
 from itertools import combinations
 from math import comb
 
 import numpy as np
 import pytest
+import xgboost
 from numpy.testing import assert_allclose
+from sklearn.ensemble import RandomForestClassifier
 
-from wafer.learning.attribution import as_booster, contributions
-from wafer.learning.members import KINDS, Forest, fit_member
+from wafer.learning.forests import Trees
+from wafer.learning.members import MEMBERS, RandomForest, member
 
 SETTINGS = {
     "extra_trees": {"n_estimators": 15, "min_samples_leaf": 2, "columns": [2, 8]},
@@ -23,42 +26,48 @@ def _table() -> tuple[np.ndarray, np.ndarray]:
     return F, F[:, 2] + F[:, 6] + 0.5 * chance.normal(size=150) > 1
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", list(MEMBERS))
 def test_contributions_and_a_constant_make_the_score(kind: str) -> None:
-    """The parts of all features differ from the score by the same constant for every wafer."""
+    """The contributions of all features differ from the score by the same constant for every wafer."""
     F, faulty = _table()
-    member = fit_member(kind, SETTINGS[kind], F, faulty, seed=0)
-    rest = member.score(F) - contributions(member, F).sum(axis=1)
+    one = member(kind).fit(SETTINGS[kind], F, faulty, seed=0)
+    rest = one.score(F) - one.contributions(F).sum(axis=1)
     assert_allclose(rest, rest[0], atol=2e-6)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", list(MEMBERS))
 def test_sensors_that_matter_contribute_most(kind: str) -> None:
-    """The two features that make faults have the largest parts."""
+    """The two features that make faults have the largest contributions, the same with two threads as with one."""
     F, faulty = _table()
-    member = fit_member(kind, SETTINGS[kind], F, faulty, seed=0)
-    strength = np.abs(contributions(member, F)).mean(axis=0)
-    assert set(np.argsort(-strength)[:2]) == {2, 6}
+    one = member(kind).fit(SETTINGS[kind], F, faulty, seed=0)
+    found = one.contributions(F)
+    assert (one.contributions(F, n_jobs=2) == found).all()
+    assert set(np.argsort(-np.abs(found).mean(axis=0))[:2]) == {2, 6}
 
 
-def test_a_forest_as_a_booster_predicts_the_same() -> None:
-    """XGBoost walks the same trees, also for readings that lie on a cut."""
+def test_a_forest_as_a_booster_is_what_xgboost_itself_would_write() -> None:
+    """XGBoost reads the bytes, writes the same trees again, and walks them also for readings that lie on a cut."""
     F, faulty = _table()
-    forest = fit_member("random_forest", SETTINGS["random_forest"], F, faulty, seed=0)
-    assert isinstance(forest, Forest)
-    assert_allclose(as_booster(forest, 8).inplace_predict(F.astype(np.float32)), forest.score(F), atol=1e-6)
+    forest = RandomForestClassifier(15, max_depth=4, random_state=0).fit(F, faulty)
+    data = Trees.of(forest).as_booster(8)
+    booster = xgboost.Booster()
+    booster.load_model(bytearray(data))
+    again = xgboost.Booster()
+    again.load_model(bytearray(booster.save_raw("ubj")))
+    assert json.loads(booster.save_raw("json")) == json.loads(again.save_raw("json"))
+    assert_allclose(booster.inplace_predict(F.astype(np.float32)), forest.predict_proba(F)[:, 1], atol=1e-6)
 
 
 def test_contributions_of_a_forest_are_shapley_values() -> None:
-    """On a small forest the parts are those of the definition, counted over all subsets of features."""
+    """On a small forest the contributions are those of the definition, counted over all subsets of features."""
     F, faulty = _table()
-    forest = fit_member("random_forest", {"n_estimators": 3, "max_depth": 3}, F[:, 2:7], faulty, seed=0)
-    assert isinstance(forest, Forest)
-    expected = [_shapley_values(forest, wafer) for wafer in F[:4, 2:7]]
-    assert_allclose(contributions(forest, F[:4, 2:7]), expected, atol=1e-6)
+    grown = RandomForestClassifier(3, max_depth=3, random_state=0).fit(F[:, 2:7], faulty)
+    trees = Trees.of(grown)
+    expected = [_shapley_values(trees, wafer) for wafer in F[:4, 2:7]]
+    assert_allclose(RandomForest(trees.as_booster(5)).contributions(F[:4, 2:7]), expected, atol=1e-6)
 
 
-def _shapley_values(forest: Forest, wafer: np.ndarray) -> np.ndarray:
+def _shapley_values(forest: Trees, wafer: np.ndarray) -> np.ndarray:
     def expected(node: int, known: frozenset[int]) -> float:
         left, right, feature = int(forest.left[node]), int(forest.right[node]), int(forest.feature[node])
         if left == node:

@@ -1,0 +1,119 @@
+"""What a model says of wafers, asked in one place and computed in one pass."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from numpy.typing import ArrayLike, NDArray
+
+from wafer.diagnosis.drift import Drift
+from wafer.diagnosis.novelty import is_unknown
+from wafer.diagnosis.reasons import tell
+from wafer.errors import ModelError
+from wafer.learning.model import Prepared
+from wafer.scoring.bundle import Bundle
+
+WhoseReasons = Literal["none", "alarms", "all"]
+NO_VERDICT = "unknown"
+UNLIKE = "unlike anything seen"
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What a model says of some wafers, one row for each, in the sequence in which they came.
+
+    Attributes:
+        wafers: frame with the columns
+            verdict: -1 good, 1 faulty; missing for a wafer that nobody can judge,
+                because it lacks more readings than any training wafer did.
+            probability: of a fault; NaN for a wafer without any reading of the sensors that the model uses.
+            cluster: numbered from 0.
+            p_value: how well the wafer fits what was seen, in (0, 1]; see `wafer.diagnosis.novelty`.
+            unknown: it has no verdict, or its verdict should not be trusted because it is unlike anything seen.
+            why: "unknown" without a verdict, "unlike anything seen" for an untrustworthy one, else empty.
+            threshold: probability from which a wafer is an alarm.
+            version: of the model in the registry; 0 for one that is not registered.
+        reasons: columns as of `wafer.diagnosis.reasons.tell`, `row` counting from 0; None where not asked for.
+        drift: of all wafers as one batch; None where not asked for.
+    """
+
+    wafers: pd.DataFrame
+    reasons: pd.DataFrame | None = None
+    drift: Drift | None = None
+
+    @property
+    def alarms(self) -> NDArray[np.bool_]:
+        """Which wafers are called faulty, shape (wafers,)."""
+        return ((self.wafers["probability"] >= self.wafers["threshold"]) & self.wafers["verdict"].notna()).to_numpy()
+
+    def counts(self) -> dict[str, int]:
+        """How many wafers there are, how many alarms, and how many that are unknown."""
+        unknown = int(self.wafers["unknown"].sum())
+        return {"wafers": len(self.wafers), "alarms": int(self.alarms.sum()), "unknown": unknown}
+
+
+def judge(
+    bundle: Bundle,
+    wafers: ArrayLike,
+    order: ArrayLike | None = None,
+    *,
+    version: int = 0,
+    reasons: WhoseReasons = "none",
+    most: int = 5,
+    drift: bool = False,
+) -> Judgement:
+    """Judge wafers by their readings and production order alone, each by itself.
+
+    Parameters:
+        bundle: fitted.
+        wafers: readings, shape (wafers, sensors), NaN for missing; a frame's columns are taken by name.
+        order: production order, shape (wafers,); None: now.
+        version: the model's in the registry.
+        reasons: whose reasons are given; they cost far more than a probability.
+        most: reasons a wafer, at most.
+        drift: whether to compare the wafers, as a batch, with the newest training wafers.
+
+    Raises:
+        ModelError: a sensor is not there, an order does not fit, or drift is asked of a model that learned none or of
+            too few wafers.
+    """
+    model = bundle.classifier
+    seen = model.prepare(wafers, order)
+    probability = np.where(seen.missing.all(axis=1), np.nan, model.probability(seen))
+    unmeasured = bundle.novelty.unmeasured(seen.missing)
+    alarm = (probability >= model.threshold_) & ~unmeasured
+    p_value = bundle.novelty.p_value(seen.relative, seen.missing)
+    unlike = is_unknown(p_value)
+    verdict = pd.Series(np.where(alarm, 1, -1), dtype="Int64").mask(unmeasured)
+    table = pd.DataFrame(
+        {
+            "verdict": verdict,
+            "probability": probability,
+            "cluster": seen.cluster,
+            "p_value": p_value,
+            "unknown": unlike | unmeasured,
+            "why": np.where(unmeasured, NO_VERDICT, np.where(unlike, UNLIKE, "")),
+            "threshold": model.threshold_,
+            "version": version,
+        }
+    )
+    rows = {"none": None, "alarms": alarm, "all": np.ones(len(alarm), dtype=bool)}[reasons]
+    told = None if rows is None else _reasons(bundle, seen, rows, most)
+    return Judgement(table, told, _drift(bundle, seen, p_value) if drift else None)
+
+
+def _reasons(bundle: Bundle, seen: Prepared, rows: NDArray[np.bool_], most: int) -> pd.DataFrame:
+    known, model = bundle.reasons, bundle.classifier
+    if known is None:
+        raise ModelError("the model gives no reasons: it learned none when it was trained")
+    chosen = seen.rows(rows if known.shown else np.zeros_like(rows))
+    own = model.contributions(chosen) if len(chosen.F) else np.empty((0, model.n_features_in_))
+    told = tell(known, own, chosen.readings, chosen.cluster, model.sensor_names_, most=most)
+    return told.assign(row=np.flatnonzero(rows)[told["row"].to_numpy(np.int64)])
+
+
+def _drift(bundle: Bundle, seen: Prepared, p_value: NDArray[np.float64]) -> Drift:
+    if bundle.drift is None:
+        raise ModelError("the model cannot tell drift: it learned none when it was trained, or had too few wafers")
+    return bundle.drift.compare(seen.readings, p_value, bundle.classifier.sensor_names_)
