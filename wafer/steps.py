@@ -175,7 +175,7 @@ def look_back(workspace: Workspace, run: Run, params: Params) -> Known:
     """
     from wafer.registry.records import FINISHED
 
-    registry, shaping = workspace.registry, params.model_dump(include={"fit", "evaluate"})
+    registry, shaping = workspace.registry, params.model_dump(include={"fit", "policy", "evaluate"})
     same = registry.find_same(run.read(Frozen).digest, shaping, _describe_source(workspace))
     finished = same is not None and same.training == FINISHED
     resumed = same is not None and not finished and _take_up(workspace, run, same.tags.get("run", ""))
