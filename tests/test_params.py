@@ -42,6 +42,27 @@ def test_the_shipped_file_gives_the_models_own_defaults() -> None:
     assert Policy(**params.policy.model_dump()) == WaferModel().policy_ == Policy()
 
 
+def earlier(**gate: float) -> dict[str, Any]:
+    """The shipped parameters as a file of the earlier layout has them."""
+    content = yaml.safe_load(TEXT)
+    content["fit"] |= {"search": "budget", **content.pop("policy")}
+    content["gate"] |= gate
+    del content["gate"]["canary_z"]
+    return content
+
+
+def test_a_file_of_the_earlier_layout_is_read_as_it_was_meant(tmp_path: Path) -> None:
+    """Costs in `fit` are the policy's, and the usual band of the canary is the usual distance from chance."""
+    file = tmp_path / "params.yaml"
+    file.write_text(yaml.safe_dump(earlier(canary_low=0.4, canary_high=0.6)))
+    assert read_params(file) == read_params(SHIPPED)
+    file.write_text(yaml.safe_dump(earlier(canary_low=0.0, canary_high=1.0)))
+    assert read_params(file).gate.canary_z == 1000.0
+    file.write_text(yaml.safe_dump(earlier(canary_low=0.9, canary_high=0.1)))
+    with pytest.raises(ParameterError, match=r"gate\.canary_low: unknown key"):
+        read_params(file)
+
+
 @pytest.mark.parametrize(
     ("section", "values", "message"),
     [

@@ -15,6 +15,9 @@ from wafer.errors import ParameterError
 
 DEFAULT_FILE = Path("params.yaml")
 LARGEST_SEED = 2**32 - 1  # that scikit-learn takes
+BAND = ("canary_low", "canary_high")
+EARLIER_BANDS: dict[tuple[Any, ...], float] = {(0.4, 0.6): 3.0, (0.0, 1.0): 1000.0}
+"""Bands of the canary in files of the earlier layout, and the standard errors that they stood for."""
 
 
 def _knob(default: Any, description: str, **bounds: Any) -> Any:
@@ -112,17 +115,33 @@ class Params(Part):
 
 
 def read_params(file: str | Path = DEFAULT_FILE) -> Params:
-    """Read and check `file`.
+    """Read and check `file`; one of the layout before `policy` was a section is read as it was meant.
 
     Raises:
         ParameterError: it is missing, is not YAML, or a key is unknown, missing, there twice or impossible; it names
             the first few keys concerned.
     """
     try:
-        return fitted(Params, read_yaml(Path(file).read_bytes()))
+        return fitted(Params, _in_present_layout(read_yaml(Path(file).read_bytes())))
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise ParameterError(f"{file} is not a file: expected the parameters of a run") from error
     except OSError as error:
         raise ParameterError(f"{file}: {error.strerror or error}") from error
     except DocumentError as error:
         raise ParameterError(f"{file}: {error}") from error
+
+
+def _in_present_layout(content: Any) -> Any:
+    """The content of a parameter file, whose costs may still stand in `fit`, where they were before `policy` was there.
+
+    What such a file says beyond the present keys is dropped where it is what holds today, and else refused later on.
+    """
+    fit, gate = (content.get(name) if isinstance(content, dict) else None for name in ("fit", "gate"))
+    if not isinstance(fit, dict) or not isinstance(gate, dict) or "policy" in content:
+        return content
+    costs = {name: fit[name] for name in PolicyParams.model_fields if name in fit}
+    kept = {name: value for name, value in fit.items() if name not in costs and (name, value) != ("search", "budget")}
+    band = tuple(gate.get(name) for name in BAND)
+    if all(isinstance(end, float) for end in band) and band in EARLIER_BANDS and "canary_z" not in gate:
+        gate = {name: value for name, value in gate.items() if name not in BAND} | {"canary_z": EARLIER_BANDS[band]}
+    return {**content, "fit": kept, "gate": gate, "policy": costs} if costs else content
