@@ -1,21 +1,25 @@
 """What every flow shares: progress artifacts, links to pages, and silence on a terminal."""
 
+import asyncio
+import fcntl
 import logging
 import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, cast
 from uuid import UUID
 
+import prefect
 from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.schemas.objects import State
 
 import wafer
 from wafer.progress import Progress
 from wafer.runs import Run
-from wafer.storage import is_local
+from wafer.storage import is_local, write_text
 from wafer.workspace import Workspace
 
 SECONDS_BETWEEN_UPDATES = 2.0
@@ -66,6 +70,22 @@ def link_page(workspace: Workspace, page: str) -> None:
     place = workspace.storage.place(page)
     link = place.as_uri() if is_local(place) else str(place)
     create_link_artifact(link=link, link_text=place.name, key=f"{place.stem}-page".replace("_", "-"))
+
+
+def make_database(home: Path) -> None:
+    """Make or upgrade the database of Prefect's own local server, once a release.
+
+    Two servers that do so at the same time, each for a command of its own, spoil it for each other.
+    """
+    done = home / "database-of"
+    with (home / "database.lock").open("ab") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if done.exists() and done.read_text() == prefect.__version__:
+            return
+        from prefect.server.database import provide_database_interface
+
+        asyncio.run(provide_database_interface().create_db())
+        write_text(done, prefect.__version__)
 
 
 def quieten() -> None:

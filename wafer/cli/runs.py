@@ -210,10 +210,12 @@ def _get_ready(workspace: "Workspace", **needs: Any) -> None:
     tie_children()
     end_in_order()
     make_prefect_home(workspace.settings)
-    from flows.entry import quieten
+    from flows.entry import make_database, quieten
 
     show_log_lines()
     quieten()
+    if workspace.settings.prefect_url is None:
+        make_database(workspace.settings.prefect_home)
 
 
 def _end(workspace: "Workspace", finished: "Sequence[Finished]") -> None:
