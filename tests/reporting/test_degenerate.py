@@ -38,6 +38,7 @@ from wafer.reporting import (
     tables,
 )
 from wafer.reporting.display import show_plot, show_table
+from wafer.scoring.bundle import Bundle, fit_bundle
 
 SENSORS = [f"Sensor-{number}" for number in range(1, 21)]
 HUGE = "Wafer_$\\frac{" + "<b>é\u202e" * 300 + ".csv"
@@ -57,11 +58,12 @@ class Scene:
     metrics: dict[str, Any]
     manifest: dict[str, Any]
     decision: dict[str, Any] | None
+    bundle: Bundle
     model: WaferModel
 
 
 def set_the_scene(
-    model: WaferModel,
+    bundle: Bundle,
     *,
     wafers: int = 60,
     faulty: Callable[[int], Any] = lambda n: np.arange(n) % 6 == 0,
@@ -100,7 +102,7 @@ def set_the_scene(
         wafers=table, scores=scores, judged=judged, found=found, metrics=_measured(scores, wafers),
         manifest={"batches": sorted(set(batch)), "wafers": wafers, "faulty": int((label == 1).sum()),
                   "sensors": SENSORS, "digest": "0" * 64},
-        decision=decision, model=model, **_delivered(table, name),
+        decision=decision, bundle=bundle, model=bundle.classifier, **_delivered(table, name),
     )  # fmt: skip
 
 
@@ -193,7 +195,7 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
     findings.drift_sensors_table: lambda s: (s.found,),
     findings.drift_sentence: lambda s: (s.found,),
     findings.reasons_sentence: lambda s: (s.judged, s.found),
-    findings_plots.plot_named_sensors: lambda s: (s.judged, s.found, s.model),
+    findings_plots.plot_named_sensors: lambda s: (s.judged, s.found, s.bundle),
     findings_plots.plot_batch_drift: lambda s: (s.found,),
     ingest_page.render_ingest_page: lambda s: (s.report, s.summary),
     ingest_plots.plot_missing_map: lambda s: (
@@ -209,8 +211,8 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
     model_tables.threshold_table: lambda s: (s.scores, Policy()),
     model_tables.elbow_table: lambda s: (s.model.elbow_,),
     model_tables.profile_table: lambda s: (s.model,),
-    model_tables.abilities_text: lambda s: (s.model,),
-    model_tables.abilities_table: lambda s: (s.model,),
+    model_tables.abilities_text: lambda s: (s.bundle,),
+    model_tables.abilities_table: lambda s: (s.bundle,),
     plots.plot_elbow: lambda s: (s.model.elbow_.head(len(s.wafers)),),
     plots.plot_roc: lambda s: (s.scores, s.metrics),
     plots.plot_precision_recall: lambda s: (s.scores, s.metrics),
@@ -262,9 +264,10 @@ APART = {"display", "index", "style", "notebooks", "pages", "sources", "summary"
 
 
 @pytest.fixture(scope="session")
-def scenes(model: WaferModel) -> dict[str, Scene]:
-    lone = WaferModel(trees=5, max_clusters=1).fit(np.random.default_rng(0).normal(size=(40, 20)), [-1, 1] * 20)
-    made = {name: set_the_scene(model, **given) for name, given in SCENES.items()}
+def scenes(bundle: Bundle) -> dict[str, Scene]:
+    readings, recipe = np.random.default_rng(0).normal(size=(40, 20)), WaferModel(trees=5, max_clusters=1)
+    lone = fit_bundle(recipe, readings, [-1, 1] * 20, reasons=False)
+    made = {name: set_the_scene(bundle, **given) for name, given in SCENES.items()}
     silent = set_the_scene(lone, batches=2)
     told = {"shown": False, "strength": None, "floor": None, "why_not": "There are none."}
     found = replace(silent.found, reasons=silent.found.reasons.head(0), drift={**silent.found.drift, "reasons": told})

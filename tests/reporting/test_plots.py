@@ -19,12 +19,12 @@ def png(figure: Figure) -> bytes:
 
 
 @pytest.fixture(scope="session")
-def figures(model, evaluated, wafers, predictions, details) -> dict[str, Figure]:
+def figures(bundle, model, evaluated, wafers, predictions, details) -> dict[str, Figure]:
     metrics, scores = evaluated
     found = findings.read_findings(details)
     judged = findings.with_findings(predictions, found)
     return {
-        "named_sensors": findings_plots.plot_named_sensors(judged, found, model),
+        "named_sensors": findings_plots.plot_named_sensors(judged, found, bundle),
         "batch_drift": findings_plots.plot_batch_drift(found),
         **style.draw_each(plots.training_plots(model, scores, metrics))[0],
         "probabilities": plots.plot_probabilities(predictions),
