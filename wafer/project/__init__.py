@@ -86,7 +86,7 @@ def _files() -> Iterator[tuple[str, bytes]]:
 
 def without_sources(stages: str) -> str:
     """The text of a dvc.yaml whose stages depend on the library's version in place of its sources."""
-    lines = []
+    lines: list[str] = []
     for line in stages.replace("stages:\n", LIBRARY_STAGE, 1).splitlines(keepends=True):
         source = re.fullmatch(r"( +- )wafer(?:/\S+)?\n", line)
         line = f"{source[1]}{LIBRARY}\n" if source else line
