@@ -12,8 +12,8 @@ import tomllib
 from pathlib import Path
 
 LOCKS = {
-    Path("requirements.lock"): ["--extra", "embedded"],
-    Path("requirements-dev.lock"): ["--extra", "embedded", "--group", "dev", "-c", "requirements.lock"],
+    Path("requirements.lock"): ["--all-extras"],
+    Path("requirements-dev.lock"): ["--all-extras", "--group", "dev", "-c", "requirements.lock"],
 }
 OPTIONS = ["--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate", "--python-version", "3.11"]
 

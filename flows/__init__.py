@@ -2,7 +2,8 @@
 
 Prefect reads its settings from the environment when it is imported, so its quiet, private and patient defaults are set
 here, before any flow imports it; variables that are set already stay. No folder is made: whoever runs a flow on
-Prefect's own local server without the command `wafer` calls `wafer.settings.make_prefect_home` first.
+Prefect's own local server without the command `wafer` calls `wafer.settings.make_prefect_home` first. Not
+here: what a step does (`wafer.steps`); a flow has no logic but the order.
 """
 
 from contextlib import suppress

@@ -66,11 +66,14 @@ SERVERS = {
 """What fails, the setting and the variable that name it, and the libraries whose errors tell so."""
 PLAIN_ERRORS_OF = frozenset({"prefect", "anyio", "httpx", "json", "yaml"})
 """Libraries that say by a plain RuntimeError what went wrong; a RecursionError, too, is one."""
-EXTRAS = {"prefect": "pipeline", "dvc": "pipeline", "great_expectations": "pipeline", "mlflow": "pipeline"} | {
-    "secantusdb": "embedded",
-    "s3fs": "s3",
-    "botocore": "s3",
+EXTRAS = {
+    "pipeline": "IPython bson dvc gridfs great_expectations ipykernel jinja2 jupyter_client markupsafe matplotlib "
+    "mlflow nbclient nbconvert nbformat papermill prefect pymongo requests sqlalchemy traitlets",
+    "embedded": "secantusdb",
+    "s3": "aiobotocore boto3 botocore dvc_s3 prefect_aws s3fs",
+    "lab": "jupyterlab",
 }
+"""What each extra of the package brings that may be missing without it, by the names under which it is imported."""
 
 
 def bounded(work: Callable[[], object]) -> int:
@@ -268,10 +271,12 @@ def _first_line(error: BaseException) -> str:
 
 
 def _missing_library(error: Any) -> str | None:
-    name = (error.name or "").partition(".")[0]
-    if name in ("", "wafer", "flows"):
+    """A library that is not installed; of libraries that say so by an ImportError of their own, what caused it."""
+    missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__ or error.__context__
+    name = (getattr(missing, "name", None) or "").partition(".")[0]
+    if not isinstance(missing, ModuleNotFoundError) or name in ("", "wafer", "flows"):
         return None
-    extra = EXTRAS.get(name)
+    extra = next((extra for extra, libraries in EXTRAS.items() if name in libraries.split()), None)
     return f"the library {name} is not installed: " + (f"install wafer[{extra}]" if extra else f"pip install {name}")
 
 
@@ -283,7 +288,7 @@ SENTENCES: dict[str, Callable[[Any], str | None]] = {
     "builtins.OSError": _system,
     "builtins.UnicodeError": _about("not text in the encoding that was expected"),
     "builtins.MemoryError": lambda _: "there is not enough memory: set WAFER_JOBS to fewer processes",
-    "builtins.ModuleNotFoundError": _missing_library,
+    "builtins.ImportError": _missing_library,
     "json": _about("not JSON"),
     "yaml": _about("not YAML"),
     "pydantic_core": _about("not as expected"),

@@ -5,6 +5,7 @@
     WaferError
     ├── ParameterError     an unknown key or an impossible value in params.yaml or in a call
     ├── SettingsError      an environment variable that cannot be used
+    ├── ProjectError       a folder that cannot become a customer's project
     ├── AgreementError     a data sharing agreement or a suite in expectations/ that cannot be used
     ├── PreflightError     what a piece of work needs and does not find, told before it starts
     ├── EmptyError         nothing to work on: a folder without batch files, an empty selection
@@ -49,6 +50,10 @@ class ParameterError(WaferError):
 
 class SettingsError(WaferError):
     """An environment variable that cannot be used."""
+
+
+class ProjectError(WaferError):
+    """A folder that cannot become a customer's project."""
 
 
 class AgreementError(WaferError):

@@ -212,7 +212,7 @@ def fit(workspace: Workspace, run: Run, params: FitParams, policy: PolicyParams)
     """Fit a `Bundle` with reasons and drift on the run's snapshot, if the guard lets it pass."""
     from wafer.learning.decision import Policy
     from wafer.learning.model import WaferModel
-    from wafer.registry.packaging import model_digest
+    from wafer.learning.parts import model_digest
     from wafer.scoring.bundle import fit_bundle
     from wafer.store.guard import check_snapshot
 
@@ -235,10 +235,10 @@ def evaluate(
     workspace: Workspace, run: Run, params: EvaluateParams, recipe: FitParams, policy: PolicyParams
 ) -> Evaluated:
     """Score the recipe on wafers that it did not train on: shuffled, forward in time, and with permuted labels."""
+    from wafer.learning.curves import precision_recall_points, roc_points
     from wafer.learning.decision import Policy
     from wafer.learning.evaluation import evaluate as judge
     from wafer.learning.model import WaferModel
-    from wafer.reporting.tables import precision_recall_points, roc_points
 
     with run.timed("evaluate"), shown("evaluate") as progress:
         frozen = workspace.snapshot(run.read(Frozen).folder)

@@ -12,6 +12,7 @@ import os
 import secrets
 import shutil
 import stat
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -200,6 +201,12 @@ def _locked(file: Path) -> Iterator[tuple[Path, bytes | None]]:
         yield file, file.read_bytes() if file.exists() else None
     finally:
         os.close(folder)
+
+
+def bucket_errors() -> tuple[type[Exception], ...]:
+    """What a bucket's client raises; nothing where it was not loaded, since then no bucket was asked."""
+    client = sys.modules.get("botocore.exceptions")
+    return () if client is None else (client.BotoCoreError, client.ClientError)
 
 
 def is_local(path: AnyPath) -> bool:

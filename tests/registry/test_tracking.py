@@ -13,9 +13,10 @@ import pytest
 from matplotlib.figure import Figure
 
 from tests.registry.rules import RULES, rules
-from wafer.errors import RegistryError, TamperedError
+from wafer.errors import ModelError, RegistryError, TamperedError
+from wafer.learning.parts import model_digest
 from wafer.registry import Registry
-from wafer.registry.packaging import digest_folder, model_digest
+from wafer.registry.packaging import digest_folder
 from wafer.scoring.bundle import Bundle
 
 
@@ -304,7 +305,7 @@ def test_mlflow_itself_can_serve_a_version(registry, log_training, readings, mod
 
 def test_a_missing_model_folder_is_one_clear_sentence(registry, readings, make_scores, tmp_path):
     """A folder that holds no saved model is named."""
-    with pytest.raises(RegistryError, match=r"is no saved model: it has no manifest\.json"):
+    with pytest.raises(ModelError, match=r"is no saved model: it has no manifest\.json"):
         registry.log_training(
             params={}, metrics={}, scores=make_scores(1.0), model_folder=tmp_path, example=readings.head(2)
         )

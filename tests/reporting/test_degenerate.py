@@ -21,6 +21,7 @@ import wafer.reporting
 from wafer.contract.facts import Delivery
 from wafer.intake.ingest import IngestedFile, IngestReport
 from wafer.intake.statistics import DeliveryStatistics, DeliverySummary
+from wafer.learning.curves import precision_recall_points, roc_points
 from wafer.learning.decision import Policy
 from wafer.learning.metrics import summarise
 from wafer.learning.model import WaferModel
@@ -241,8 +242,8 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
     tables.decision_table: lambda s: (s.decision,),
     tables.changes_table: lambda s: (s.decision,),
     tables.decision_sentence: lambda s: (s.decision,),
-    tables.roc_points: lambda s: (s.scores,),
-    tables.precision_recall_points: lambda s: (s.scores,),
+    roc_points: lambda s: (s.scores,),
+    precision_recall_points: lambda s: (s.scores,),
     tables.calibration_bins: lambda s: (s.scores,),
     tables.forward_by_batch: lambda s: (s.scores,),
     tables.curves: lambda s: (s.scores,),
@@ -257,7 +258,7 @@ def readable(scene: Scene) -> list[str]:
 OTHERS = {
     "read_findings", "reason_text", "verdict", "named_sensors", "write_ingest_page", "missing_map", "row_groups",
     "plain", "count_states", "file_columns", "sensor_columns", "share", "number", "policy_of", "training_plots",
-    "in_percent", "batch_ticks", "short_batch", "listing", "of_protocol", "read_predictions", "sensor_names",
+    "in_percent", "batch_ticks", "short_batch", "listing", "read_predictions", "sensor_names",
 }  # fmt: skip
 # modules without tables and plots of a fab
 APART = {"display", "index", "style", "notebooks", "pages", "sources", "summary", "pictures"}

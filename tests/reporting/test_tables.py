@@ -4,6 +4,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from wafer.errors import ReportError, StorageError
+from wafer.learning.curves import precision_recall_points, roc_points
 from wafer.learning.decision import Policy
 from wafer.learning.model import WaferModel
 from wafer.reporting import deliveries, findings, model_tables, sensors, sources, tables
@@ -56,7 +57,7 @@ def test_curves_start_and_end_where_they_must(scores):
 def test_curves_of_one_label_are_empty(scores):
     """Scores without a faulty wafer give empty curves, not an error."""
     good = scores.loc[scores["label"] == -1]
-    assert len(tables.roc_points(good)) == len(tables.precision_recall_points(good)) == 0
+    assert len(roc_points(good)) == len(precision_recall_points(good)) == 0
 
 
 def test_metrics_are_shown_with_their_intervals():

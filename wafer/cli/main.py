@@ -42,10 +42,30 @@ def cli() -> None:
 
     \b
     A first round:
+      wafer init fab && cd fab                    make a project of your own
       wafer simulate --out data/raw/training      make batch files as a fab delivers them
       wafer check data/raw/training               see which of them keep the agreement, and why not
       wafer run                                   ingest, train, predict and report
       wafer models list                           see which version is in use"""
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+def init(folder: Path) -> None:
+    """Write a project of your own into FOLDER: agreement, parameters, notebooks, deployments, stages and a guide.
+
+    Into a project that is there, only files that it lacks are written; nothing is ever overwritten.
+
+    \b
+    Example:
+      wafer init fab && cd fab && wafer run
+    """
+    from wafer.project import write_project
+
+    written = write_project(folder)
+    for name in written:
+        click.echo(f"  {name}")
+    click.echo(f"{len(written)} files written to {shown_text(folder)}; its README.md says how to go on")
 
 
 @click.command()
@@ -177,7 +197,22 @@ def _tell_exit_status(command: click.Command) -> None:
         _tell_exit_status(below)
 
 
-COMMANDS = (simulate, fetch, agreement, params, check, run, ingest, quarantine, store, train, models, predict, study)
+COMMANDS = (
+    init,
+    simulate,
+    fetch,
+    agreement,
+    params,
+    check,
+    run,
+    ingest,
+    quarantine,
+    store,
+    train,
+    models,
+    predict,
+    study,
+)
 for command in COMMANDS:
     cli.add_command(command)
 _tell_exit_status(cli)

@@ -54,6 +54,18 @@ def write_parts(folder: Path, parts: Mapping[str, bytes], *, version: int) -> di
     return digests
 
 
+def model_digest(folder: Path) -> str:
+    """The digest that stands for a whole saved model: SHA-256 of its manifest, which holds those of the parts.
+
+    Raises:
+        ModelError: `folder` holds no manifest.
+    """
+    manifest = folder / MANIFEST
+    if not manifest.is_file():
+        raise ModelError(f"{folder} is no saved model: it has no {MANIFEST}")
+    return hashlib.sha256(manifest.read_bytes()).hexdigest()
+
+
 def read_parts(folder: Path, known: Collection[int]) -> tuple[int, dict[str, bytes]]:
     """The version of the format, one of the `known`, and the parts that the manifest of `folder` lists.
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import requests
-from botocore.exceptions import BotoCoreError, ClientError  # type: ignore[import-untyped]
 from mlflow.exceptions import MlflowException
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
@@ -16,7 +15,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from wafer.addresses import REGISTRY, WEB, check_address, knock
 from wafer.errors import RegistryError
 from wafer.shown import masked
+from wafer.storage import bucket_errors
 
+FAILURES: tuple[type[Exception], ...] = (MlflowException, SQLAlchemyError, requests.RequestException, OSError)
 QUIET_LOGGERS = ("alembic", "mlflow", "mlflow.store", "mlflow.utils", "mlflow.tracking")
 # read by MLflow at each call; what the user has set stays
 QUIET_ENVIRONMENT = {
@@ -78,6 +79,6 @@ def translated(uri: str, doing: str) -> Iterator[None]:
     """Turn what MLflow, its database, its bucket or the network raise into a `RegistryError` of one sentence."""
     try:
         yield
-    except (MlflowException, SQLAlchemyError, requests.RequestException, BotoCoreError, ClientError, OSError) as error:
+    except FAILURES + bucket_errors() as error:
         first_line = str(error).strip().partition("\n")[0].rstrip(".")
         raise RegistryError(f"the model registry at {masked(uri)} could not {doing}: {masked(first_line)}") from error

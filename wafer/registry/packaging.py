@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from mlflow.models import Model, ModelSignature, infer_signature
 
-from wafer.errors import RegistryError, TamperedError
+from wafer.errors import TamperedError
 from wafer.registry import provenance
 from wafer.scoring.bundle import Bundle
 from wafer.scoring.judge import judge
@@ -35,18 +35,6 @@ def digest_folder(folder: Path) -> dict[str, str]:
     """SHA-256 of every file below `folder`, by its path relative to it, sorted."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): digest_file(path) for path in files}
-
-
-def model_digest(folder: Path) -> str:
-    """The digest that stands for a whole saved model: that of its manifest, which holds those of the parts.
-
-    Raises:
-        RegistryError: `folder` holds no manifest.
-    """
-    manifest = folder / "manifest.json"
-    if not manifest.is_file():
-        raise RegistryError(f"{folder} is no saved model: it has no manifest.json")
-    return digest_file(manifest)
 
 
 def scored_wafers(bundle: Bundle, readings: pd.DataFrame) -> pd.DataFrame:

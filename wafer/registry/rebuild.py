@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import yaml
-from botocore.exceptions import BotoCoreError  # type: ignore[import-untyped]
 
 from wafer.errors import ModelError, RegistryError, SnapshotError, StoreError
 from wafer.lifeline import tie_children
@@ -30,7 +29,7 @@ from wafer.registry.versions import LIBRARIES, MANIFEST, PARAMS
 from wafer.runs import Runs
 from wafer.scoring.bundle import Bundle
 from wafer.settings import Settings
-from wafer.storage import Storage, write_bytes, write_json
+from wafer.storage import Storage, bucket_errors, write_bytes, write_json
 from wafer.store.snapshot import DIGITS, Snapshot, read_snapshot, write_snapshot
 from wafer.store.snapshot import rebuild as export_again
 from wafer.store.wafers import open_store
@@ -38,7 +37,7 @@ from wafer.store.wafers import open_store
 CODE = Path(__file__).parents[2]
 """The folder that holds the package: a checkout, where it is one."""
 # the last from files that are no JSON or no Parquet
-UNREADABLE = (SnapshotError, StoreError, BotoCoreError, OSError, ValueError)
+UNREADABLE: tuple[type[Exception], ...] = (SnapshotError, StoreError, OSError, ValueError)
 
 
 @dataclass(frozen=True)
@@ -165,7 +164,7 @@ def find_snapshot(
     for source, read in places:
         try:
             found = read()
-        except UNREADABLE as error:
+        except UNREADABLE + bucket_errors() as error:
             failed.append(f"{source}: {_first_line(error)}")
             continue
         if found.digest == digest:
@@ -206,7 +205,7 @@ def _bytes_known_to_dvc(checkout: Path, md5: str, *, remote: bool) -> bytes:
     except FileNotFoundError as error:
         raise SnapshotError(f"has no such file ({error.filename or _first_line(error)})") from error
     # the third from a kind of remote whose package is not installed
-    except (DvcException, BotoCoreError, ImportError, OSError) as error:
+    except (DvcException, *bucket_errors(), ImportError, OSError) as error:
         raise SnapshotError(f"could not be read: {_first_line(error)}") from error
 
 

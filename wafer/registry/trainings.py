@@ -18,6 +18,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from wafer.errors import RegistryError
+from wafer.learning.parts import model_digest
 from wafer.registry import packaging, provenance
 from wafer.registry.connection import translated
 from wafer.registry.records import RUNNING, TRAINING, Version
@@ -68,7 +69,7 @@ class RunLog(VersionStore):
         missing = SCORE_COLUMNS - set(scores.columns)
         if missing:
             raise RegistryError(f"scores cannot be registered without the column {sorted(missing)[0]!r}")
-        digest = packaging.model_digest(model_folder)
+        digest = model_digest(model_folder)
         scored = packaging.scored_wafers(Bundle.load(model_folder), example)
         with (
             translated(self.tracking_uri, "log the training"),

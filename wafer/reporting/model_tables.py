@@ -7,9 +7,10 @@ import numpy as np
 import pandas as pd
 
 from wafer.diagnosis.novelty import UNKNOWN_LEVEL
+from wafer.learning.curves import PROTOCOLS, of_protocol
 from wafer.learning.decision import Policy, threshold_curve
 from wafer.learning.model import WaferModel
-from wafer.reporting.tables import PROTOCOLS, listing, of_protocol
+from wafer.reporting.tables import listing
 from wafer.scoring.bundle import Bundle
 from wafer.scoring.details import describe_reasons
 

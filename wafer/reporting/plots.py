@@ -13,6 +13,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from wafer.learning.curves import PROTOCOLS as SCORED
+from wafer.learning.curves import of_protocol, precision_recall_points, roc_points
 from wafer.learning.decision import Policy, threshold_curve
 from wafer.learning.intervals import wilson
 from wafer.learning.model import WaferModel
@@ -63,7 +65,7 @@ def plot_elbow(elbow: pd.DataFrame) -> Figure:
 def plot_roc(scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None) -> Figure:
     """Faults found against false alarms, both protocols; `metrics` gives the areas and intervals of the legend."""
     figure, axes = new_figure(5.4, 5.0)
-    curves = tables.roc_points(scores)
+    curves = roc_points(scores)
     if curves.empty:
         say_nothing_to_show(axes, "ROC", NO_CURVE)
         return figure
@@ -86,7 +88,7 @@ def plot_roc(scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None) -> 
 def plot_precision_recall(scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None) -> Figure:
     """How many alarms are right, against how many faults are found; both protocols."""
     figure, axes = new_figure(5.4, 4.4)
-    curves = tables.precision_recall_points(scores)
+    curves = precision_recall_points(scores)
     if curves.empty:
         say_nothing_to_show(axes, "Precision and recall", NO_CURVE)
         return figure
@@ -179,7 +181,7 @@ def plot_threshold(scores: pd.DataFrame, policy: Policy) -> Figure:
         scores: out-of-fold scores.
         policy: the costs, and the ceiling of the alarm rate.
     """
-    parts = {protocol: tables.of_protocol(scores, protocol) for protocol in tables.PROTOCOLS}
+    parts = {protocol: of_protocol(scores, protocol) for protocol in SCORED}
     if all(part.empty for part in parts.values()):
         figure, axes = new_figure(9.0, 2.0)
         say_nothing_to_show(axes, "What alarms cost and find", NO_SCORE)

@@ -9,13 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
-from sklearn.metrics import precision_recall_curve, roc_curve
 
+from wafer.learning.curves import PROTOCOLS, of_protocol, precision_recall_points, roc_points, stacked
 from wafer.learning.intervals import delong, wilson
 from wafer.learning.model import WaferModel
 
-PROTOCOLS = ("shuffled", "forward")
 METRIC_NAMES = {
     "auc": "ROC AUC",
     "average_precision": "average precision",
@@ -148,24 +146,6 @@ def decision_sentence(decision: dict[str, Any] | None) -> str:
     return str(decision["reason"])
 
 
-def roc_points(scores: pd.DataFrame) -> pd.DataFrame:
-    """ROC curves of all folds of a protocol together: columns protocol, false_alarm_rate, recall."""
-    parts = []
-    for protocol, label, probability in _by_protocol(scores):
-        false_alarms, recall, _ = roc_curve(label, probability)
-        parts.append(pd.DataFrame({"protocol": protocol, "false_alarm_rate": false_alarms, "recall": recall}))
-    return _stacked(parts, ["protocol", "false_alarm_rate", "recall"])
-
-
-def precision_recall_points(scores: pd.DataFrame) -> pd.DataFrame:
-    """Precision-recall curves of all folds of a protocol together: columns protocol, recall, precision."""
-    parts = []
-    for protocol, label, probability in _by_protocol(scores):
-        precision, recall, _ = precision_recall_curve(label, probability, drop_intermediate=True)
-        parts.append(pd.DataFrame({"protocol": protocol, "recall": recall, "precision": precision}))
-    return _stacked(parts, ["protocol", "recall", "precision"])
-
-
 def calibration_bins(scores: pd.DataFrame, bins: int = 8) -> pd.DataFrame:
     """Said and found share of faults in bins of equal size, with 95 % Wilson intervals of the share found.
 
@@ -193,7 +173,7 @@ def calibration_bins(scores: pd.DataFrame, bins: int = 8) -> pd.DataFrame:
                 }
             )
         )
-    return _stacked(parts, ["protocol", "wafers", "predicted", "observed", "low", "high"])
+    return stacked(parts, ["protocol", "wafers", "predicted", "observed", "low", "high"])
 
 
 def forward_by_batch(scores: pd.DataFrame) -> pd.DataFrame:
@@ -227,21 +207,6 @@ def curves(scores: pd.DataFrame) -> dict[str, pd.DataFrame]:
     }
 
 
-def of_protocol(scores: pd.DataFrame, protocol: str) -> pd.DataFrame:
-    """The scores of one protocol, without wafers that no probability could be told of."""
-    return scores.loc[(scores["protocol"] == protocol) & scores["probability"].notna()]
-
-
 def _mean_by_wafer(scores: pd.DataFrame) -> pd.DataFrame:
     grouped = scores.groupby("row", sort=True)
     return pd.DataFrame({"faulty": grouped["label"].first() == 1, "probability": grouped["probability"].mean()})
-
-
-def _by_protocol(scores: pd.DataFrame) -> list[tuple[str, NDArray[np.bool_], NDArray[np.float64]]]:
-    parts = ((protocol, of_protocol(scores, protocol)) for protocol in PROTOCOLS)
-    arrays = [(name, part["label"].to_numpy() == 1, part["probability"].to_numpy(np.float64)) for name, part in parts]
-    return [(name, faulty, probability) for name, faulty, probability in arrays if faulty.any() and not faulty.all()]
-
-
-def _stacked(parts: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=columns)

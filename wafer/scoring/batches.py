@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -11,7 +11,9 @@ from wafer.scoring.bundle import Bundle
 from wafer.scoring.details import Details
 from wafer.scoring.judge import Judgement, judge
 from wafer.storage import AnyPath, write_text
-from wafer.store.wafers import Store
+
+if TYPE_CHECKING:
+    from wafer.store.wafers import Store
 
 COLUMNS = ["Wafer", "Prediction", "probability", "cluster", "model_version", "unknown", "threshold"]
 
@@ -46,7 +48,7 @@ def result_rows(wafers: pd.DataFrame, judgement: Judgement) -> pd.DataFrame:
 def score_batches(
     bundle: Bundle,
     model_version: int,
-    store: Store,
+    store: "Store",
     sensors: Sequence[str],
     digests: Sequence[str],
     folder: AnyPath,
