@@ -23,7 +23,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(f.relative_to(folder)): f.read_bytes() for f in folder.rglob("*") if f.is_file()}
 
 
-def test_a_project_holds_the_files_of_the_repository(tmp_path: Path) -> None:
+def test_a_project_holds_the_files_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Suites, notebooks, parameters and deployments are the repository's own, byte for byte; the command lists all."""
     result = CliRunner().invoke(cli, ["init", str(tmp_path / "fab")], standalone_mode=False)
     assert result.exit_code == 0, result.output
@@ -35,7 +35,8 @@ def test_a_project_holds_the_files_of_the_repository(tmp_path: Path) -> None:
     assert found.keys() == {*copied, *OWN}
     assert {name: found[name] for name in copied} == {name: (REPOSITORY / name).read_bytes() for name in copied}
     assert {line.strip() for line in result.output.splitlines()[:-1]} == found.keys()
-    assert find_project(tmp_path / "fab") == tmp_path / "fab"
+    monkeypatch.chdir(tmp_path / "fab")
+    assert find_project() == tmp_path / "fab"
     read_params(tmp_path / "fab" / "params.yaml")
 
 

@@ -13,7 +13,7 @@ from wafer.settings import Settings, prepare_environment
 def test_with_nothing_set_everything_is_embedded_below_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """The defaults: outputs in the project's data/, embedded state in data/state, SQLite for MLflow."""
     (tmp_path / "expectations").mkdir()
-    (tmp_path / "params.yaml").touch()
+    (tmp_path / "expectations" / "training.json").touch()
     (tmp_path / "notebooks" / "of-mine").mkdir(parents=True)
     monkeypatch.chdir(tmp_path / "notebooks" / "of-mine")
     settings = Settings.read()
@@ -40,7 +40,7 @@ def test_the_environment_and_a_dotenv_file_are_read(monkeypatch: pytest.MonkeyPa
 def test_a_relative_path_is_of_the_place_where_it_stands(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """In a project's .env relative to the project, in the environment to the working directory."""
     (tmp_path / "expectations").mkdir()
-    (tmp_path / "params.yaml").touch()
+    (tmp_path / "expectations" / "training.json").touch()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     (tmp_path / ".env").write_text("WAFER_STORAGE=out\n")

@@ -36,7 +36,7 @@ class Settings(BaseSettings):
     project: Path | None = Field(
         None,
         alias="WAFER_PROJECT",
-        description="folder of params.yaml, expectations/ and notebooks/; default: this one or one above",
+        description="folder of expectations/, params.yaml and notebooks/; default: this one or one above",
     )
     storage_url: str = Field(
         alias="WAFER_STORAGE", description="folder, or s3://bucket/prefix, of all outputs; default <project>/data"
@@ -104,7 +104,7 @@ class Settings(BaseSettings):
                 found[variable] = str(Path(project).absolute() / "data")
             elif name == "storage_url" and not value:
                 raise ValueError(
-                    f"no project lies in {Path.cwd()} or above it: go to a folder with params.yaml and expectations/, "
+                    f"no project lies in {Path.cwd()} or above it: go to a folder with expectations/, "
                     "or name it by WAFER_PROJECT, or name a folder for all outputs by WAFER_STORAGE"
                 )
             if variable in found:
@@ -114,8 +114,8 @@ class Settings(BaseSettings):
     @classmethod
     def read(cls, **overrides: Any) -> "Settings":
         """The settings of this process; `overrides` take field names and win over the environment."""
-        named = overrides.pop("project", None) or os.environ.get("WAFER_PROJECT") or find_project(Path.cwd())
-        project = None if named is None else Path(named).absolute()
+        named = overrides.pop("project", None)
+        project = find_project() if named is None else Path(named).absolute()
         file = (project or Path.cwd()) / ".env"
         try:
             settings = cls(**{"_env_file": file, "project": project, **overrides})
@@ -202,8 +202,7 @@ class Settings(BaseSettings):
 
     def default(self, name: str) -> Path:
         """A file or folder of the project, such as `params.yaml`; the library's own where it has none."""
-        own = None if self.project is None else self.project / name
-        return own if own is not None and own.exists() else DEFAULTS / name
+        return own_or_default(self.project, name)
 
     def opened(self, path: str) -> UPath:
         """A folder or `s3://` address that a person named, opened with the endpoint and keys of these settings."""
@@ -229,12 +228,23 @@ class Settings(BaseSettings):
         return None if self.mlflow_url else str(self.state / "mlflow" / "artifacts")
 
 
-def find_project(folder: Path) -> Path | None:
-    """The nearest folder, `folder` or one above it, that holds params.yaml and expectations/; else None."""
-    for candidate in (folder, *folder.parents):
-        if (candidate / "params.yaml").is_file() and (candidate / "expectations").is_dir():
-            return candidate
+def find_project() -> Path | None:
+    """The folder that WAFER_PROJECT names, else the working directory or the nearest one above it with suites; or None.
+
+    Suites are `training.json` and `prediction.json` in a folder `expectations`.
+    """
+    if named := os.environ.get("WAFER_PROJECT"):
+        return Path(named).absolute()
+    for folder in (Path.cwd(), *Path.cwd().parents):
+        if any((folder / "expectations" / f"{kind}.json").is_file() for kind in ("training", "prediction")):
+            return folder
     return None
+
+
+def own_or_default(project: Path | None, name: str) -> Path:
+    """A file or folder of the project, such as `params.yaml`; the library's own where it has none."""
+    own = None if project is None else project / name
+    return own if own is not None and own.exists() else DEFAULTS / name
 
 
 def prepare_environment() -> Settings:

@@ -65,7 +65,7 @@ OWN = {
 @pytest.mark.parametrize("kind", ["training", "prediction"])
 def test_the_committed_suites_are_what_the_agreement_states(tmp_path, kind):
     """Importing the agreement afresh gives the committed suite, byte for byte."""
-    target = import_agreement(write(tmp_path, document(kind)), kind, tmp_path / "expectations")
+    target = import_agreement(write(tmp_path, document(kind)), kind, folder=tmp_path / "expectations")
     assert target == tmp_path / "expectations" / f"{kind}.json"
     assert target.read_bytes() == (EXPECTATIONS / f"{kind}.json").read_bytes()
 
@@ -319,9 +319,9 @@ def test_a_file_that_is_no_agreement_is_named(tmp_path):
 def test_the_kind_must_fit_the_agreement(tmp_path):
     """An agreement without a label is none for training, and the other way round."""
     with pytest.raises(AgreementError, match=r"has no label column \(Integer\), so it is no training agreement"):
-        import_agreement(write(tmp_path, document("prediction", 3)), "training", tmp_path)
+        import_agreement(write(tmp_path, document("prediction", 3)), "training", folder=tmp_path)
     with pytest.raises(AgreementError, match=r"has a label column \(Integer\), so it is no prediction agreement"):
-        import_agreement(write(tmp_path, document("training", 3)), "prediction", tmp_path)
+        import_agreement(write(tmp_path, document("training", 3)), "prediction", folder=tmp_path)
 
 
 def test_a_present_suite_that_cannot_be_read_is_not_overwritten(tmp_path):
@@ -338,7 +338,7 @@ def test_a_present_suite_that_cannot_be_read_is_not_overwritten(tmp_path):
 def test_a_first_agreement_can_be_imported_as_it_is(tmp_path, kind):
     """What `init` writes for a new customer has every key, and leads to the same suite as the bare agreement."""
     path = init_agreement(tmp_path / "new.json", kind)
-    target = import_agreement(path, kind, tmp_path)
+    target = import_agreement(path, kind, folder=tmp_path)
     assert target.read_bytes() == (EXPECTATIONS / f"{kind}.json").read_bytes()
 
 

@@ -51,4 +51,4 @@ def agree(place: Path, **terms: Any) -> None:
         agreement.unlink(missing_ok=True)
         init_agreement(agreement, kind, sensors=SENSORS)
         agreement.write_text(json.dumps({**json.loads(agreement.read_text()), **terms}))
-        import_agreement(agreement, kind, place / "expectations")
+        import_agreement(agreement, kind, folder=place / "expectations")

@@ -114,13 +114,16 @@ def take_in_all(run: Run) -> None:
     tempfile.tempdir = str(run.place)  # what a killed process leaves behind goes with the place
     points = Points(run)
     monitoring.register(points)
-    settings = Settings.read(
-        storage_url=str(run.data), mongodb_url=run.url, mongodb_database=run.database, state_folder=None, jobs=1
-    )
     with Path(os.devnull).open("w") as nothing, contextlib.redirect_stderr(nothing):
         try:
             for kind, agreed, replace in stages():
-                os.chdir(run.place / agreed)
+                settings = Settings.read(
+                    project=run.place / agreed,
+                    storage_url=str(run.data),
+                    mongodb_url=run.url,
+                    mongodb_database=run.database,
+                    jobs=1,
+                )
                 working.ingest(settings, kind, run.place / "raw" / kind, replace=replace)
             working.snapshot(settings)
         except WaferError as error:

@@ -89,16 +89,16 @@ def test_the_summary_says_what_became_of_the_version():
         assert found.endswith(ending)
 
 
-def test_predictions_are_read_by_batch(places, predictions):
+def test_predictions_are_read_by_batch(outputs, predictions):
     """Batches are found by name, with or without ending; an unknown batch and a missing folder are named."""
-    folder = places["predictions"]
+    (folder,) = outputs.glob("runs/*/predictions")
     pd.testing.assert_frame_equal(deliveries.read_predictions(folder), predictions, check_dtype=False)
     assert deliveries.read_predictions(folder, ["second.csv"])["batch"].unique().tolist() == ["second"]
     with pytest.raises(ReportError, match="batch third has no predictions"):
         deliveries.read_predictions(folder, ["third"])
     with pytest.raises(ReportError, match="nowhere is not a folder"):
-        deliveries.read_predictions(f"{folder}/nowhere")
-    assert deliveries.read_predictions(f"{folder}/nowhere", []).empty
+        deliveries.read_predictions(folder / "nowhere")
+    assert deliveries.read_predictions(folder / "nowhere", []).empty
 
 
 def test_a_predictions_file_of_another_shape_is_named(tmp_path):

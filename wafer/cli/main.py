@@ -14,7 +14,7 @@ from wafer.boundary import EXIT_STATUS, bounded
 from wafer.cli.models import models
 from wafer.cli.params import params
 from wafer.cli.runs import ingest, predict, run, study, train
-from wafer.cli.store import expectations_folder, quarantine, store
+from wafer.cli.store import expectations_folder, own_suites, quarantine, store
 from wafer.shown import shown_text
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def fetch(out: Path, url: str | None) -> None:
 @click.option("--kind", type=KINDS, default="training", show_default=True, help="Which agreement applies.")
 @expectations_folder
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON and nothing else.")
-def check(paths: tuple[Path, ...], kind: str, expectations: Path, as_json: bool) -> None:
+def check(paths: tuple[Path, ...], kind: str, expectations: Path | None, as_json: bool) -> None:
     """Check batch files against the data sharing agreement, without storing anything.
 
     PATHS are files or folders; a folder means every file in it, links that stay in it or lead into a folder that
@@ -135,7 +135,7 @@ def check(paths: tuple[Path, ...], kind: str, expectations: Path, as_json: bool)
     from wafer.progress import shown
     from wafer.settings import Settings
 
-    contract = Contract.load(kind, expectations)
+    contract = Contract.load(kind, expectations or own_suites())
     listing = list_files(paths, Settings.read().link_roots)
     with shown("check") as progress:
         verdicts = [verdict for _, verdict in judge_files(listing.files, contract, progress=progress)]
@@ -180,12 +180,18 @@ def init_agreement(file: Path, kind: str, sensors: int) -> None:
 @agreement.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--kind", type=KINDS, default=None, help="Default: training where the agreement has a label column.")
-@expectations_folder
-def import_agreement(file: Path, kind: str | None, expectations: Path) -> None:
+@click.option(
+    "--expectations",
+    type=click.Path(path_type=Path, file_okay=False),
+    default=None,
+    help="Folder of the suites; default: expectations/ of the project, else of the working directory.",
+)
+def import_agreement(file: Path, kind: str | None, expectations: Path | None) -> None:
     """Generate the suite from the agreement FILE; rules of your own in the suite stay."""
     from wafer.contract.agreement import import_agreement as convert
+    from wafer.settings import find_project
 
-    suite = convert(file, kind, expectations)
+    suite = convert(file, kind, folder=expectations or (find_project() or Path.cwd()) / "expectations")
     click.echo(f"{suite} written")
 
 

@@ -23,10 +23,18 @@ one_kind = click.option("--kind", type=click.Choice(KINDS), default=None, help="
 expectations_folder = click.option(
     "--expectations",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("expectations"),
-    show_default=True,
-    help="Folder of the suites.",
+    default=None,
+    help="Folder of the suites; default: expectations/ of the project, else the library's own.",
 )
+
+
+def own_suites() -> Path:
+    """The folder of the suites where none is named."""
+    from wafer.settings import find_project, own_or_default
+
+    return own_or_default(find_project(), "expectations")
+
+
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 
 
@@ -173,7 +181,7 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
     default=None,
     help="The delivered file, where the quarantine holds its first bytes only.",
 )
-def release(name: str, kind: str | None, expectations: Path, original: Path | None) -> None:
+def release(name: str, kind: str | None, expectations: Path | None, original: Path | None) -> None:
     """Check a quarantined file again under the present agreement, and take it in if it is accepted.
 
     NAME is its name or the start of its digest. Exit status: 0 taken in, 1 still not as agreed.
@@ -189,7 +197,7 @@ def release(name: str, kind: str | None, expectations: Path, original: Path | No
 
     settings = _settings()
     of_kind, place, entry = _find(settings, kind, name)
-    contract = Contract.load(of_kind, expectations)
+    contract = Contract.load(of_kind, expectations or own_suites())
     with open_store(settings) as opened:
         outcome = release_entry(entry, place, contract, opened, original)
     if outcome.verdict == "accepted":

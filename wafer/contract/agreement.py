@@ -144,7 +144,7 @@ def read_agreement(path: AnyPath) -> Agreement:
         raise AgreementError(f"{path}: {error}") from error
 
 
-def import_agreement(path: AnyPath, kind: str | None = None, folder: Path = Path("expectations")) -> Path:
+def import_agreement(path: AnyPath, kind: str | None = None, *, folder: Path) -> Path:
     """Write the suite that the agreement at `path` states to `folder`; its file.
 
     Rules in an existing suite that came from an agreement are replaced; the customer's own (any other `source`) stay

@@ -24,6 +24,7 @@ from wafer.contract.verdicts import Breach, DroppedRow, Verdict, keep_rows, pass
 from wafer.delivered import Entry, list_files
 from wafer.documents import DocumentError, Part, fitted, quoted, read_json
 from wafer.errors import AgreementError, UnreadError
+from wafer.settings import DEFAULTS
 from wafer.storage import AnyPath
 
 __all__ = ["Contract", "DroppedRow", "Reason", "Verdict", "check", "judge_files"]
@@ -83,7 +84,7 @@ class Contract:
     _suites: Mapping[Section, Suite]
 
     @classmethod
-    def load(cls, kind: str, folder: Path = Path("expectations")) -> "Contract":
+    def load(cls, kind: str, folder: Path = DEFAULTS / "expectations") -> "Contract":
         """The contract in `folder` for "training" or "prediction" files.
 
         Raises:
@@ -96,7 +97,7 @@ class Contract:
             raise AgreementError(f"{_suite_path(kind, folder)}: {error}") from error
 
     @classmethod
-    def load_form(cls, kind: str, folder: Path = Path("expectations")) -> Form:
+    def load_form(cls, kind: str, folder: Path = DEFAULTS / "expectations") -> Form:
         """Only the file-level agreement, for who needs the sensors or the order but judges nothing; quick.
 
         Raises:

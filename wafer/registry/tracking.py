@@ -14,7 +14,7 @@ from wafer.registry import gate, later
 from wafer.registry.connection import translated
 from wafer.registry.gate import Best
 from wafer.registry.ledger import InUse, promoted_by_gate, same_model
-from wafer.registry.packaging import PROBE_TOLERANCE, probe_deviation
+from wafer.registry.packaging import probe_deviation, probe_tolerance
 from wafer.registry.provenance import lineage
 from wafer.registry.records import Check, Comparison, Decision, GateRules, Version
 from wafer.registry.reruns import RerunStore
@@ -281,13 +281,14 @@ class Registry(RerunStore):
         except (ModelError, RegistryError) as error:
             return (Check("loads verified", False, None, None, str(error)),)
         loaded = Check("loads verified", True, None, None, "every file is what was registered")
+        limit = probe_tolerance(model)
         try:
             probe = self.stored_frame(version, PROBE)
         except RegistryError as error:
-            return loaded, Check("probe", False, None, PROBE_TOLERANCE, str(error))
+            return loaded, Check("probe", False, None, limit, str(error))
         deviation = probe_deviation(model, probe)
         text = f"{len(probe)} probe wafers score as before reloading (largest deviation {deviation:.1g})"
-        return loaded, Check("probe", deviation <= PROBE_TOLERANCE, deviation, PROBE_TOLERANCE, text)
+        return loaded, Check("probe", deviation <= limit, deviation, limit, text)
 
     def _settled(self, decision: Decision) -> Decision:
         """The decision, once its line is written and aliases and stages say what the ledger says."""

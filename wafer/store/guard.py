@@ -17,6 +17,7 @@ from wafer.contract.suites import Contract
 from wafer.contract.validation import Suite
 from wafer.documents import DocumentError, Part, fitted, read_json
 from wafer.errors import AgreementError, SnapshotError
+from wafer.settings import DEFAULTS
 from wafer.store.snapshot import FACTS, Snapshot
 
 # without a rule about each of these a broken table could pass
@@ -49,7 +50,7 @@ class _SuitePart(Part):
     expectations: list[Any]
 
 
-def check_snapshot(snapshot: Snapshot, folder: Path = Path("expectations")) -> None:
+def check_snapshot(snapshot: Snapshot, folder: Path = DEFAULTS / "expectations") -> None:
     """Pass if a model may be trained on `snapshot`; the agreed sensors and the rules stand in `folder`.
 
     Raises:
@@ -68,7 +69,7 @@ def check_snapshot(snapshot: Snapshot, folder: Path = Path("expectations")) -> N
         raise SnapshotError(f"snapshot {snapshot.digest[:12]} is not fit to train on; {'; '.join(reasons)}")
 
 
-def load_guard(folder: Path = Path("expectations")) -> tuple[tuple[Rule, ...], Suite]:
+def load_guard(folder: Path = DEFAULTS / "expectations") -> tuple[tuple[Rule, ...], Suite]:
     """The rules in `folder` about a table that a model is to be trained on, and the suite of them.
 
     Raises:
