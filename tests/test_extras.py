@@ -18,6 +18,8 @@ from tests.conftest import REPOSITORY
 from tests.learning.conftest import make_wafers
 from wafer.boundary import EXTRAS
 from wafer.learning.model import WaferModel
+from wafer.scoring.bundle import fit_bundle
+from wafer.scoring.judge import judge
 
 PROJECT = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
 NORMALISE = re.compile(r"[-_.]+")
@@ -120,28 +122,27 @@ def test_the_core_scores_with_a_saved_model(beyond_the_core: list[str], tmp_path
     """Everything that scoring is made of is imported, and a saved model scores a frame, without any extra."""
     wafers = make_wafers()
     model = WaferModel(trees=10, search_budget=1, max_clusters=3, calibration_folds=2, reference_window=60, n_jobs=1)
-    model.fit(wafers.X, wafers.y, order=wafers.order)
-    model.save(tmp_path / "data" / "models" / "mine")
+    bundle = fit_bundle(model, wafers.X, wafers.y, wafers.order, wafers.batch, permutations=2)
+    bundle.save(tmp_path / "data" / "models" / "mine")
     wafers.X.to_parquet(tmp_path / "wafers.parquet")
     script = """
 import importlib, pkgutil
 import pandas as pd
 import wafer
 for room in ("learning", "diagnosis", "scoring"):
-    try:
-        found = importlib.import_module(f"wafer.{room}")
-    except ModuleNotFoundError as error:
-        assert error.name == f"wafer.{room}", error
-        continue
+    found = importlib.import_module(f"wafer.{room}")
     for module in pkgutil.iter_modules(found.__path__, f"{found.__name__}."):
         importlib.import_module(module.name)
 with wafer.open(storage_url="data") as workspace:
     workspace.runs.latest("training")
-    model = workspace.model("models/mine")
-readings = pd.read_parquet("wafers.parquet")
-print(json.dumps(model.predict_proba(readings)[:, 1].tolist()))
+    bundle = workspace.bundle("models/mine")
+judged = wafer.scoring.judge.judge(bundle, pd.read_parquet("wafers.parquet"), reasons="alarms")
+print(judged.wafers.to_json(), judged.reasons.to_json(), sep="\\n")
 """
-    assert json.loads(run_without(beyond_the_core, script, tmp_path)) == model.predict_proba(wafers.X)[:, 1].tolist()
+    judged = judge(bundle, wafers.X, reasons="alarms")
+    assert judged.reasons is not None and len(judged.reasons)
+    told = run_without(beyond_the_core, script, tmp_path).splitlines()
+    assert told == [judged.wafers.to_json(), judged.reasons.to_json()]
 
 
 def test_a_missing_extra_is_one_sentence(beyond_the_core: list[str], tmp_path: Path) -> None:

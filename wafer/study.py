@@ -14,6 +14,7 @@ from pathlib import Path
 
 from wafer import steps
 from wafer.params import Params
+from wafer.records import Kind
 from wafer.settings import Settings
 from wafer.store.embedded import embedded_server, wait_until_stopped
 from wafer.workspace import Workspace
@@ -39,14 +40,19 @@ class Study:
         self.workspace, run = workspace, workspace.runs.study()
         self.steps: dict[str, Callable[[], object]] = {
             "deliver": lambda: steps.deliver(workspace, run, params.deliver),
-            "ingest-training": lambda: steps.ingest(workspace, run, "training"),
-            "ingest-prediction": lambda: steps.ingest(workspace, run, "prediction"),
+            "ingest-training": lambda: steps.ingest(self._quarantining("training"), run, "training"),
+            "ingest-prediction": lambda: steps.ingest(self._quarantining("prediction"), run, "prediction"),
             "snapshot": lambda: steps.snapshot(self._emptied("snapshot"), run),
             "fit": lambda: steps.fit(self._emptied("models"), run, params.fit, params.policy),
             "evaluate": lambda: steps.evaluate(workspace, run, params.evaluate, params.fit, params.policy),
             "predict": lambda: steps.predict(workspace, run),
             **{f"report-{name.replace('_', '-')}": partial(steps.report, workspace, run, name) for name in NOTEBOOKS},
         }
+
+    def _quarantining(self, kind: Kind) -> Workspace:
+        """The workspace, with the folder of what is turned away, which DVC expects even where nothing is."""
+        self.workspace.storage.place(f"quarantine/{kind}").mkdir(parents=True, exist_ok=True)
+        return self.workspace
 
     def _emptied(self, area: str) -> Workspace:
         """The workspace, once what an earlier run left in an area is gone: a study holds one snapshot and one model."""
