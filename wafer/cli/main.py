@@ -1,6 +1,7 @@
 """The command `wafer`: what a person does with deliveries at a terminal. What takes long to import is imported late."""
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from wafer.boundary import EXIT_STATUS, bounded
 from wafer.cli.models import models
 from wafer.cli.params import params
 from wafer.cli.runs import ingest, predict, run, study, train
-from wafer.cli.store import expectations_folder, quarantine, store
+from wafer.cli.store import expectations_folder, quarantine, store, suites_of
 from wafer.shown import shown_text
 
 if TYPE_CHECKING:
@@ -118,7 +119,7 @@ def fetch(out: Path, url: str | None) -> None:
 @click.option("--kind", type=KINDS, default="training", show_default=True, help="Which agreement applies.")
 @expectations_folder
 @click.option("--json", "as_json", is_flag=True, help="Print the verdicts as JSON and nothing else.")
-def check(paths: tuple[Path, ...], kind: str, expectations: Path, as_json: bool) -> None:
+def check(paths: tuple[Path, ...], kind: str, expectations: Path | None, as_json: bool) -> None:
     """Check batch files against the data sharing agreement, without storing anything.
 
     PATHS are files or folders; a folder means every file in it, links that stay in it or lead into a folder that
@@ -135,8 +136,9 @@ def check(paths: tuple[Path, ...], kind: str, expectations: Path, as_json: bool)
     from wafer.progress import shown
     from wafer.settings import Settings
 
-    contract = Contract.load(kind, expectations)
-    listing = list_files(paths, Settings.read().link_roots)
+    settings = Settings.read(storage_url=os.devnull)  # nothing is written, so no folder needs a name
+    contract = Contract.load(kind, expectations or suites_of(settings))
+    listing = list_files(paths, settings.link_roots)
     with shown("check") as progress:
         verdicts = [verdict for _, verdict in judge_files(listing.files, contract, progress=progress)]
     if as_json:
@@ -181,11 +183,13 @@ def init_agreement(file: Path, kind: str, sensors: int) -> None:
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @click.option("--kind", type=KINDS, default=None, help="Default: training where the agreement has a label column.")
 @expectations_folder
-def import_agreement(file: Path, kind: str | None, expectations: Path) -> None:
+def import_agreement(file: Path, kind: str | None, expectations: Path | None) -> None:
     """Generate the suite from the agreement FILE; rules of your own in the suite stay."""
     from wafer.contract.agreement import import_agreement as convert
+    from wafer.settings import find_project
 
-    suite = convert(file, kind, expectations)
+    project = os.environ.get("WAFER_PROJECT") or find_project(Path.cwd()) or "."
+    suite = convert(file, kind, expectations or Path(project, "expectations"))
     click.echo(f"{suite} written")
 
 

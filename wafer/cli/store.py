@@ -23,9 +23,8 @@ one_kind = click.option("--kind", type=click.Choice(KINDS), default=None, help="
 expectations_folder = click.option(
     "--expectations",
     type=click.Path(path_type=Path, file_okay=False),
-    default=Path("expectations"),
-    show_default=True,
-    help="Folder of the suites.",
+    default=None,
+    help="Folder of the suites; default: expectations/ of the project or of this folder, else the library's own.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 
@@ -173,7 +172,7 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
     default=None,
     help="The delivered file, where the quarantine holds its first bytes only.",
 )
-def release(name: str, kind: str | None, expectations: Path, original: Path | None) -> None:
+def release(name: str, kind: str | None, expectations: Path | None, original: Path | None) -> None:
     """Check a quarantined file again under the present agreement, and take it in if it is accepted.
 
     NAME is its name or the start of its digest. Exit status: 0 taken in, 1 still not as agreed.
@@ -189,7 +188,7 @@ def release(name: str, kind: str | None, expectations: Path, original: Path | No
 
     settings = _settings()
     of_kind, place, entry = _find(settings, kind, name)
-    contract = Contract.load(of_kind, expectations)
+    contract = Contract.load(of_kind, expectations or suites_of(settings))
     with open_store(settings) as opened:
         outcome = release_entry(entry, place, contract, opened, original)
     if outcome.verdict == "accepted":
@@ -201,6 +200,12 @@ def release(name: str, kind: str | None, expectations: Path, original: Path | No
     click.echo(f"{shown_text(entry.file)}: still quarantined")
     _tell({"reasons": outcome.reasons, "warnings": outcome.warnings})
     sys.exit(EXIT_STILL_QUARANTINED)
+
+
+def suites_of(settings: "Settings") -> Path:
+    """The suites that hold where no others are named: those of the project, else of this folder, else the library's."""
+    here = Path("expectations")
+    return here if settings.project is None and here.is_dir() else settings.default("expectations")
 
 
 def _settings() -> "Settings":
