@@ -2,6 +2,11 @@
 
 import sys
 
+if __name__ == "__main__":  # before Prefect is imported: what is refused ahead costs no time and makes nothing
+    from wafer.cli.main import main
+
+    main(["ingest", *sys.argv[1:]])
+
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -31,9 +36,3 @@ def ingest(raw: str | None = None, kind: Kind = "training", replace: bool = Fals
     with wafer.open() as workspace, steps.working(workspace, f"ingest-{kind}") as run:
         ingested = ingest_batches(run.id, raw, kind, replace)
     return Finished(run.id, ingested.complaints)
-
-
-if __name__ == "__main__":
-    from wafer.cli.main import main
-
-    main(["ingest", *sys.argv[1:]])

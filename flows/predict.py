@@ -2,6 +2,11 @@
 
 import sys
 
+if __name__ == "__main__":  # before Prefect is imported: what is refused ahead costs no time and makes nothing
+    from wafer.cli.main import main
+
+    main(["predict", *sys.argv[1:]])
+
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -29,9 +34,3 @@ def predict(raw: str | None = None) -> Finished:
         predicted = predict_batches(run.id)
         failed = failures(report(run.id, "prediction", return_state=True))
     return Finished(run.id, (*ingested.complaints, *predicted.complaints, *failed))
-
-
-if __name__ == "__main__":
-    from wafer.cli.main import main
-
-    main(["predict", *sys.argv[1:]])

@@ -2,6 +2,11 @@
 
 import sys
 
+if __name__ == "__main__":  # before Prefect is imported: what is refused ahead costs no time and makes nothing
+    from wafer.cli.main import main
+
+    main(["train", *sys.argv[1:]])
+
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 
@@ -84,9 +89,3 @@ def train(params_file: str | None = None, force: bool = False) -> Finished:
         pages = [report(run.id, name, return_state=True) for name in ("data_quality", "exploration", "training")]
         finished = finish_training(run.id, return_state=True)
     return Finished(run.id, failures(figures, *pages, finished))
-
-
-if __name__ == "__main__":
-    from wafer.cli.main import main
-
-    main(["train", *sys.argv[1:]])

@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from tests.conftest import REPOSITORY
 from wafer.boundary import bounded
 from wafer.errors import EmptyError, PreflightError, StoreError
 
@@ -173,5 +174,44 @@ def test_a_reader_that_goes_away_is_no_error() -> None:
     assert (quiet.returncode, quiet.stdout, quiet.stderr) == (141, "x" * 100 + "\n", "")
     full = subprocess.run(["bash", "-c", f"{command} > /dev/full"], capture_output=True, text=True, check=False)
     assert full.returncode == 2
-    assert full.stderr.startswith("wafer: the system refused: no space is left there")
-    assert len(full.stderr.splitlines()) == 1
+    assert full.stderr == "wafer: the output cannot be written: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_streams_that_are_closed_from_the_start_are_no_error(closed: str, tmp_path: Path) -> None:
+    """Nothing is shown there, the work is done, and no file takes the place of such a stream."""
+    code = """
+import sys, click
+from pathlib import Path
+from wafer.boundary import bounded
+def work():
+    with Path('kept').open('wb') as file:
+        assert file.fileno() > 2
+    print(sys.stdin.read(), sys.stderr.isatty(), sys.stdout.isatty())
+    click.echo('said', err=True)
+sys.exit(bounded(work))
+"""
+    (tmp_path / "work.py").write_text(code)
+    done = subprocess.run(
+        ["bash", "-c", f'"{sys.executable}" work.py {closed} || exit $?'],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "kept").exists()
+
+
+def test_a_folder_that_is_gone_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Typed in a folder that somebody has removed: the sentence says so, and what to do."""
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert bounded(lambda: Path("x").absolute()) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("wafer: the folder in which this was started is not there any more: go to another one;")

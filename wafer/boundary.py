@@ -40,8 +40,8 @@ LONGEST_LOG = 1_000_000
 """Characters of a traceback that are kept."""
 
 CAUSES = {
-    errno.ENOSPC: "no space is left there: free some, or name another disk's folder in WAFER_STORAGE",
-    errno.EDQUOT: "the quota is used up: free some space, or name another folder in WAFER_STORAGE",
+    errno.ENOSPC: "no space is left there: free some, or name a folder on another disk",
+    errno.EDQUOT: "the quota is used up: free some space, or name a folder on another disk",
     errno.EROFS: "the file system is read-only: name a folder that can be written",
     errno.EACCES: "this user may not read or write it",
     errno.EPERM: "this user may not do that",
@@ -81,12 +81,13 @@ def bounded(work: Callable[[], object]) -> int:
 
     An integer that `work` returns is the exit status; a `SystemExit` passes.
     """
+    _open_streams()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal without that letter is no error
     try:
         done = work()
-        _flush()
+        click.echo(nl=False)  # what is not written yet, whoever has printed it
     except click.ClickException as error:
         return _tell_usage(error)
     except (KeyboardInterrupt, click.Abort):
@@ -95,6 +96,17 @@ def bounded(work: Callable[[], object]) -> int:
     except Exception as error:  # noqa: BLE001 - the one place where everything ends
         return _tell(error)
     return done if isinstance(done, int) else 0
+
+
+def _open_streams() -> None:
+    """Let streams that were closed from the start lead nowhere, else the next file that is opened takes their place."""
+    for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            os.dup2(nowhere, descriptor)  # processes that are started inherit it
+            if nowhere != descriptor:
+                os.close(nowhere)
+            setattr(sys, name, os.fdopen(descriptor, "w" if descriptor else "r", closefd=False))
 
 
 def sentence_of(error: BaseException) -> str | None:
@@ -118,8 +130,11 @@ def _tell(error: Exception) -> int:
         for sentence in error.sentences:
             _print(sentence)
         return error.exit_status
-    if _reader_is_gone(error):
+    if _output_is_lost() and isinstance(error, BrokenPipeError):  # nobody reads any more, as behind `| head`
         return EXIT_BROKEN_PIPE
+    if isinstance(error, OSError) and _raised_in(error) == "click":
+        _print(f"the output cannot be written: {error.strerror or error}")
+        return EXIT_WRONG_USE
     told = sentence_of(error)
     kept = _keep_traceback(error)
     where = f"the traceback is in {kept}" if kept else "no log file could be written"
@@ -147,14 +162,9 @@ def _print(sentence: str) -> None:
         _discard(sys.stderr)
 
 
-def _flush() -> None:
-    if sys.stdout is not None:
-        sys.stdout.flush()
-
-
-def _reader_is_gone(error: Exception) -> bool:
-    """Whether nobody reads the output any more, as behind `| head`; output that cannot be written is dropped."""
-    gone = False
+def _output_is_lost() -> bool:
+    """Whether standard output or error cannot be written any more; what goes there is dropped from now on."""
+    lost = False
     for stream in (sys.stdout, sys.stderr):
         try:
             stream.flush()
@@ -167,8 +177,8 @@ def _reader_is_gone(error: Exception) -> bool:
             broken = True
         if broken:
             _discard(stream)  # the interpreter flushes once more when it ends
-            gone = gone or isinstance(error, BrokenPipeError)
-    return gone
+            lost = True
+    return lost
 
 
 def _discard(stream: Any) -> None:
@@ -229,14 +239,25 @@ def _system(error: Any) -> str:
     """An error of the operating system: the file, the cause, and what can be done where that is known."""
     cause = CAUSES.get(error.errno or 0) or error.strerror or shown_text(error) or type(error).__name__
     if error.filename is None:
-        what = "a connection failed" if isinstance(error, ConnectionError | TimeoutError) else "the system refused"
-        return f"{what}: {cause}"
+        if error.errno == errno.ENOENT and _folder_is_gone():
+            return "the folder in which this was started is not there any more: go to another one"
+        if isinstance(error, ConnectionError | TimeoutError):
+            return f"a connection failed: {cause}"
+        return f"{_subject(error) or 'the system refused: '}{cause}"
     files = [
         os.fsdecode(name) if isinstance(name, bytes) else str(name)
         for name in (error.filename, error.filename2)
         if name
     ]
     return f"{' -> '.join(map(shown_text, files))}{_named_by(files[0])}: {cause}"
+
+
+def _folder_is_gone() -> bool:
+    try:
+        Path.cwd()
+    except OSError:
+        return True
+    return False
 
 
 def _named_by(file: str) -> str:

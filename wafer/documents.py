@@ -9,6 +9,7 @@ import json
 import math
 import re
 import reprlib
+import stat
 import typing
 from collections.abc import Hashable, Mapping
 from typing import Any, NoReturn, TypeVar
@@ -17,6 +18,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from wafer.shown import shown_text
+from wafer.storage import AnyPath
 
 MOST_PROBLEMS = 5
 """How many problems of a document are told; of the others only how many they are."""
@@ -60,6 +62,21 @@ class DocumentError(ValueError):
 
     Whoever reads the document adds the file's name and raises an error of `wafer.errors`.
     """
+
+
+def read_file(path: AnyPath) -> bytes:
+    """The bytes of a document's file, which is not read where it is none: a pipe or a device might never end.
+
+    Raises:
+        DocumentError: it is a pipe, a socket or a device, or too large.
+        OSError: it cannot be read.
+    """
+    found = path.stat()
+    if not stat.S_ISREG(found.st_mode) and not stat.S_ISDIR(found.st_mode):
+        raise DocumentError("expected a file, got a pipe, a socket or a device")
+    if found.st_size > MOST_BYTES:
+        raise DocumentError(f"expected at most {MOST_BYTES} bytes, got {found.st_size}")
+    return path.read_bytes()
 
 
 def read_text(data: bytes, most_bytes: int = MOST_BYTES) -> str:

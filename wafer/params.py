@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from wafer.documents import DocumentError, Part, fitted, read_yaml
+from wafer.documents import DocumentError, Part, fitted, read_file, read_yaml
 from wafer.errors import ParameterError
 
 DEFAULT_FILE = Path("params.yaml")
@@ -122,7 +122,7 @@ def read_params(file: str | Path = DEFAULT_FILE) -> Params:
             the first few keys concerned.
     """
     try:
-        return fitted(Params, _in_present_layout(read_yaml(Path(file).read_bytes())))
+        return fitted(Params, _in_present_layout(read_yaml(read_file(Path(file)))))
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise ParameterError(f"{file} is not a file: expected the parameters of a run") from error
     except OSError as error:

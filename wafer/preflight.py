@@ -24,6 +24,8 @@ from wafer.storage import AnyPath
 
 LEAST_FREE = 200 * 2**20
 """Bytes that must be free where outputs and state go."""
+LEAST_TEMPORARY = 20 * 2**20
+"""Bytes that must be free where temporary files go."""
 
 
 def look_ahead(
@@ -103,9 +105,16 @@ def _places(settings: Settings, storage: str) -> Iterator[str]:
         if not any(folder.is_relative_to(above) for above in told) and (problem := _unwritable(folder)):
             yield f"{variable} is {shown_text(folder)}: {problem}"
             told.append(folder)
+    try:
+        folder = Path(tempfile.gettempdir())
+    except OSError:
+        yield "no temporary file can be written anywhere: name a folder for them in TMPDIR"
+    else:
+        if problem := _unwritable(folder, LEAST_TEMPORARY):
+            yield f"TMPDIR is {shown_text(folder)}: {problem}"
 
 
-def _unwritable(folder: Path) -> str | None:
+def _unwritable(folder: Path, least_free: int | None = None) -> str | None:
     """Why nothing can be written to `folder`, which need not be there."""
     there = folder
     try:
@@ -116,8 +125,9 @@ def _unwritable(folder: Path) -> str | None:
             return f"{shown_text(there)} is {what}, and a folder is needed"
         with tempfile.TemporaryDirectory(prefix=".wafer-", dir=there):
             pass
-        if shutil.disk_usage(there).free < LEAST_FREE:
-            return f"less than {LEAST_FREE // 2**20} MB are free there, free some space or name another folder"
+        least = LEAST_FREE if least_free is None else least_free
+        if shutil.disk_usage(there).free < least:
+            return f"less than {least // 2**20} MB are free there, free some space or name another folder"
     except OSError as error:
         cause = CAUSES.get(error.errno or 0, error.strerror)
         return f"nothing can be written there ({cause})"

@@ -1,6 +1,7 @@
 """The command `wafer`: what a person does with deliveries at a terminal. What takes long to import is imported late."""
 
 import json
+import os
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -135,8 +136,9 @@ def check(paths: tuple[Path, ...], kind: str, expectations: Path | None, as_json
     from wafer.progress import shown
     from wafer.settings import Settings
 
+    settings = Settings.read(storage_url=os.devnull)  # nothing is written, so no folder needs a name
     contract = Contract.load(kind, expectations or own_suites())
-    listing = list_files(paths, Settings.read().link_roots)
+    listing = list_files(paths, settings.link_roots)
     with shown("check") as progress:
         verdicts = [verdict for _, verdict in judge_files(listing.files, contract, progress=progress)]
     if as_json:

@@ -15,7 +15,7 @@ from pydantic import Field, field_validator, model_validator
 from wafer.contract.agreed_rules import agreed_rules
 from wafer.contract.form import check_apart, check_labels, check_pattern
 from wafer.contract.suites import Contract
-from wafer.documents import DocumentError, Part, fitted, quoted, read_json
+from wafer.documents import DocumentError, Part, fitted, quoted, read_file, read_json
 from wafer.errors import AgreementError
 from wafer.shown import shown_text
 from wafer.storage import AnyPath, write_json
@@ -137,7 +137,7 @@ def read_agreement(path: AnyPath) -> Agreement:
         AgreementError: it is not there, no JSON, or a key is missing, unknown, there twice, or does not fit the others.
     """
     try:
-        return fitted(Agreement, read_json(path.read_bytes()))
+        return fitted(Agreement, read_json(read_file(path)))
     except OSError as error:
         raise AgreementError(f"{path}: {error.strerror or error}") from error
     except DocumentError as error:
@@ -162,7 +162,7 @@ def import_agreement(path: AnyPath, kind: str | None = None, *, folder: Path) ->
     present = None
     if target.exists():
         try:
-            present = read_json(target.read_bytes())
+            present = read_json(read_file(target))
         except OSError as error:
             raise AgreementError(f"{target}: {error.strerror or error}") from error
         except DocumentError as error:

@@ -22,7 +22,7 @@ from wafer.contract.rules import Reason, Rule, RulePart, Section, check_message,
 from wafer.contract.validation import Suite
 from wafer.contract.verdicts import Breach, DroppedRow, Verdict, keep_rows, pass_verdict, unread_verdict
 from wafer.delivered import Entry, list_files
-from wafer.documents import DocumentError, Part, fitted, quoted, read_json
+from wafer.documents import DocumentError, Part, fitted, quoted, read_file, read_json
 from wafer.errors import AgreementError, UnreadError
 from wafer.settings import DEFAULTS
 from wafer.storage import AnyPath
@@ -312,7 +312,7 @@ def _read_suite(kind: str, folder: Path) -> dict[str, Any]:
     """The suite as it stands in its file, its outline checked."""
     path = _suite_path(kind, folder)
     try:
-        suite = read_json(path.read_bytes())
+        suite = read_json(read_file(path))
         _check_suite(suite, kind)
     except OSError as error:
         raise AgreementError(f"{path}: {error.strerror}, a suite was expected") from error

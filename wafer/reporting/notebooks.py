@@ -136,6 +136,8 @@ def run_notebook(
 
 
 def _parsed(file: Path) -> NotebookNode:
+    if not file.is_file():  # a pipe would keep its reader waiting
+        raise FileNotFoundError(file)
     notebook: NotebookNode = nbformat.read(file, as_version=4)  # type: ignore[no-untyped-call]
     return notebook
 

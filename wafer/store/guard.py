@@ -15,7 +15,7 @@ from wafer.contract.form import Finding
 from wafer.contract.rules import Rule, check_names
 from wafer.contract.suites import Contract
 from wafer.contract.validation import Suite
-from wafer.documents import DocumentError, Part, fitted, read_json
+from wafer.documents import DocumentError, Part, fitted, read_file, read_json
 from wafer.errors import AgreementError, SnapshotError
 from wafer.settings import DEFAULTS
 from wafer.store.snapshot import FACTS, Snapshot
@@ -140,7 +140,7 @@ def _finding(rule: Rule, facts: dict[str, Any], told: dict[str, list[str]]) -> F
 
 def _read_rules(path: Path) -> tuple[Rule, ...]:
     try:
-        suite = fitted(_SuitePart, read_json(path.read_bytes()))
+        suite = fitted(_SuitePart, read_json(read_file(path)))
     except OSError as error:
         raise AgreementError(f"{error.strerror}, a suite was expected") from error
     except DocumentError as error:
