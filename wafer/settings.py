@@ -104,8 +104,8 @@ class Settings(BaseSettings):
                 found[variable] = str(Path(project).absolute() / "data")
             elif name == "storage_url" and not value:
                 raise ValueError(
-                    f"no project lies in {Path.cwd()} or above it: go to a folder with expectations/, "
-                    "or name it by WAFER_PROJECT, or name a folder for all outputs by WAFER_STORAGE"
+                    f"no project lies in {Path.cwd()} or above it: make one with `wafer init`, go to a folder with "
+                    "expectations/ or name it by WAFER_PROJECT, or name a folder for all outputs by WAFER_STORAGE"
                 )
             if variable in found:
                 found.pop(name, None)
@@ -235,10 +235,12 @@ def find_project() -> Path | None:
     """
     if named := os.environ.get("WAFER_PROJECT"):
         return Path(named).absolute()
-    for folder in (Path.cwd(), *Path.cwd().parents):
-        if any((folder / "expectations" / f"{kind}.json").is_file() for kind in ("training", "prediction")):
-            return folder
-    return None
+    return next((folder for folder in (Path.cwd(), *Path.cwd().parents) if is_project(folder)), None)
+
+
+def is_project(folder: Path) -> bool:
+    """Whether suites lie in `folder`."""
+    return any((folder / "expectations" / f"{kind}.json").is_file() for kind in ("training", "prediction"))
 
 
 def own_or_default(project: Path | None, name: str) -> Path:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from wafer.errors import ProjectError
-from wafer.settings import DEFAULTS
+from wafer.settings import DEFAULTS, is_project
 from wafer.shown import shown_text
 from wafer.storage import write_bytes
 
@@ -62,7 +62,7 @@ def _check_folder(folder: Path, names: set[str]) -> None:
     """Refuse a folder in which something else lies; what an earlier call has left half done is no hindrance."""
     if re.match(r"\w+:/", str(folder)):
         raise ProjectError(f"a project lies in a folder of this machine, not at {shown_text(folder)}")
-    if not folder.exists() or ((folder / "expectations" / "training.json").is_file()):
+    if not folder.exists() or is_project(folder):
         return
     strange = sorted(one.name for one in folder.iterdir() if one.name not in names | WELCOME)
     if strange:
