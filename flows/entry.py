@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import logging
+import os
 import re
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from uuid import UUID
 import prefect
 from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
 from prefect.client.schemas.objects import State
+from prefect.logging.configuration import setup_logging
 
 import wafer
 from wafer.progress import Progress
@@ -90,7 +92,9 @@ def make_database(home: Path) -> None:
 
 def quieten() -> None:
     """Keep Prefect's own log lines from the terminal: an error is told once, by `wafer.boundary`."""
-    for handler in logging.getLogger().handlers:
-        handler.setLevel(logging.WARNING)  # Prefect's own; other libraries talk through it too
-    for name in ("prefect.flow_runs", "prefect.task_runs", "prefect.engine"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
+    # Prefect sets up its logging anew as it goes, and reads this each time
+    os.environ["PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL"] = "WARNING"  # other libraries talk through it too
+    for name in ("PREFECT_FLOW_RUNS", "PREFECT_TASK_RUNS"):
+        os.environ[f"PREFECT_LOGGING_LOGGERS_{name}_LEVEL"] = "CRITICAL"
+    setup_logging()
+    logging.getLogger("prefect.engine").setLevel(logging.CRITICAL)

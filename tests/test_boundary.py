@@ -205,6 +205,29 @@ sys.exit(bounded(work))
     assert (tmp_path / "kept").exists()
 
 
+def test_a_full_disk_is_the_cause_of_what_follows_from_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    """Whatever server fails on it: one sentence names the full place; what was wrong already is told as ever."""
+    import sqlite3
+
+    import sqlalchemy.exc
+
+    monkeypatch.setenv("WAFER_STORAGE", str(tmp_path / "data"))
+    monkeypatch.setattr("wafer.boundary.LEAST_OF_ALL", 2**80)
+    failed = sqlalchemy.exc.OperationalError("INSERT", {}, sqlite3.OperationalError("database or disk is full"))
+    for error in (failed, StoreError("the embedded database does not start")):
+        assert bounded(raising(error)) == 2
+        (line,) = capsys.readouterr().err.splitlines()
+        assert line.startswith(
+            f"wafer: WAFER_STORAGE is {tmp_path / 'data'}: no space is left there: free some, or name"
+        )
+        assert str(error).splitlines()[0] in Path(LOG.search(line)[1]).read_text()  # type: ignore[index]
+    assert bounded(raising(EmptyError("nothing to do"))) == 1
+    assert bounded(raising(KeyError("fault"))) == 70
+    assert "no space" not in capsys.readouterr().err
+
+
 def test_a_folder_that_is_gone_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -12,6 +12,7 @@ of their exceptions, so that nothing is imported for it.
 import errno
 import os
 import select
+import shutil
 import sys
 import tempfile
 import traceback
@@ -23,7 +24,15 @@ from typing import Any
 
 import click
 
-from wafer.errors import EXIT_WRONG_USE, SettingsError, WaferError
+from wafer.errors import (
+    EXIT_WRONG_USE,
+    RegistryError,
+    ReportError,
+    SettingsError,
+    StorageError,
+    StoreError,
+    WaferError,
+)
 from wafer.shown import masked, shown_message, shown_text
 
 EXIT_FAULT = 70
@@ -36,6 +45,8 @@ EXIT_STATUS = {
     EXIT_FAULT: "a fault of wafer",
     EXIT_INTERRUPTED: "interrupted",
 }
+LEAST_OF_ALL = 2**20
+"""Bytes; with less, a disk is full for whatever writes to it."""
 LONGEST_LOG = 1_000_000
 """Characters of a traceback that are kept."""
 
@@ -126,6 +137,10 @@ def sentence_of(error: BaseException) -> str | None:
 
 
 def _tell(error: Exception) -> int:
+    if _may_follow_from_a_full_disk(error) and (full := _full_place()) is not None:
+        kept = _keep_traceback(error)
+        _print(f"{full}: {CAUSES[errno.ENOSPC]}" + (f"; the traceback is in {kept}" if kept else ""))
+        return EXIT_WRONG_USE
     if isinstance(error, WaferError):
         for sentence in error.sentences:
             _print(sentence)
@@ -250,6 +265,30 @@ def _system(error: Any) -> str:
         if name
     ]
     return f"{' -> '.join(map(shown_text, files))}{_named_by(files[0])}: {cause}"
+
+
+def _may_follow_from_a_full_disk(error: Exception) -> bool:
+    """Whether a server or another library has failed, which seldom says why; not what was found wrong ahead."""
+    if isinstance(error, WaferError):
+        return isinstance(error, StoreError | RegistryError | StorageError | ReportError)
+    return sentence_of(error) is not None
+
+
+def _full_place() -> str | None:
+    """The folder of outputs, of embedded state or of temporary files on whose disk nothing is free any more."""
+    from wafer.settings import Settings
+
+    places: list[tuple[str, str | Path]] = []
+    with suppress(SettingsError, OSError):
+        settings = Settings.read()
+        places += [("WAFER_STORAGE", settings.storage_url)] if "://" not in settings.storage_url else []
+        places += [("WAFER_STATE", settings.state)]
+    places += [("TMPDIR", os.environ.get("TMPDIR", ""))]
+    for variable, folder in places:
+        with suppress(OSError):
+            if shutil.disk_usage(folder).free < LEAST_OF_ALL:
+                return f"{variable} is {shown_text(folder)}"
+    return None
 
 
 def _folder_is_gone() -> bool:

@@ -269,7 +269,10 @@ def prepare_environment() -> Settings:
     }
     if settings.prefect_url is None:
         os.environ.pop("PREFECT_API_URL", None)  # an empty one is no address to Prefect, but unset here
-        defaults |= {"PREFECT_HOME": str(settings.prefect_home), "PREFECT_LOGGING_LEVEL": "WARNING"}
+        # the server writes on the terminal of the run, whose own error says what its tracebacks would
+        quiet = {"PREFECT_LOGGING_LEVEL": "WARNING", "PREFECT_SERVER_LOGGING_LEVEL": "CRITICAL"}
+        quiet["PREFECT_LOGGING_TO_API_ENABLED"] = "false"  # nobody reads them there
+        defaults |= {"PREFECT_HOME": str(settings.prefect_home), **quiet}
     else:
         defaults["PREFECT_API_URL"] = settings.prefect_url
     for name, value in defaults.items():

@@ -112,3 +112,17 @@ def test_a_seed_that_no_library_takes(section: str, tmp_path: Path) -> None:
     done = typed(tmp_path, "wafer", "params", "check", "params.yaml")
     assert done.returncode == 2
     assert done.stderr == f"wafer: params.yaml: {section}.seed: must be at most 4294967295, got 4294967296\n"
+
+
+@pytest.mark.slow
+def test_a_task_that_fails_is_told_once(tmp_path: Path) -> None:
+    """Scoring without a model fails within a task: Prefect's log shows no traceback of it beside the one sentence."""
+    list(simulate_batches(tmp_path / "raw", batches=1, wafers=3, seed=1, labelled=False))
+    done = typed(tmp_path, "wafer", "predict", "--raw", "raw", WAFER_STORAGE="storage", WAFER_JOBS="1")
+    assert done.returncode == 2, done.stderr
+    assert "Traceback" not in done.stderr
+    assert "ERROR" not in done.stderr
+    assert "INFO" not in done.stderr
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("wafer: ")
+    assert "run the training first" in last
