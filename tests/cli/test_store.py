@@ -37,6 +37,11 @@ def wafer(settings: Settings, tmp_path: Path) -> Wafer:
     return run
 
 
+def at(settings: Settings, project: Path) -> Settings:
+    """The settings of the command's own project."""
+    return settings.model_copy(update={"project": project})
+
+
 @pytest.fixture
 def taken_in(wafer: Wafer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three files: good, one conflict, an empty sensor; the raw files are gone afterwards."""
@@ -46,7 +51,7 @@ def taken_in(wafer: Wafer, settings: Settings, tmp_path: Path, monkeypatch: pyte
     write(raw, 1, [line(1, -1), line(2, 1)])
     write(raw, 2, [line(2, 1, shift=1.0), line(4, -1)])
     broken = write(raw, 3, ["Wafer-7,1,,3,4,-1", "Wafer-8,1,,3,4,1"])
-    working.ingest(settings, "training", raw)
+    working.ingest(at(settings, tmp_path), "training", raw)
     for file in raw.iterdir():
         file.unlink()
     return broken
@@ -129,11 +134,11 @@ def test_the_store_tells_what_it_holds(wafer: Wafer, taken_in: Path) -> None:
 @pytest.mark.usefixtures("taken_in")
 def test_an_earlier_snapshot_is_exported(wafer: Wafer, settings: Settings, tmp_path: Path) -> None:
     """After later deliveries that replace readings, the manifest's digest still gives the table of its time."""
-    frozen = working.snapshot(settings)
+    frozen = working.snapshot(at(settings, tmp_path))
     before = read_snapshot(settings.storage.place(frozen.folder))
     write(tmp_path / "raw", 4, [line(1, -1, shift=2.0), line(9, -1)])
-    working.ingest(settings, "training", tmp_path / "raw", replace=True)
-    assert working.snapshot(settings).digest != frozen.digest
+    working.ingest(at(settings, tmp_path), "training", tmp_path / "raw", replace=True)
+    assert working.snapshot(at(settings, tmp_path)).digest != frozen.digest
     done = wafer("store", "export", "--manifest", frozen.digest[:8], "--out", "old")
     assert done.returncode == 0, done.stderr
     assert frozen.digest in done.stdout

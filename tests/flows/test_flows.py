@@ -154,7 +154,7 @@ def test_deployments_name_flows_that_exist() -> None:
     import yaml
 
     deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
-    flows = {"flows/ingest.py:ingest": ingest, "flows/train.py:train": train, "flows/predict.py:predict": predict}
+    flows = {"flows.ingest:ingest": ingest, "flows.train:train": train, "flows.predict:predict": predict}
     assert [d["entrypoint"] for d in deployments] == list(flows)
     for deployment in deployments:
         assert deployment["name"] == "wafer"
