@@ -35,7 +35,7 @@ endif
 test: $(READY) ## the quick tests, in random order on two processes
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-invariants: $(READY) ## the slow tests that hold what must never break, as continuous integration runs them
+invariants: $(READY) ## the slow tests that hold what must never break
 	$(BIN)/python -m pytest -n 2 -m invariant
 
 test-all: $(READY) ## all tests, the slow ones too

@@ -229,10 +229,7 @@ class Settings(BaseSettings):
 
 
 def find_project() -> Path | None:
-    """The folder that WAFER_PROJECT names, else the working directory or the nearest one above it with suites; or None.
-
-    Suites are `training.json` and `prediction.json` in a folder `expectations`.
-    """
+    """The folder that WAFER_PROJECT names, else the working directory or the nearest above it with `expectations/`."""
     if named := os.environ.get("WAFER_PROJECT"):
         return Path(named).absolute()
     return next((folder for folder in (Path.cwd(), *Path.cwd().parents) if is_project(folder)), None)

@@ -143,7 +143,7 @@ def test_an_earlier_snapshot_is_exported(wafer: Wafer, settings: Settings, tmp_p
     assert done.returncode == 0, done.stderr
     assert frozen.digest in done.stdout
     assert read_snapshot(tmp_path / "old" / frozen.digest[:12]).table.equals(before.table)
-    table = wafer("store", "export", "--manifest", frozen.folder, "--format", "csv")
+    table = wafer("store", "export", "--manifest", f"{settings.storage_url}/{frozen.folder}", "--format", "csv")
     assert table.returncode == 0, table.stderr
     text = (tmp_path / f"{frozen.digest[:12]}.csv").read_text()
     assert text.startswith(

@@ -128,6 +128,6 @@ def test_a_failed_report_is_kept_with_its_training(
         run.write(Registered(logged.version, logged.run_id))
     with pytest.raises(ReportError, match=r"SnapshotError: .*nowhere is not a snapshot"):
         steps.report(workspace, run, "data_quality")
-    left = [file.name for file in run.place("").iterdir() if file.suffix == ".ipynb"]
+    left = [file.name for file in run.place("").iterdir() if file.suffix in (".html", ".ipynb")]
     kept = mlflow.MlflowClient(registry.tracking_uri).list_artifacts(logged.run_id, "reports")
-    assert left == [Path(file.path).name for file in kept] == ["data_quality.ipynb"]
+    assert sorted(left) == [Path(file.path).name for file in kept] == ["data_quality.html", "data_quality.ipynb"]
