@@ -232,7 +232,7 @@ def find_project() -> Path | None:
     """The folder that WAFER_PROJECT names, else the working directory or the nearest above it with `expectations/`."""
     if named := os.environ.get("WAFER_PROJECT"):
         return Path(named).absolute()
-    return next((folder for folder in (Path.cwd(), *Path.cwd().parents) if is_project(folder)), None)
+    return next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "expectations").is_dir()), None)
 
 
 def is_project(folder: Path) -> bool:
