@@ -5,11 +5,16 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 import yaml
 
 from wafer.settings import Settings
 from wafer.store.embedded import embedded_server, wait_until_stopped
+
+# the same examples each time, so that no run fails by chance; HYPOTHESIS_SEARCH=1 looks for new ones
+hypothesis.settings.register_profile("steady", derandomize=not os.environ.get("HYPOTHESIS_SEARCH"))
+hypothesis.settings.load_profile("steady")
 
 REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENT = tuple(field.alias for field in Settings.model_fields.values() if field.alias)
