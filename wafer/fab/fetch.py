@@ -4,19 +4,19 @@ M. McCann, A. Johnston: SECOM, UCI Machine Learning Repository, 2008, https://do
 """
 
 import hashlib
-import http.client
 import io
 import math
-import time
-import urllib.error
-import urllib.request
 import zipfile
 import zlib
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import pairwise
-from pathlib import PurePosixPath
-from typing import IO
+from pathlib import Path, PurePosixPath
+from tempfile import TemporaryDirectory
+from typing import IO, Any
+
+import pooch
+import requests
 
 from wafer.errors import FetchError
 from wafer.fab.simulate import SENSORS, header_line
@@ -66,7 +66,6 @@ def fetch_secom(
     progress: Progress | None = None,
     timeout: float = 30.0,
     attempts: int = 3,
-    pause: float = 2.0,
 ) -> FetchRecord:
     """Download SECOM and write it into `out` as labelled batch files of 100 wafers, in production order.
 
@@ -79,13 +78,12 @@ def fetch_secom(
         progress: called with the bytes that have come and their total; where the server does not say the total, once
             at the end.
         timeout: seconds without an answer after which an attempt is given up.
-        attempts: how often to try; only what may pass by itself is tried again.
-        pause: seconds before the second attempt, doubled before each further one.
+        attempts: how often to try, 1 or more; only what may pass by itself is tried again, after some seconds.
 
     Raises:
         FetchError: there is no answer, the answer is not the data set, or cannot be written; no new file is left then.
     """
-    data = _download(url, progress, timeout, attempts, pause)
+    data = _download(url, progress, timeout, attempts)
     wafers = _read_wafers(data, url)
     files = _cut(wafers, url)
     _write_all(out, files)
@@ -99,49 +97,68 @@ def fetch_secom(
     )
 
 
-def _download(url: str, progress: Progress | None, timeout: float, attempts: int, pause: float) -> bytes:
+class _Bar:
+    """What pooch asks of a progress bar; it ends a download that grows too large."""
+
+    def __init__(self, url: str, progress: Progress | None) -> None:
+        self.url, self.progress = url, progress
+        self.total = self.done = 0
+
+    def update(self, size: int) -> None:
+        self.done += size
+        if self.done > _LARGEST:
+            raise FetchError(f"{self.url}: expected a zip file of about 2 MB, got more than {_LARGEST // 2**20} MB")
+        if self.progress is not None and self.total:
+            self.progress(min(self.done, self.total), self.total)
+
+    def reset(self) -> None:
+        self.done = 0
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+
+def _download(url: str, progress: Progress | None, timeout: float, attempts: int) -> bytes:
     """The bytes at `url`; passing troubles are tried again."""
     if not url.startswith(("https://", "http://")):
         raise FetchError(f"{url}: expected an address that starts with https:// or http://")
-    trouble = ""
-    for attempt in range(max(1, attempts)):
-        if attempt:
-            time.sleep(pause * 2 ** (attempt - 1))
+    bar = _Bar(url, progress)
+    ask = pooch.HTTPDownloader(progressbar=bar, chunk_size=_CHUNK, timeout=timeout)
+
+    def download(url: str, file: str, owner: Any) -> None:
+        bar.reset()
         try:
-            with urllib.request.urlopen(url, timeout=timeout) as answer:
-                return _read_answer(answer, url, progress)
-        except urllib.error.HTTPError as error:
-            error.close()
-            if error.code < 500 and error.code not in (408, 429):
-                raise FetchError(f"{url}: the server answered HTTP {error.code} {error.reason}") from error
-            trouble = f"the server answered HTTP {error.code} {error.reason}"
-        except urllib.error.URLError as error:
-            trouble = f"no connection, perhaps no internet: {error.reason}"
-        except http.client.IncompleteRead as error:
-            trouble = f"the download broke off after {len(error.partial)} bytes"
-        except (OSError, http.client.HTTPException) as error:
-            trouble = f"the connection broke ({str(error) or type(error).__name__})"
-        except ValueError as error:
-            raise FetchError(f"{url}: not a usable address ({error})") from error
-    raise FetchError(f"{url}: {trouble} (attempts: {max(1, attempts)})")
+            ask(url, file, owner)
+        except requests.HTTPError as error:
+            code = 0 if error.response is None else error.response.status_code
+            if 400 <= code < 500 and code not in (408, 429):
+                raise FetchError(f"{url}: {_trouble(error)}") from error
+            raise
+
+    pooch.get_logger().setLevel("WARNING")
+    with TemporaryDirectory() as folder:
+        source = pooch.create(folder, "", registry={"data": None}, urls={"data": url}, retry_if_failed=attempts - 1)
+        try:
+            data = Path(source.fetch("data", downloader=download)).read_bytes()
+        except requests.RequestException as error:
+            raise FetchError(f"{url}: {_trouble(error)} (attempts: {attempts})") from error
+    if progress is not None and not bar.total:
+        progress(len(data), len(data))
+    return data
 
 
-def _read_answer(answer: http.client.HTTPResponse, url: str, progress: Progress | None) -> bytes:
-    total = int(answer.headers.get("Content-Length") or 0)
-    parts: list[bytes] = []
-    done = 0
-    while part := answer.read(_CHUNK):
-        parts.append(part)
-        done += len(part)
-        if done > _LARGEST:
-            raise FetchError(f"{url}: expected a zip file of about 2 MB, got more than {_LARGEST // 2**20} MB")
-        if progress is not None and total:
-            progress(done, total)
-    if done < total:
-        raise http.client.IncompleteRead(b"".join(parts), total - done)
-    if progress is not None and not total:
-        progress(done, done)
-    return b"".join(parts)
+def _trouble(error: requests.RequestException) -> str:
+    """What went wrong on the way, in words."""
+    if isinstance(error, requests.HTTPError) and error.response is not None:
+        return f"the server answered HTTP {error.response.status_code} {error.response.reason}"
+    if isinstance(error, requests.exceptions.ChunkedEncodingError):
+        return "the download broke off"
+    if isinstance(error, requests.exceptions.InvalidURL):
+        return f"not a usable address ({error})"
+    cause: BaseException = error
+    while inner := cause.__cause__ or cause.__context__:
+        cause = inner
+    return f"no connection, perhaps no internet: {cause}"
 
 
 def _read_wafers(data: bytes, url: str) -> list[_Measurement]:
