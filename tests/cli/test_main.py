@@ -7,13 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.terminal import wafer
 from wafer.fab.simulate import simulate_batches
-
-WAFER = Path(sys.executable).with_name("wafer")
-
-
-def wafer(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([WAFER, *arguments], capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -24,8 +19,9 @@ def delivery(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_check_accepts_what_keeps_the_agreement(delivery: Path) -> None:
-    """Good files: exit status 0 and a line each."""
-    done = wafer("check", delivery)
+    """Good files: exit status 0 and a line each, by the installed program too."""
+    program = Path(sys.executable).with_name("wafer")
+    done = subprocess.run([program, "check", delivery], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "2 files: 2 accepted, 0 quarantined"
 

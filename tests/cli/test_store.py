@@ -1,21 +1,18 @@
 """`wafer store …` and `wafer quarantine …`, run as a person runs them."""
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from tests import working
+from tests import terminal, working
 from tests.faults.delivery import agree, line, write
 from wafer.settings import Settings
 from wafer.store.snapshot import read_snapshot
 
-WAFER = Path(sys.executable).with_name("wafer")
-Wafer = Callable[..., subprocess.CompletedProcess[str]]
+Wafer = Callable[..., terminal.Done]
 
 
 @pytest.fixture
@@ -23,18 +20,11 @@ def wafer(settings: Settings, tmp_path: Path) -> Wafer:
     """The command in a folder whose agreement rejects empty sensors, on the test's own storage and database."""
     agree(tmp_path, EmptySensors="reject")
     environment = {
-        **os.environ,
         "WAFER_STORAGE": settings.storage_url,
         "MONGODB_URL": settings.mongodb_url or "",
         "MONGODB_DATABASE": settings.mongodb_database,
     }
-
-    def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [WAFER, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
-        )
-
-    return run
+    return partial(terminal.wafer, cwd=tmp_path, **environment)
 
 
 def at(settings: Settings, project: Path) -> Settings:
@@ -160,7 +150,7 @@ def test_an_earlier_snapshot_is_exported(wafer: Wafer, settings: Settings, tmp_p
 )
 def test_help_teaches(command: tuple[str, ...]) -> None:
     """Each command explains itself."""
-    done = subprocess.run([WAFER, *command, "--help"], capture_output=True, text=True, check=False)
+    done = terminal.wafer(*command, "--help")
     assert done.returncode == 0
     assert "Usage:" in done.stdout
     assert len(done.stdout.splitlines()) > 5
