@@ -2,8 +2,6 @@
 
 import shutil
 import socket
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.terminal import wafer
 from wafer import preflight
 from wafer.errors import DeliveryError, EmptyError, PreflightError
 from wafer.fab.simulate import simulate_batches
@@ -153,8 +152,7 @@ def test_in_another_directory_nothing_is_left_behind(
     monkeypatch.delenv("WAFER_STORAGE")
     list(simulate_batches(place / "raw", batches=1, wafers=2, seed=1))
     before = sorted(place.rglob("*"))
-    wafer = Path(sys.executable).with_name("wafer")
-    done = subprocess.run([wafer, *arguments], capture_output=True, text=True, check=False)
+    done = wafer(*arguments)
     assert done.returncode == 2
     assert done.stderr.startswith(f"wafer: no project lies in {place} or above it")
     assert done.stderr.count("\n") == 1
@@ -168,9 +166,8 @@ def test_raw_without_prediction_is_told_before_anything_starts(place: Path, monk
     before = sorted(place.rglob("*"))
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("WAFER_STORAGE", str(place / "storage"))
-    wafer = Path(sys.executable).with_name("wafer")
     for arguments, raw in (["run", "--raw", str(place / "raw")], place / "raw"), (["run"], place / "storage" / "raw"):
-        done = subprocess.run([wafer, *arguments], capture_output=True, text=True, check=False)
+        done = wafer(*arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == f"wafer: {raw}/prediction: no such file or folder\n"
         assert sorted(place.rglob("*")) == before

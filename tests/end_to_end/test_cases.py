@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
+from tests.terminal import wafer
 from wafer.errors import PreflightError
 from wafer.fab.simulate import simulate_batches
 from wafer.preflight import look_ahead
@@ -35,7 +36,7 @@ def test_a_storage_that_cannot_be_made(storage: str, raw: Path) -> None:
     """One sentence that names WAFER_STORAGE and the folder, and nothing else on the terminal or the disk."""
     (raw.parent / "file").touch()
     before = sorted(raw.parent.rglob("*"))
-    done = typed(raw.parent, "flows.ingest", "--raw", "raw", WAFER_STORAGE=storage)
+    done = wafer("ingest", "--raw", "raw", cwd=raw.parent, WAFER_STORAGE=storage)
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("wafer: WAFER_STORAGE is ")
@@ -46,8 +47,8 @@ def test_a_storage_that_cannot_be_made(storage: str, raw: Path) -> None:
 def test_a_folder_one_level_too_high(raw: Path) -> None:
     """Checked or scored, in no project: no batch file lies there, one folder was left out, exit status 1."""
     (raw.parent / "wrong" / "2020").mkdir(parents=True)
-    for command in ("wafer", "check", "wrong"), ("flows.predict", "--raw", "wrong"):
-        done = typed(raw.parent, *command, WAFER_STORAGE="storage")
+    for command in ("check", "wrong"), ("predict", "--raw", "wrong"):
+        done = wafer(*command, cwd=raw.parent, WAFER_STORAGE="storage")
         assert done.returncode == 1, done.stderr
         (line,) = (done.stdout + done.stderr).splitlines()
         assert "no batch file lies in" in line
@@ -57,11 +58,11 @@ def test_a_folder_one_level_too_high(raw: Path) -> None:
 
 def test_a_check_needs_no_project(raw: Path) -> None:
     """It writes nothing, so it works wherever it is typed, by the library's suites or by those of that folder."""
-    done = typed(raw.parent, "wafer", "check", "raw")
+    done = wafer("check", "raw", cwd=raw.parent)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "1 files: 1 accepted, 0 quarantined"
     (raw.parent / "expectations").mkdir()
-    done = typed(raw.parent, "wafer", "check", "raw")
+    done = wafer("check", "raw", cwd=raw.parent)
     assert done.returncode == 2
     assert done.stderr.startswith(f"wafer: {raw.parent}/expectations/training.json: ")
 
@@ -109,7 +110,7 @@ def test_a_seed_that_no_library_takes(section: str, tmp_path: Path) -> None:
     content = yaml.safe_load((REPOSITORY / "params.yaml").read_text())
     content[section]["seed"] = 2**32
     (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
-    done = typed(tmp_path, "wafer", "params", "check", "params.yaml")
+    done = wafer("params", "check", "params.yaml", cwd=tmp_path)
     assert done.returncode == 2
     assert done.stderr == f"wafer: params.yaml: {section}.seed: must be at most 4294967295, got 4294967296\n"
 
