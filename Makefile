@@ -36,10 +36,10 @@ test: $(READY) ## the quick tests, in random order on two processes
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 invariants: $(READY) ## the slow tests that hold what must never break
-	$(BIN)/python -m pytest -n 2 -m invariant
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m invariant
 
 test-all: $(READY) ## all tests, the slow ones too
-	$(BIN)/python -m pytest -n 2
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
 lint: $(READY) ## format, lint, types, and whether the lock is current and free of addresses
 	$(BIN)/ruff format --check .

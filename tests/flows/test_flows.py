@@ -4,7 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +26,12 @@ from wafer.registry import Registry
 from wafer.settings import Settings
 from wafer.storage import read_json
 
-pytestmark = pytest.mark.xdist_group("prefect")
+
+def on_a_server(test: Callable[..., None]) -> Callable[..., None]:
+    """Run on one Prefect server, which takes its time to start, with the others that need it."""
+    for mark in (pytest.mark.slow, pytest.mark.invariant, pytest.mark.xdist_group("prefect")):
+        test = mark(test)
+    return pytest.mark.usefixtures("prefect_server")(test)
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +67,7 @@ def kept_files(storage: Settings, run_id: str) -> list[str]:
     return sorted(Path(file.path).name for file in MlflowClient(storage.tracking_uri).list_artifacts(run_id, "reports"))
 
 
-@pytest.mark.usefixtures("prefect_server")
+@on_a_server
 def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path) -> None:
     """Ingest, train and predict: reports, a champion, and each accepted wafer scored once in its batch's order."""
     with wafer.open() as workspace:
@@ -86,7 +91,7 @@ def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path) -> No
         assert set(scored["model_version"]) == {1}
 
 
-@pytest.mark.usefixtures("prefect_server")
+@on_a_server
 def test_predicting_before_any_training_says_so(storage: Settings, tmp_path: Path, small_params: Path) -> None:
     """Without a champion the prediction flow fails with the sentence that tells what to do."""
     with wafer.open() as workspace:
@@ -98,7 +103,7 @@ def test_predicting_before_any_training_says_so(storage: Settings, tmp_path: Pat
     assert "run the training first" in failed["error"]
 
 
-@pytest.mark.usefixtures("prefect_server")
+@on_a_server
 def test_a_missing_folder_is_an_error_of_the_delivery(storage: Settings) -> None:
     """A folder that is not there is named."""
     with pytest.raises(DeliveryError, match="no/such/folder"):

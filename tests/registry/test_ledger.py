@@ -49,6 +49,8 @@ def run_together(registry: Registry, place: Path, versions: int, times: int) -> 
     return sum(int(text) for text in told)
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_processes_that_decide_at_once_agree(registry, log_training, tmp_path):
     """Three processes decide and promote at once: one champion, every line kept, `previous` is the one before."""
     for _ in range(3):
@@ -164,6 +166,8 @@ def struck(registry: Registry, action: str, version: str | Path, strike: str | i
     )
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 @pytest.mark.parametrize("healer", ["the same decision again", "a decision on another version"])
 def test_killed_between_line_and_alias_the_next_decision_heals(registry, log_training, healer):
     """The line is written, the alias not moved: the old champion is in use until the next decision moves it."""
