@@ -1,12 +1,5 @@
 """Take in a delivery: judge each batch file, store the good ones, quarantine the others with reasons."""
 
-import sys
-
-if __name__ == "__main__":  # before Prefect is imported: what is refused ahead costs no time and makes nothing
-    from wafer.cli.main import main
-
-    main(["ingest", *sys.argv[1:]])
-
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 

@@ -1,12 +1,5 @@
 """Score a delivery: ingest it, predict with the champion, report."""
 
-import sys
-
-if __name__ == "__main__":  # before Prefect is imported: what is refused ahead costs no time and makes nothing
-    from wafer.cli.main import main
-
-    main(["predict", *sys.argv[1:]])
-
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 

@@ -1,12 +1,5 @@
 """Train on what the store holds: snapshot, fit, evaluate, register, gate, then draw and report."""
 
-import sys
-
-if __name__ == "__main__":  # before Prefect is imported: what is refused ahead costs no time and makes nothing
-    from wafer.cli.main import main
-
-    main(["train", *sys.argv[1:]])
-
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 

@@ -10,7 +10,7 @@ from tests.conftest import REPOSITORY
 from tests.imports import cells, imported, named, reached, room, sources, tree
 from wafer.study import NEED_DATABASE, NOTEBOOKS
 
-ENTRY_POINTS = {"wafer.__main__", "flows.__main__"}
+ENTRY_POINTS = {"wafer.__main__"}
 OWNERS = {
     "pymongo": "store",
     "bson": "store",

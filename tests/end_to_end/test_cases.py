@@ -70,7 +70,7 @@ def test_a_check_needs_no_project(raw: Path) -> None:
 def test_a_flow_in_no_project(raw: Path) -> None:
     """One sentence says where to go or what to name; the folder stays as it was."""
     (raw.parent / "elsewhere").mkdir()
-    done = typed(raw.parent / "elsewhere", "flows.ingest", "--raw", raw)
+    done = wafer("ingest", "--raw", raw, cwd=raw.parent / "elsewhere")
     assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("wafer: no project lies in ")

@@ -17,6 +17,7 @@ import wafer
 from flows.ingest import ingest
 from flows.predict import predict
 from flows.train import train
+from tests import terminal
 from tests.conftest import REPOSITORY
 from wafer import steps
 from wafer.errors import DeliveryError, RegistryError
@@ -110,24 +111,20 @@ def test_a_missing_folder_is_an_error_of_the_delivery(storage: Settings) -> None
         ingest("no/such/folder", "training")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "environment", "message"),
     [
-        (["flows.ingest", "--raw", "no/such/folder"], {}, "no/such/folder"),
-        (["flows.train", "--params", "no/such/params.yaml"], {}, "no/such/params.yaml is not a file"),
-        (["flows.train"], {"MONGODB_URL": "mongodb://127.0.0.1:9/"}, "no MongoDB server answers at 127.0.0.1:9"),
-        (["flows.predict", "--raw", "."], {"WAFER_JOBS": "none"}, "WAFER_JOBS"),
+        (["ingest", "--raw", "no/such/folder"], {}, "no/such/folder"),
+        (["train", "--params", "no/such/params.yaml"], {}, "no/such/params.yaml is not a file"),
+        (["train"], {"MONGODB_URL": "mongodb://127.0.0.1:9/"}, "nobody answers at 127.0.0.1:9"),
+        (["predict", "--raw", "."], {"WAFER_JOBS": "none"}, "WAFER_JOBS"),
     ],
 )
 def test_a_persons_mistake_ends_in_one_sentence(
     arguments: list[str], environment: dict[str, str], message: str, tmp_path: Path
 ) -> None:
     """On the command line of a flow: exit status 2, one clear sentence, no traceback."""
-    env = {**os.environ, "WAFER_STORAGE": str(tmp_path), **environment}
-    done = subprocess.run(
-        [sys.executable, "-m", *arguments], cwd=REPOSITORY, env=env, capture_output=True, text=True, check=False
-    )
+    done = terminal.wafer(*arguments, cwd=REPOSITORY, WAFER_STORAGE=str(tmp_path), **environment)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr + done.stdout
@@ -140,7 +137,7 @@ def test_an_unreadable_file_shows_in_the_exit_status(tmp_path: Path) -> None:
     (good,) = simulate_batches(raw, batches=1, wafers=20, seed=7)
     (raw / "wafer_01012020_000000.csv").symlink_to(tmp_path / "nowhere")
     done = subprocess.run(
-        [sys.executable, "-m", "flows.ingest", "--raw", str(raw)],
+        [Path(sys.executable).with_name("wafer"), "ingest", "--raw", str(raw)],
         cwd=REPOSITORY,
         env={**os.environ, "WAFER_STORAGE": str(tmp_path / "data")},
         capture_output=True,
