@@ -8,10 +8,12 @@ import pytest
 
 from tests.faults.scene import Scene
 
-QUICK_POINTS = 3
+pytestmark = pytest.mark.slow
+SAMPLED_POINTS = 3
 PARTS = 8
 
 
+@pytest.mark.invariant
 def test_the_scene_has_everything(undisturbed: Scene) -> None:
     """What is cut short below holds each thing that can happen to a wafer, else it would prove little."""
     state = undisturbed.state()
@@ -53,13 +55,13 @@ def strike(points: range, undisturbed: Scene, template: Path, tmp_path: Path) ->
         scene.clean_up()
 
 
+@pytest.mark.invariant
 def test_killed_here_and_there(undisturbed: Scene, template: Path, tmp_path: Path) -> None:
     """At some points, spread over all that there are, the rerun ends in the undisturbed run's state."""
     every = len(undisturbed.told("points"))
-    strike(range(every // QUICK_POINTS // 2, every + 1, every // QUICK_POINTS), undisturbed, template, tmp_path)
+    strike(range(every // SAMPLED_POINTS // 2, every + 1, every // SAMPLED_POINTS), undisturbed, template, tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_killed_at_every_point(part: int, undisturbed: Scene, template: Path, tmp_path: Path) -> None:
@@ -67,7 +69,6 @@ def test_killed_at_every_point(part: int, undisturbed: Scene, template: Path, tm
     strike(range(part + 1, len(undisturbed.told("points")) + 1, PARTS), undisturbed, template, tmp_path)
 
 
-@pytest.mark.slow
 def test_run_again_nothing_is_left_to_do(undisturbed: Scene, template: Path, tmp_path: Path) -> None:
     """A further run changes nothing that lasts but reports and times, and reports the same as a further one."""
     scene = Scene(tmp_path / "twice", template, undisturbed.intake.url)

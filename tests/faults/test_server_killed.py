@@ -7,10 +7,11 @@ import pytest
 from tests.faults.scene import Scene
 from wafer.store.embedded import embedded_server, wait_until_stopped
 
+pytestmark = pytest.mark.slow
 SOME = ["before insert wafers", "before insert batches", "before update wafers"]
 
 
-@pytest.mark.parametrize("name", [SOME[0], *(pytest.param(name, marks=pytest.mark.slow) for name in SOME[1:])])
+@pytest.mark.parametrize("name", [pytest.param(SOME[0], marks=pytest.mark.invariant), *SOME[1:]])
 def test_the_rerun_completes(name: str, undisturbed: Scene, template: Path, tmp_path: Path) -> None:
     """Killed with -9 before a write, the server costs one sentence; the next run starts it and goes on."""
     points = undisturbed.told("points")
