@@ -11,7 +11,7 @@ export DVC_NO_ANALYTICS := 1
 RAW ?=
 FILES ?=
 
-.PHONY: help setup run test test-all invariants lint format bench bench-model notebooks repro remote pull lock clean
+.PHONY: help setup run test test-all invariants lint format bench bench-speed bench-model notebooks repro remote pull lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -53,6 +53,9 @@ format: $(READY) ## format and mend what can be mended
 
 bench: $(READY) ## speed of checking and storing, as ratios on this machine; FILES=400
 	$(BIN)/python -m bench $(if $(FILES),--files $(FILES))
+
+bench-speed: $(READY) ## speed of scoring, reasons, drift and training, as ratios to the bare estimators
+	$(BIN)/python -m bench.speed
 
 bench-model: $(READY) ## the model's worth on real batches, for docs/model-card.md; RAW=DIR or WAFER_REAL_DATA
 	$(BIN)/python -m bench.model $(if $(RAW),--raw "$(RAW)")

@@ -35,6 +35,18 @@ def test_contributions_and_a_constant_make_the_score(kind: str) -> None:
     assert_allclose(rest, rest[0], atol=2e-6)
 
 
+def test_contributions_of_deep_trees_make_the_score() -> None:
+    """Also where trees are deep, contributions sum to the score; each wafer's are the same alone as in a batch."""
+    chance = np.random.default_rng(0)
+    F = np.cumsum(chance.normal(size=(400, 40)), axis=1)
+    faulty = F @ chance.normal(size=40) + 20 * chance.normal(size=400) > 0
+    deep = member("extra_trees").fit({"n_estimators": 5, "max_features": 0.02}, F, faulty, seed=0)
+    assert max(len(one.levels) for one in deep._branches) > 20
+    rest = deep.score(F) - deep.contributions(F).sum(axis=1)
+    assert_allclose(rest, rest[0], atol=1e-6)
+    assert_allclose(deep.contributions(F[:7]), deep.contributions(F)[:7], rtol=0, atol=0)
+
+
 @pytest.mark.parametrize("kind", list(MEMBERS))
 def test_sensors_that_matter_contribute_most(kind: str) -> None:
     """The two features that make faults have the largest contributions, the same with two threads as with one."""
@@ -49,7 +61,7 @@ def test_a_forest_as_a_booster_is_what_xgboost_itself_would_write() -> None:
     """XGBoost reads the bytes, writes the same trees again, and walks them also for readings that lie on a cut."""
     F, faulty = _table()
     forest = RandomForestClassifier(15, max_depth=4, random_state=0).fit(F, faulty)
-    data = Trees.of(forest).as_booster(8)
+    data = Trees.of([one.tree_ for one in forest.estimators_]).as_booster(8)
     booster = xgboost.Booster()
     booster.load_model(bytearray(data))
     again = xgboost.Booster()
@@ -62,9 +74,9 @@ def test_contributions_of_a_forest_are_shapley_values() -> None:
     """On a small forest the contributions are those of the definition, counted over all subsets of features."""
     F, faulty = _table()
     grown = RandomForestClassifier(3, max_depth=3, random_state=0).fit(F[:, 2:7], faulty)
-    trees = Trees.of(grown)
+    trees = Trees.of([one.tree_ for one in grown.estimators_])
     expected = [_shapley_values(trees, wafer) for wafer in F[:4, 2:7]]
-    assert_allclose(RandomForest(trees.as_booster(5)).contributions(F[:4, 2:7]), expected, atol=1e-6)
+    assert_allclose(RandomForest(trees.as_booster(5)).contributions(F[:4, 2:7]), expected, atol=1e-8)
 
 
 def _shapley_values(forest: Trees, wafer: np.ndarray) -> np.ndarray:

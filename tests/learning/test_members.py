@@ -6,14 +6,16 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.tree._splitter import BestSplitter, RandomSplitter
 from xgboost import XGBClassifier
 
 from wafer.errors import ParameterError
+from wafer.learning.forests import grow
 from wafer.learning.jobs import derived_seed
 from wafer.learning.members import MEMBERS, RandomForest, member
 
 SETTINGS = {
-    "extra_trees": {"n_estimators": 15, "min_samples_leaf": 2, "class_weight": "balanced"},
+    "extra_trees": {"n_estimators": 15, "min_samples_leaf": 2, "class_weight": "balanced_subsample"},
     "random_forest": {"n_estimators": 15, "max_depth": 4, "class_weight": "balanced_subsample", "columns": [1, 8]},
     "xgboost": {"n_estimators": 12, "max_depth": 3},
     "logistic": {"C": 0.1, "max_iter": 500, "columns": [0, 5]},
@@ -36,6 +38,27 @@ def test_frozen_forests_agree_with_scikit_learn() -> None:
         assert_allclose(member(kind).fit(SETTINGS[kind], F, faulty, seed=7).score(F), theirs, atol=1e-7)
 
 
+@pytest.mark.parametrize("faults", [2, 40])
+@pytest.mark.parametrize(
+    ("splitter", "theirs"), [(RandomSplitter, ExtraTreesClassifier), (BestSplitter, RandomForestClassifier)]
+)
+def test_grown_trees_are_scikit_learns(splitter: type, theirs: type, faults: int) -> None:
+    """Trees and bags are bit by bit those of scikit-learn's forest, also where a bag holds no fault."""
+    F = np.random.default_rng(3).normal(size=(150, 8)).astype(np.float32)
+    faulty = np.arange(150) < faults
+    for options in (
+        {"class_weight": "balanced_subsample", "bootstrap": True, "min_samples_leaf": 2},
+        {"class_weight": "balanced_subsample", "bootstrap": False, "max_features": 0.3},
+        {"class_weight": None, "bootstrap": True, "max_features": "log2", "max_depth": 3},
+    ):
+        grown = grow(splitter, F, faulty, seed=11, n_estimators=12, **options)
+        forest = theirs(12, random_state=11, **options).fit(F, faulty)
+        for tree, bag, one, own in zip(*grown, forest.estimators_, forest.estimators_samples_, strict=True):
+            assert_array_equal(bag, own)
+            for name in ("feature", "threshold", "children_left", "children_right", "value", "weighted_n_node_samples"):
+                assert_array_equal(getattr(tree, name), getattr(one.tree_, name))
+
+
 def test_linear_and_boosted_scores_are_log_odds() -> None:
     """The logistic regression's and XGBoost's scores are the log-odds of the library's probabilities."""
     F, faulty = _table()
@@ -50,15 +73,13 @@ def test_linear_and_boosted_scores_are_log_odds() -> None:
 
 @pytest.mark.parametrize("kind", list(MEMBERS))
 def test_score_of_a_wafer_depends_on_nothing_else(kind: str) -> None:
-    """Alone, in a batch, on any number of threads and after saving, a wafer has the same score, bit by bit."""
+    """Alone, in a batch and after saving, a wafer has the same score, bit by bit."""
     F, faulty = _table(1)
     one = member(kind).fit(SETTINGS[kind], F, faulty, seed=1)
     again = member(kind).restore(one.state())
     assert again.state() == one.state()
-    many = np.tile(F, (12, 1))  # more than a thread takes at a time
-    whole = one.score(many)
+    whole = one.score(np.tile(F, (12, 1)))
     assert_array_equal(whole[:150], whole[-150:])
-    assert_array_equal(one.score(many, n_jobs=3), whole)
     assert_array_equal(np.concatenate([again.score(F[row : row + 1]) for row in range(len(F))]), whole[:150])
     assert one.kind == kind
 

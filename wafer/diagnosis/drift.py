@@ -20,6 +20,7 @@ from sklearn.metrics import roc_auc_score
 from wafer.diagnosis.novelty import is_unknown, usual_unknown
 from wafer.errors import ModelError
 from wafer.learning.features import WaferFeatures, quartiles, spread
+from wafer.learning.forests import grow, out_of_bag
 from wafer.learning.members import RandomForest
 
 Floats = NDArray[np.float64]
@@ -200,8 +201,11 @@ def stability_indices(before: Floats, now: Floats) -> tuple[Floats, Floats]:
     # equal deciles are one; those of a sensor never read are none, and its readings one bin
     distinct = np.vstack([np.ones(before.shape[1], bool), np.diff(cuts, axis=0) > 0])
     distinct = np.vstack([distinct & ~np.isnan(cuts[0]), np.ones((2, before.shape[1]), bool)])
-    pairs = [_index_and_chance(*(count[used, n] for count in counts)) for n, used in enumerate(distinct.T)]
-    index, chance = np.array(pairs).T
+    index, chance = np.empty((2, before.shape[1]))
+    patterns, which = np.unique(distinct, axis=1, return_inverse=True)
+    for number, used in enumerate(patterns.T):
+        own = np.flatnonzero(which == number)
+        index[own], chance[own] = _index_and_chance(*(count[np.ix_(used, own)].T for count in counts))
     return index, chance * (1 / len(before) + 1 / len(now))
 
 
@@ -236,10 +240,12 @@ def _bin_counts(X: Floats, cuts: Floats) -> Integers:
     return np.vstack([np.diff(up_to, axis=0, prepend=0), present - up_to[-1], missing])
 
 
-def _index_and_chance(before: Integers, now: Integers) -> tuple[float, float]:
-    shares = [(count + 0.5) / (count.sum() + 0.5 * len(count)) for count in (before, now)]
-    index = float(np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0])))
-    return index, float(np.sum(before + now > 0)) - 1
+def _index_and_chance(before: Integers, now: Integers) -> tuple[Floats, Floats]:
+    """Of sensors with the same bins; wafers in each, shape (sensors, bins)."""
+    counts = [np.ascontiguousarray(count) for count in (before, now)]
+    shares = [(count + 0.5) / (count.sum(axis=1, keepdims=True) + 0.5 * count.shape[1]) for count in counts]
+    index = np.sum((shares[1] - shares[0]) * np.log(shares[1] / shares[0]), axis=1)
+    return index, np.sum(counts[0] + counts[1] > 0, axis=1) - 1.0
 
 
 def mean_excess(before: Floats, now: Floats) -> float:
@@ -258,9 +264,17 @@ def domain_auc(before: Floats, now: Floats) -> float:
     X = np.vstack([before, now])
     filled = np.clip(np.where(np.isnan(X), np.nan_to_num(quartiles(X)[1]), X), -LARGEST, LARGEST)
     is_new = np.arange(len(X)) >= len(before)
-    settings = {"n_estimators": TREES, "min_samples_leaf": 2, "class_weight": "balanced_subsample"}
-    features = np.hstack([filled, np.isnan(X).astype(np.float64)])
-    return float(roc_auc_score(is_new, RandomForest.fit_bagged(settings, features, is_new, seed=0)[1]))
+    features = np.hstack([filled, np.isnan(X)]).astype(np.float32)
+    grown = grow(
+        RandomForest.splitter,
+        features,
+        is_new,
+        seed=0,
+        n_estimators=TREES,
+        min_samples_leaf=2,
+        class_weight="balanced_subsample",
+    )
+    return float(roc_auc_score(is_new, out_of_bag(grown, features)))
 
 
 def _check(reference: pd.DataFrame, batch: pd.DataFrame) -> None:

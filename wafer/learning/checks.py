@@ -124,4 +124,4 @@ def chosen_sensors(X: ArrayLike, known: Sequence[str] | None) -> ArrayLike:
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise UnknownSensorsError(f"the model needs {len(known)} sensors, the wafers lack {len(missing)}: {shown}")
-    return X[list(known)]
+    return X if list(X.columns) == list(known) else X[list(known)]

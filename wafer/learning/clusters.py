@@ -76,7 +76,8 @@ class ElbowClusters(BaseEstimator):
 
     def _project(self, X: Floats) -> Floats:
         centred = np.ascontiguousarray(X - self.mean_)
-        return np.stack([(centred * axis).sum(axis=1) for axis in self.axes_], axis=1)
+        product = np.empty_like(centred)
+        return np.stack([np.multiply(centred, axis, out=product).sum(axis=1) for axis in self.axes_], axis=1)
 
 
 def in_stable_order(fit: KMeans) -> Floats:

@@ -38,9 +38,9 @@ class Experts:
     models: Mapping[int, Trained]
     weights: Mapping[int, float]
 
-    def logit(self, pooled: Floats, F: Floats, cluster: Integers, n_jobs: int = 1) -> Floats:
+    def logit(self, pooled: Floats, F: Floats, cluster: Integers) -> Floats:
         """The panel's log-odds blended with the experts', shape (wafers,)."""
-        return self._blend(pooled, cluster, lambda one, rows: one.logit(F[rows], n_jobs))
+        return self._blend(pooled, cluster, lambda one, rows: one.logit(F[rows]))
 
     def outside(self, pooled: Floats, cluster: Integers) -> Floats:
         """The same of the training wafers, out of fold."""

@@ -222,8 +222,11 @@ class ReferenceScaler(TransformerMixin, BaseEstimator):
         """Relative readings of `X`; a missing one is 0. Without `order` the newest window serves all."""
         check_is_fitted(self)
         which = self.windows(len(X), order)
-        relative = (X - self.medians_[which]) / self.spreads_[which]
-        return np.clip(np.nan_to_num(relative, posinf=self.limit, neginf=-self.limit), -self.limit, self.limit)
+        relative = X - self.medians_[which]
+        relative /= self.spreads_[which]
+        np.clip(relative, -self.limit, self.limit, out=relative)
+        relative[np.isnan(relative)] = 0.0
+        return relative
 
     def windows(self, wafers: int, order: Integers | None = None) -> Integers:
         """The window that each wafer is compared with, shape (wafers,)."""
@@ -285,10 +288,14 @@ class WaferFeatures(TransformerMixin, BaseEstimator):
         check_is_fitted(self)
         kept = self.selector_.transform(X)
         filled = self.imputer_.transform(kept)
-        scaled = (filled - self.medians_) / self.spreads_
-        relative = self.scaler_.transform(kept if self.imputation == "median" else filled, order=order)
-        flags = self.patterns_.transform(X)
-        return np.ascontiguousarray(np.hstack([np.clip(scaled, -1e6, 1e6), flags, relative]))
+        F = np.empty((len(X), self.relative.stop))
+        scaled = F[:, : kept.shape[1]]
+        np.subtract(filled, self.medians_, out=scaled)
+        scaled /= self.spreads_
+        np.clip(scaled, -1e6, 1e6, out=scaled)
+        F[:, kept.shape[1] : self.absolute.stop] = self.patterns_.transform(X)
+        F[:, self.relative] = self.scaler_.transform(kept if self.imputation == "median" else filled, order=order)
+        return F
 
     def missing(self, X: Floats) -> NDArray[np.bool_]:
         """Which readings of the kept sensors are missing, shape (wafers, kept)."""

@@ -2,15 +2,9 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
-import numpy as np
 from joblib import Parallel, delayed
-from numpy.typing import NDArray
-
-Floats = NDArray[np.float64]
-BLOCK = 512  # rows that one thread works on at a time
 
 
 def run(jobs: Sequence[Callable[[], Any]], n_jobs: int) -> list[Any]:
@@ -18,13 +12,6 @@ def run(jobs: Sequence[Callable[[], Any]], n_jobs: int) -> list[Any]:
     if n_jobs == 1 or len(jobs) < 2:
         return [job() for job in jobs]
     return list(Parallel(n_jobs=n_jobs, backend="threading")(delayed(job)() for job in jobs))
-
-
-def in_blocks(work: Callable[[Floats], Floats], F: Floats, n_jobs: int) -> Floats:
-    """What `work` gives for the rows of `F`, which it treats each by itself, done block by block."""
-    if len(F) <= BLOCK:
-        return work(F)
-    return np.concatenate(run([partial(work, F[row : row + BLOCK]) for row in range(0, len(F), BLOCK)], n_jobs))
 
 
 def derived_seed(seed: int, *names: object) -> int:

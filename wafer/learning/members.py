@@ -9,20 +9,20 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
 import xgboost
 from numpy.typing import NDArray
-from sklearn import config_context
-from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
+from sklearn.tree._splitter import BestSplitter, RandomSplitter
 
 from wafer.errors import ParameterError
-from wafer.learning.forests import Trees, out_of_bag
-from wafer.learning.jobs import in_blocks
+from wafer.learning.forests import Grown, Trees, grow, out_of_bag
 from wafer.learning.parts import array_bytes, read_arrays
+from wafer.learning.shapley import Branches, read_branches, shapley_values
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -76,12 +76,9 @@ class Member(ABC):
         """The scores of each of the `stages`."""
         return [self.score(F)]
 
-    def score(self, F: Floats, n_jobs: int = 1) -> Floats:
-        """A number per wafer, larger for a fault, shape (wafers,)."""
-        return in_blocks(self._score, F, n_jobs)
-
     @abstractmethod
-    def _score(self, F: Floats) -> Floats: ...
+    def score(self, F: Floats) -> Floats:
+        """A number per wafer, larger for a fault, shape (wafers,)."""
 
     @abstractmethod
     def contributions(self, F: Floats, n_jobs: int = 1) -> Floats:
@@ -98,22 +95,21 @@ class Member(ABC):
 
 
 class TreeMember(Member):
-    """Trees in XGBoost's predictor; their contributions are exact Shapley values.
-
-    Lundberg et al., "From local explanations to global understanding with explainable AI for trees", Nature Machine
-    Intelligence 2, 2020.
-    """
+    """Trees in XGBoost's predictor; their contributions are exact Shapley values, see `wafer.learning.shapley`."""
 
     suffix = "ubj"
 
     def __init__(self, document: bytes) -> None:
         self.document = document
-        self.booster = self._loaded(1)
+        self.booster = xgboost.Booster({"nthread": 1})
+        self.booster.load_model(bytearray(document))
+        self.booster.set_param({"nthread": 1})
 
     def __reduce__(self) -> tuple[Any, ...]:
         return (type(self), (self.document,))
 
-    def _score(self, F: Floats) -> Floats:
+    def score(self, F: Floats) -> Floats:
+        """As of `Member`."""
         return self._margin(F, 0)
 
     def _margin(self, F: Floats, rounds: int) -> Floats:
@@ -123,9 +119,11 @@ class TreeMember(Member):
 
     def contributions(self, F: Floats, n_jobs: int = 1) -> Floats:
         """As of `Member`."""
-        table = xgboost.DMatrix(np.asarray(F, dtype=np.float32), nthread=n_jobs)
-        # a booster of its own, as the number of threads is the booster's and others may be scoring with it
-        return np.asarray(self._loaded(n_jobs).predict(table, pred_contribs=True)[:, :-1], dtype=np.float64)
+        return shapley_values(self._branches, np.asarray(F, dtype=np.float32), n_jobs)
+
+    @cached_property
+    def _branches(self) -> list[Branches]:
+        return read_branches(self.document)
 
     def state(self) -> bytes:
         """XGBoost's UBJSON."""
@@ -136,17 +134,11 @@ class TreeMember(Member):
         """As of `Member`."""
         return cls(state)
 
-    def _loaded(self, n_jobs: int) -> xgboost.Booster:
-        booster = xgboost.Booster({"nthread": n_jobs})
-        booster.load_model(bytearray(self.document))
-        booster.set_param({"nthread": n_jobs})
-        return booster
-
 
 class Forest(TreeMember):
-    """Trees of scikit-learn, whose mean leaf value, a share of faults, is the score."""
+    """Trees of scikit-learn, whose mean leaf value, a share of faults, is the score; settings are those of `grow`."""
 
-    estimator: ClassVar[type]
+    splitter: ClassVar[type]
     bootstraps: ClassVar[bool]
     space: ClassVar[Mapping[str, Sequence[Any]]] = {
         "min_samples_leaf": [3, 5, 10, 2],
@@ -156,13 +148,12 @@ class Forest(TreeMember):
     @classmethod
     def fit(cls, settings: Settings, F: Floats, faulty: Bools, *, seed: int) -> Self:
         """As of `Member`."""
-        return cls._frozen(*cls._grown(settings, F, faulty, seed), F.shape[1])
+        return cls._frozen(*cls._grown(settings, F, faulty, seed)[::2], F.shape[1])
 
     @classmethod
     def fit_bagged(cls, settings: Settings, F: Floats, faulty: Bools, *, seed: int) -> tuple[Self, Floats]:
         """As of `Member`; each wafer is scored by the trees that have not seen it."""
-        grown, start = cls._grown({**settings, "bootstrap": True}, F, faulty, seed)
-        own = np.asarray(F[:, start : start + grown.n_features_in_], dtype=np.float32)
+        grown, own, start = cls._grown({**settings, "bootstrap": True}, F, faulty, seed)
         return cls._frozen(grown, start, F.shape[1]), out_of_bag(grown, own)
 
     @classmethod
@@ -177,21 +168,22 @@ class Forest(TreeMember):
         return bool(settings.get("bootstrap", cls.bootstraps))
 
     @classmethod
-    def _grown(cls, settings: Settings, F: Floats, faulty: Bools, seed: int) -> tuple[Any, int]:
+    def _grown(cls, settings: Settings, F: Floats, faulty: Bools, seed: int) -> tuple[Grown, NDArray[np.float32], int]:
+        """The forest, the features that it was grown from, and the place of the first of them."""
         start, stop, options = columns_and_options(settings, F)
-        with config_context(skip_parameter_validation=True, assume_finite=True):
-            return cls.estimator(random_state=seed, n_jobs=1, **options).fit(F[:, start:stop], faulty), start
+        own = np.ascontiguousarray(F[:, start:stop], dtype=np.float32)
+        return grow(cls.splitter, own, faulty, seed=seed, **{"bootstrap": cls.bootstraps, **options}), own, start
 
     @classmethod
-    def _frozen(cls, grown: Any, start: int, features: int) -> Self:
-        return cls(Trees.of(grown, start).as_booster(features))
+    def _frozen(cls, grown: Grown, start: int, features: int) -> Self:
+        return cls(Trees.of(grown.trees, start).as_booster(features))
 
 
 class ExtraTrees(Forest):
     """Geurts, Ernst and Wehenkel, "Extremely randomized trees", Machine Learning 63, 2006."""
 
     kind = "extra_trees"
-    estimator = ExtraTreesClassifier
+    splitter = RandomSplitter
     bootstraps = False
 
 
@@ -199,7 +191,7 @@ class RandomForest(Forest):
     """Breiman, "Random forests", Machine Learning 45, 2001."""
 
     kind = "random_forest"
-    estimator = RandomForestClassifier
+    splitter = BestSplitter
     bootstraps = True
 
 
@@ -266,7 +258,8 @@ class Logistic(Member):
         middle[start:stop] = centre
         return cls(weights, middle, float(model.intercept_[0] - (weights[start:stop] * centre).sum()), limit)
 
-    def _score(self, F: Floats) -> Floats:
+    def score(self, F: Floats) -> Floats:
+        """As of `Member`."""
         products = np.clip(F, -self.limit, self.limit) * self.weights
         return np.asarray(products.sum(axis=1) + self.offset)
 

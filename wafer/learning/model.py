@@ -1,15 +1,16 @@
 """`WaferModel`: from readings to cluster, probability and alarm, one scikit-learn classifier."""
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 from sklearn.base import BaseEstimator, ClassifierMixin, clone
-from sklearn.utils import Tags
+from sklearn.utils import Tags, assert_all_finite, check_array
 from sklearn.utils.validation import check_is_fitted, validate_data
 from threadpoolctl import threadpool_limits
 
@@ -20,12 +21,14 @@ from wafer.learning.clusters import ElbowClusters, profile
 from wafer.learning.decision import Policy, fit_sigmoid
 from wafer.learning.experts import ExpertRules, fit_experts
 from wafer.learning.features import WaferFeatures, by_sensor
-from wafer.learning.jobs import derived_seed
+from wafer.learning.jobs import derived_seed, run
 from wafer.learning.panel import fit_panel, panel_recipes
 from wafer.learning.search import inner_folds
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
+Result = TypeVar("Result")
+BLOCK = 1024  # wafers that one thread works on at a time
 EXPERT_TREES = 40  # of a cluster's forest, at most: clusters are small
 SMALLER = 6  # a backtest's forests have so many times fewer trees
 
@@ -50,7 +53,12 @@ class Prepared:
 
     def rows(self, chosen: NDArray[np.bool_]) -> "Prepared":
         """Some of the wafers."""
-        return Prepared(*(getattr(self, name)[chosen] for name in ("readings", "F", "relative", "missing", "cluster")))
+        return Prepared(*(getattr(self, field.name)[chosen] for field in fields(self)))
+
+
+def joined(parts: Sequence[Prepared]) -> Prepared:
+    """The wafers of all parts, one part after the other."""
+    return Prepared(*(np.concatenate([getattr(one, field.name) for one in parts]) for field in fields(Prepared)))
 
 
 class WaferModel(ClassifierMixin, BaseEstimator):
@@ -177,7 +185,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
 
     def fault_probability(self, X: ArrayLike, order: ArrayLike | None = None) -> Floats:
         """Probability that each wafer is faulty, shape (wafers,): the column of `predict_proba` that alarms follow."""
-        return self.probability(self.prepare(X, order))
+        return np.concatenate(self.by_blocks(X, order, self.probability))
 
     def predict(self, X: ArrayLike, order: ArrayLike | None = None) -> NDArray[Any]:
         """The label of each wafer, shape (wafers,): faulty where the probability reaches `threshold_`."""
@@ -190,16 +198,34 @@ class WaferModel(ClassifierMixin, BaseEstimator):
 
     def prepare(self, X: ArrayLike, order: ArrayLike | None = None) -> "Prepared":
         """Wafers as the model sees them, computed once for all that is asked of them; see `predict_proba`."""
+        return joined(self.by_blocks(X, order, lambda wafers: wafers))
+
+    def by_blocks(self, X: ArrayLike, order: ArrayLike | None, work: Callable[["Prepared"], Result]) -> list[Result]:
+        """What `work` gives for one block of the wafers after the other, `n_jobs` at a time; see `predict_proba`.
+
+        What a block needs fits a processor's own memory, where going through it again costs little.
+        """
         check_is_fitted(self)
-        X = chosen_sensors(X, getattr(self, "feature_names_in_", None))
-        readings = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite="allow-nan")
-        F = self._features.transform(readings, order=checked_order(order, len(readings)))
-        return self._prepared(readings, F)
+        names = getattr(self, "feature_names_in_", None)
+        X = chosen_sensors(X, names)
+        if names is not None and isinstance(X, pd.DataFrame) and (X.dtypes == np.float64).all():
+            readings = check_array(X.to_numpy(), ensure_all_finite=False)  # its columns have been looked at
+        else:
+            readings = validate_data(self, X, reset=False, dtype=np.float64, ensure_all_finite=False)
+        places = checked_order(order, len(readings))
+
+        def done(rows: slice) -> Result:
+            block = np.ascontiguousarray(readings[rows])
+            assert_all_finite(block, allow_nan=True, estimator_name=type(self).__name__, input_name="X")
+            F = self._features.transform(block, order=None if places is None else places[rows])
+            return work(self._prepared(block, F))
+
+        return run([partial(done, slice(row, row + BLOCK)) for row in range(0, len(readings), BLOCK)], self.n_jobs)
 
     def probability(self, wafers: "Prepared") -> Floats:
         """Probability of a fault, shape (wafers,)."""
-        logit = self._panel.logit(wafers.F, self.n_jobs)
-        return self._sigmoid.probability(self._experts.logit(logit, wafers.F, wafers.cluster, self.n_jobs))
+        logit = self._panel.logit(wafers.F)
+        return self._sigmoid.probability(self._experts.logit(logit, wafers.F, wafers.cluster))
 
     def contributions(self, wafers: "Prepared") -> Floats:
         """Each sensor's contribution to the log-odds of a fault, shape (wafers, sensors); exact Shapley values."""

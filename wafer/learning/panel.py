@@ -33,9 +33,9 @@ class Panel:
     sigmoid: Sigmoid
     outside: Floats
 
-    def logit(self, F: Floats, n_jobs: int = 1) -> Floats:
+    def logit(self, F: Floats) -> Floats:
         """Log-odds of a fault for features `F`, shape (wafers,)."""
-        return self.sigmoid.logit(_mean([one.logit(F, n_jobs) for one in self.members]))
+        return self.sigmoid.logit(_mean([one.logit(F) for one in self.members]))
 
     def contributions(self, F: Floats, n_jobs: int = 1) -> Floats:
         """Each feature's contribution to the log-odds, shape (wafers, features)."""

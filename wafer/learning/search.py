@@ -59,9 +59,9 @@ class Trained:
         """Out-of-fold log-odds of the wafers given, shape (wafers,)."""
         return self.sigmoid.logit(self.score_outside)
 
-    def logit(self, F: Floats, n_jobs: int = 1) -> Floats:
+    def logit(self, F: Floats) -> Floats:
         """Log-odds of a fault for features `F`, shape (wafers,)."""
-        return self.sigmoid.logit(self.member.score(F, n_jobs))
+        return self.sigmoid.logit(self.member.score(F))
 
     def contributions(self, F: Floats, n_jobs: int = 1) -> Floats:
         """Each feature's contribution to the log-odds, shape (wafers, features)."""

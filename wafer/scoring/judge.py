@@ -1,7 +1,9 @@
 """What a model says of wafers, asked in one place and computed in one pass."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import partial
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -11,7 +13,7 @@ from wafer.diagnosis.drift import Drift
 from wafer.diagnosis.novelty import is_unknown
 from wafer.diagnosis.reasons import tell
 from wafer.errors import ModelError
-from wafer.learning.model import Prepared
+from wafer.learning.model import Prepared, joined
 from wafer.scoring.bundle import Bundle
 
 WhoseReasons = Literal["none", "alarms", "all"]
@@ -78,42 +80,61 @@ def judge(
         ModelError: a sensor is not there, an order does not fit, or drift is asked of a model that learned none or of
             too few wafers.
     """
-    model = bundle.classifier
-    seen = model.prepare(wafers, order)
-    probability = np.where(seen.missing.all(axis=1), np.nan, model.probability(seen))
-    unmeasured = bundle.novelty.unmeasured(seen.missing)
-    alarm = (probability >= model.threshold_) & ~unmeasured
-    p_value = bundle.novelty.p_value(seen.relative, seen.missing)
-    unlike = is_unknown(p_value)
+    blocks = bundle.classifier.by_blocks(wafers, order, partial(_judged, bundle, reasons, drift))
+    probability, cluster, p_value, unmeasured, alarm = map(
+        np.concatenate, zip(*(one.said for one in blocks), strict=True)
+    )
+    unlike, threshold = is_unknown(p_value), bundle.classifier.threshold_
     verdict = pd.Series(np.where(alarm, 1, -1), dtype="Int64").mask(unmeasured)
     table = pd.DataFrame(
         {
             "verdict": verdict,
             "probability": probability,
-            "cluster": seen.cluster,
+            "cluster": cluster,
             "p_value": p_value,
             "unknown": unlike | unmeasured,
             "why": np.where(unmeasured, NO_VERDICT, np.where(unlike, UNLIKE, "")),
-            "threshold": model.threshold_,
+            "threshold": threshold,
             "version": version,
         }
     )
-    rows = {"none": None, "alarms": alarm, "all": np.ones(len(alarm), dtype=bool)}[reasons]
-    told = None if rows is None else _reasons(bundle, seen, rows, most)
-    return Judgement(table, told, _drift(bundle, seen, p_value) if drift else None)
+    told = None
+    if reasons != "none":
+        rows = np.flatnonzero(alarm) if reasons == "alarms" else np.arange(len(alarm))
+        told = _reasons(bundle, joined([one.explained for one in blocks]), rows, most)
+    return Judgement(table, told, _drift(bundle, [one.readings for one in blocks], p_value) if drift else None)
 
 
-def _reasons(bundle: Bundle, seen: Prepared, rows: NDArray[np.bool_], most: int) -> pd.DataFrame:
+class _Block(NamedTuple):
+    """What is said of some wafers, those whose reasons are asked for, and all readings where drift is asked for."""
+
+    said: tuple[NDArray[Any], ...]
+    explained: Prepared
+    readings: NDArray[np.float64]
+
+
+def _judged(bundle: Bundle, reasons: WhoseReasons, drift: bool, seen: Prepared) -> _Block:
+    model, novelty = bundle.classifier, bundle.novelty
+    probability = np.where(seen.missing.all(axis=1), np.nan, model.probability(seen))
+    unmeasured = novelty.unmeasured(seen.missing)
+    alarm = (probability >= model.threshold_) & ~unmeasured
+    said = probability, seen.cluster, novelty.p_value(seen.relative, seen.missing), unmeasured, alarm
+    rows = {"none": np.zeros_like(alarm), "alarms": alarm, "all": np.ones_like(alarm)}[reasons]
+    return _Block(said, seen.rows(rows), seen.readings if drift else seen.readings[:0])
+
+
+def _reasons(bundle: Bundle, seen: Prepared, rows: NDArray[np.int64], most: int) -> pd.DataFrame:
     known, model = bundle.reasons, bundle.classifier
     if known is None:
         raise ModelError("the model gives no reasons: it learned none when it was trained")
-    chosen = seen.rows(rows if known.shown else np.zeros_like(rows))
-    own = model.contributions(chosen) if len(chosen.F) else np.empty((0, model.n_features_in_))
-    told = tell(known, own, chosen.readings, chosen.cluster, model.sensor_names_, most=most)
-    return told.assign(row=np.flatnonzero(rows)[told["row"].to_numpy(np.int64)])
+    own = np.empty((0, model.n_features_in_))
+    if known.shown and len(rows):
+        own = model.contributions(seen)
+    told = tell(known, own, seen.readings, seen.cluster, model.sensor_names_, most=most)
+    return told.assign(row=rows[told["row"].to_numpy(np.int64)])
 
 
-def _drift(bundle: Bundle, seen: Prepared, p_value: NDArray[np.float64]) -> Drift:
+def _drift(bundle: Bundle, readings: Sequence[NDArray[np.float64]], p_value: NDArray[np.float64]) -> Drift:
     if bundle.drift is None:
         raise ModelError("the model cannot tell drift: it learned none when it was trained, or had too few wafers")
-    return bundle.drift.compare(seen.readings, p_value, bundle.classifier.sensor_names_)
+    return bundle.drift.compare(np.concatenate(readings), p_value, bundle.classifier.sensor_names_)
