@@ -59,6 +59,13 @@ def test_grown_trees_are_scikit_learns(splitter: type, theirs: type, faults: int
                 assert_array_equal(getattr(tree, name), getattr(one.tree_, name))
 
 
+def test_other_weights_of_classes_are_refused() -> None:
+    """A weight that `grow` does not know is named, instead of taken for the one that it knows."""
+    F, faulty = _table()
+    with pytest.raises(ParameterError, match="balanced_subsample or None, got 'balanced'"):
+        member("random_forest").fit({"class_weight": "balanced"}, F, faulty, seed=0)
+
+
 def test_linear_and_boosted_scores_are_log_odds() -> None:
     """The logistic regression's and XGBoost's scores are the log-odds of the library's probabilities."""
     F, faulty = _table()

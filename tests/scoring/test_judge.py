@@ -44,6 +44,21 @@ def test_a_wafer_is_judged_the_same_in_any_company(bundle: Bundle, wafers: Any) 
         pd.testing.assert_frame_equal(alone, whole.iloc[[row]].reset_index(drop=True), check_exact=True)
 
 
+def test_reasons_belong_to_their_wafers_and_infinity_is_refused_in_every_block(bundle: Bundle, wafers: Any) -> None:
+    """Of more wafers than a block holds each alarm has the reasons that it has alone; no reading is left unchecked."""
+    rows = np.tile(np.arange(240), 6)
+    X, order = wafers.X.iloc[rows].reset_index(drop=True), wafers.order[rows]
+    many = judge(bundle, X, order, reasons="alarms").reasons
+    once = judge(bundle, wafers.X, wafers.order, reasons="alarms").reasons
+    assert many is not None
+    assert once is not None
+    last = many[many["row"] >= 1200].reset_index(drop=True)
+    pd.testing.assert_frame_equal(last.assign(row=last["row"] - 1200), once, check_exact=True)
+    X.iloc[1300, 3] = np.inf
+    with pytest.raises(ValueError, match="infinity"):
+        judge(bundle, X, order)
+
+
 def test_a_wafer_that_nobody_measured_gets_no_verdict(bundle: Bundle, wafers: Any) -> None:
     """Without readings there is neither verdict nor probability; with too few there is a probability, not trusted."""
     X = wafers.X.iloc[:4].copy()

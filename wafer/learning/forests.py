@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from sklearn.tree._criterion import Gini
 from sklearn.tree._tree import DepthFirstTreeBuilder, Tree
 
+from wafer.errors import ParameterError
+
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int32]
 NO_PARENT = 2147483647
@@ -52,7 +54,12 @@ def grow(
         faulty: the faulty wafers; both sorts must be there.
         max_features: tried at each split: "sqrt", "log2", or a share of all.
         class_weight: "balanced_subsample" or None.
+
+    Raises:
+        ParameterError: another class_weight.
     """
+    if class_weight not in (None, "balanced_subsample"):
+        raise ParameterError(f"class_weight must be balanced_subsample or None, got {class_weight!r:.40}")
     top, (wafers, features), classes = np.iinfo(np.int32).max, F.shape, np.array([2])
     tried = {"sqrt": np.sqrt, "log2": np.log2}[max_features](features) if isinstance(max_features, str) else None
     tried = max(1, int(max_features * features if tried is None else tried))

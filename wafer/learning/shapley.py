@@ -20,7 +20,6 @@ from wafer.learning.jobs import run
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
-Bools = NDArray[np.bool_]
 
 POINTS = 6  # exact for paths of 12 features; of the longest ones met it leaves an error of 1e-11
 ROWS = 16  # wafers taken at a time
