@@ -1,12 +1,16 @@
 """Single steps on a workspace that is opened for them, as a flow's tasks run them."""
 
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from wafer import steps
 from wafer.params import Params
-from wafer.records import Decided, Frozen, Ingested, Kind, Predicted
+from wafer.records import Decided, Evaluated, Fitted, Frozen, Ingested, Kind, Predicted
 from wafer.runs import Run
 from wafer.settings import Settings
+from wafer.store.snapshot import FACTS, Snapshot, _manifest_digest, _values_digest, write_snapshot
 from wafer.workspace import Workspace
 
 
@@ -44,3 +48,26 @@ def latest(settings: Settings, kind: str) -> Run:
     found = Workspace(settings).runs.latest(kind)
     assert found is not None
     return found
+
+
+def keep_training(
+    run: Run, wafers: pd.DataFrame, model: str, metrics: dict[str, Any], scores: pd.DataFrame, decision: dict[str, Any]
+) -> None:
+    """Give `run` what a training on the table `wafers` leaves, whose model lies under the key `model`."""
+    storage = run.storage
+    manifest = {
+        "batches": [{"digest": "0", "file": str(name), "wafers": len(part)} for name, part in wafers.groupby("batch")],
+        "wafers": len(wafers),
+        "faulty": int((wafers["label"] == 1).sum()),
+        "sensors": [name for name in wafers.columns if name not in FACTS],
+        "values_sha256": _values_digest(wafers),
+    }
+    digest = _manifest_digest(manifest)
+    snapshot = write_snapshot(Snapshot(digest, manifest, wafers), storage.place("snapshot"))
+    for name, document in (("metrics", metrics), ("decision", decision)):
+        storage.write_json(run.key(f"{name}.json"), document)
+    storage.write_bytes(run.key("scores.parquet"), scores.to_parquet(index=False))
+    run.write(Frozen(storage.key(snapshot), digest, manifest["wafers"], manifest["faulty"]))
+    run.write(Fitted(model, "0"))
+    run.write(Evaluated(run.key("metrics.json"), run.key("scores.parquet")))
+    run.write(Decided(run.key("decision.json"), decision["promoted"], decision["reason"]))

@@ -1,7 +1,6 @@
 """Three hundred fabs of odd sizes: each training ends in a version, or in one clear sentence."""
 
 import itertools
-import json
 import re
 import shutil
 from collections import Counter
@@ -11,18 +10,21 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from upath import UPath
 
+from tests.conftest import REPOSITORY
+from tests.registry.rules import rules
+from tests.working import keep_training
 from wafer.errors import WaferError
 from wafer.fab.simulate import batch_file_name, simulate_frame
 from wafer.learning.evaluation import evaluate
 from wafer.learning.model import WaferModel
-from wafer.registry import GateRules, Registry
+from wafer.registry import Registry
 from wafer.reporting import model_tables, plots, sensors, tables
 from wafer.reporting.notebooks import run_notebook
 from wafer.reporting.style import draw_each
+from wafer.runs import Runs
 from wafer.scoring.bundle import fit_bundle
-from wafer.store.snapshot import Snapshot, _manifest_digest, _values_digest, write_snapshot
+from wafer.storage import Storage
 
 FABS, CHUNK = 300, 10
 QUICK: dict[str, Any] = {
@@ -31,7 +33,8 @@ QUICK: dict[str, Any] = {
 }  # fmt: skip
 WITH_NOTEBOOKS = 75  # one fab in so many has its notebooks run too
 WITH_REASONS = 10  # one in so many learns to give reasons
-NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+WITH_FIGURES = 3  # one in so many is drawn
+NOTEBOOKS = ("training", "exploration", "data_quality")
 
 
 def odd_fab(number: int) -> pd.DataFrame:
@@ -69,15 +72,14 @@ def train(number: int, wafers: pd.DataFrame, registry: Registry, folder: Path) -
     order, batch = wafers["order"].to_numpy(), wafers["batch"].to_numpy(object)
     recipe = WaferModel(**QUICK, panel=("forests", "linear", "forests", "all")[number % 4])
     bundle = fit_bundle(recipe, X, y, order, batch, reasons=number % WITH_REASONS == 0, permutations=2)
-    bundle.save(folder / "model")
     model = bundle.classifier
     metrics, scores = evaluate(
         recipe, X, y, order, batch,
         folds=2 + number % 4, repeats=1, permutations=1, first_batch=2 + number % 3,
     )  # fmt: skip
-    (folder / "metrics.json").write_text(json.dumps({**metrics, "clusters": len(model.clusters_)}, allow_nan=False))
+    metrics["clusters"] = len(model.clusters_)
     scores.insert(0, "wafer", wafers["wafer"].to_numpy()[scores["row"]])
-    scores.to_parquet(folder / "scores.parquet", index=False)
+    bundle.save(folder / "model")
     version = registry.log_training(
         params={"fit": recipe.get_params()},
         metrics=metrics,
@@ -85,9 +87,11 @@ def train(number: int, wafers: pd.DataFrame, registry: Registry, folder: Path) -
         model_folder=folder / "model",
         example=X.head(5),
     )
-    decision = registry.decide(version.version, GateRules(draws=50))
-    (folder / "decision.json").write_text(json.dumps(decision.as_dict(), allow_nan=False))
-    assert draw_each(plots.training_plots(model, scores, metrics))[1] == {}
+    decision = registry.decide(version.version, rules(draws=50, policy=recipe.policy_))
+    with Runs(Storage(str(folder))).started("training") as run:
+        keep_training(run, wafers, "model", metrics, scores, decision.as_dict())
+    if number % WITH_FIGURES == 0:
+        assert draw_each(plots.training_plots(model, scores, metrics))[1] == {}
     told = [tables.training_summary(metrics, decision.as_dict()), model_tables.abilities_text(bundle)]
     told += [model_tables.policy_text(model), decision.reason]
     assert not re.search(r"\b(nan|None|inf)\b", " ".join(told)), told
@@ -95,22 +99,13 @@ def train(number: int, wafers: pd.DataFrame, registry: Registry, folder: Path) -
     return "a version, which is champion" if decision.promoted else "a version, which was refused"
 
 
-def show(wafers: pd.DataFrame, folder: Path) -> None:
-    """Run the notebooks of a training on what `train` has left in `folder`."""
-    manifest = {
-        "batches": [{"digest": "0", "file": str(name), "wafers": len(part)} for name, part in wafers.groupby("batch")],
-        "wafers": len(wafers),
-        "faulty": int((wafers["label"] == 1).sum()),
-        "sensors": sensors.sensor_names(wafers),
-        "values_sha256": _values_digest(wafers),
-    }
-    frozen = write_snapshot(Snapshot(_manifest_digest(manifest), manifest, wafers), UPath(folder / "snapshot"))
-    places = {"snapshot": str(frozen), "model": str(folder / "model")}
-    files = {"metrics": "metrics.json", "scores": "scores.parquet", "decision": "decision.json"}
-    training = {**places, **{name: str(folder / file) for name, file in files.items()}}
-    run_notebook("training", training, folder, notebooks=NOTEBOOKS)
-    run_notebook("exploration", places, folder, notebooks=NOTEBOOKS)
-    run_notebook("data_quality", {"snapshot": str(frozen)}, folder, notebooks=NOTEBOOKS)
+def show(folder: Path) -> None:
+    """Run the notebooks of a training on what `train` has kept in `folder`."""
+    runs = Runs(Storage(str(folder)))
+    run = runs.latest("training")
+    assert run is not None
+    for name in NOTEBOOKS:
+        run_notebook(name, {"run": run.id, "storage": str(folder)}, folder, notebooks=REPOSITORY / "notebooks")
 
 
 @pytest.fixture(scope="session")
@@ -138,7 +133,7 @@ def test_a_training_on_an_odd_fab_ends_in_a_version_or_a_sentence(
         try:
             outcome = train(number, wafers, registry, folder)
             if number % WITH_NOTEBOOKS == 1:
-                show(wafers, folder)
+                show(folder)
         except WaferError as error:
             assert "\n" not in str(error) and len(str(error)) < 400
             assert faulty in (0, len(wafers)), error

@@ -7,15 +7,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from tests.working import keep_training
 from wafer.learning.evaluation import evaluate
 from wafer.learning.model import WaferModel
-from wafer.records import Decided, Evaluated, Fitted, Frozen, Ingested, Predicted
+from wafer.records import Ingested, Predicted
 from wafer.runs import Run, Runs
 from wafer.scoring.batches import judge_batch, result_rows
 from wafer.scoring.bundle import Bundle, fit_bundle
 from wafer.scoring.details import Details
 from wafer.storage import Storage
-from wafer.store.snapshot import Snapshot, _manifest_digest, _values_digest, write_snapshot
 
 SENSORS = [f"Sensor-{number}" for number in range(1, 21)]
 WAFERS, BATCH = 240, 40
@@ -125,26 +125,13 @@ def details(bundle: Bundle, wafers: pd.DataFrame, predictions: pd.DataFrame, tmp
 def outputs(tmp_path_factory, wafers, bundle, evaluated, ingest_report, predictions, details) -> Path:
     """A storage with the training and the prediction that every notebook can be made from; to be left as it is."""
     storage = Storage(str(tmp_path_factory.mktemp("outputs")))
-    manifest = {
-        "batches": [{"digest": "0", "file": name, "wafers": BATCH} for name in wafers["batch"].unique()],
-        "wafers": len(wafers),
-        "faulty": int((wafers["label"] == 1).sum()),
-        "sensors": SENSORS,
-        "values_sha256": _values_digest(wafers),
-    }
-    snapshot = write_snapshot(Snapshot(_manifest_digest(manifest), manifest, wafers), storage.place("snapshot"))
     bundle.save(Path(str(storage.place("models/one"))))
     metrics, scores = evaluated
     check = {"name": "minimum ROC AUC", "passed": True, "value": 0.7, "limit": 0.0, "text": "0.7, asked for is 0"}
     decision = {"challenger": 1, "champion": None, "promoted": True, "reason": "Version 1 is it.", "checks": [check]}
     with Runs(storage).started("training") as run:
-        for name, document in (("metrics", metrics), ("decision", decision), ("ingest-training", ingest_report)):
-            storage.write_json(run.key(f"{name}.json"), document)
-        storage.write_bytes(run.key("scores.parquet"), scores.to_parquet(index=False))
-        run.write(Frozen(storage.key(snapshot), manifest["values_sha256"], manifest["wafers"], manifest["faulty"]))
-        run.write(Fitted("models/one", "0"))
-        run.write(Evaluated(run.key("metrics.json"), run.key("scores.parquet")))
-        run.write(Decided(run.key("decision.json"), True, decision["reason"]))
+        keep_training(run, wafers, "models/one", metrics, scores, decision)
+        storage.write_json(run.key("ingest-training.json"), ingest_report)
         run.write(_ingested(run, "training", ingest_report), "ingest-training")
     with Runs(storage).started("prediction") as run:
         storage.write_json(run.key("ingest-prediction.json"), ingest_report)

@@ -5,6 +5,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Mapping
+from functools import cache
 from importlib.metadata import PackageNotFoundError, distributions, version
 from pathlib import Path
 
@@ -27,7 +28,8 @@ def library_versions() -> dict[str, str]:
     return versions
 
 
-def versions_now() -> dict[str, str]:
+@cache
+def versions_now() -> Mapping[str, str]:
     """Installed versions of Python and of every distribution, by normalised name (PEP 503), sorted."""
     found = {"python": platform.python_version()}
     for each in distributions():
