@@ -1,5 +1,9 @@
 """Whatever the counts, an interval holds its estimate and lies where the measure can lie."""
 
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -7,11 +11,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
+from wafer.learning import intervals
 from wafer.learning.intervals import delong, percentile_interval, wilson
 from wafer.learning.metrics import compare, summarise
 
 MOST = 2000
 BEYOND_ONE = ("cost_per_1000", "brier_skill")
+
+
+def test_every_interval_is_tried_here() -> None:
+    """A new interval gets its tests, over all counts."""
+    own = {name for name, found in inspect.getmembers(intervals, inspect.isfunction) if not name.startswith("_")}
+    assert own == {"wilson", "delong", "percentile_interval"}
 
 
 def test_wilson_gives_the_textbook_interval() -> None:
@@ -64,6 +75,28 @@ def test_the_interval_of_an_auc_covers_it_and_narrows_with_wafers() -> None:
     assert delong(np.array([True, False, False]), np.array([3.0, 1.0, 2.0])) == (1.0, 0.0, 1.0)
 
 
+@pytest.mark.parametrize("score", [np.arange, np.zeros, lambda n: np.arange(n) % 7 / 3], ids=["apart", "alike", "ties"])
+def test_an_auc_lies_in_its_interval_at_every_count(score: Callable[[int], Any]) -> None:
+    """Of 2 to 2,000 wafers one, two, all but one or all but two are faulty, of some sizes half: first or last ones."""
+    for wafers in range(2, MOST + 1):
+        half = [wafers // 2] * (wafers % 100 == 0)
+        for faults in {1, 2, wafers - 1, wafers - 2, *half} - {0, wafers}:
+            faulty = np.arange(wafers) < faults
+            first, last = (delong(some, score(wafers).astype(float)) for some in (faulty, faulty[::-1]))
+            assert all(0 <= low <= auc <= high <= 1 for auc, low, high in (first, last)), (wafers, faults)
+
+
+def test_draws_of_every_number_hold_their_point() -> None:
+    """Of 0 to 2,000 draws, spread or all alike, the interval holds a point among, below and above them."""
+    chance = np.random.default_rng(0).random(MOST)
+    for number in range(MOST + 1):
+        for draws in (chance[:number], np.full(number, 1 / 3)):
+            for point in (1 / 3, -1e-17, 1 + 1e-9):
+                low, high = percentile_interval(point, draws)
+                assert low <= point <= high, number
+                assert number or low == high
+
+
 scored = st.integers(1, 60).flatmap(
     lambda wafers: st.tuples(
         st.lists(st.booleans(), min_size=wafers, max_size=wafers),
@@ -102,7 +135,8 @@ def test_every_metric_lies_in_its_interval(case: tuple[list[bool], list[float], 
         assert np.isfinite([low, value, high]).all(), name
         assert low <= value <= high, name
         assert name in BEYOND_ONE or (low >= 0 and high <= 1), name
-    both = compare(scores, scores.assign(probability=1 - probability), draws=15)
+    both = compare(scores, scores.assign(probability=1 - probability, alarm=~alarm), draws=15)
+    assert both.cost_low <= both.cost_difference <= both.cost_high
     if not any(0 < faulty[rows % 3 == fold].sum() < (rows % 3 == fold).sum() for fold in range(3)):
         assert (both.difference, both.difference_low, both.difference_high) == (None, None, None)
         return

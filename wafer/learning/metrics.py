@@ -246,19 +246,14 @@ def compare(
         cost_gaps.append((figures[2] - figures[3])[1:])
     auc_first, auc_second, cost_first, cost_second = map(float, points)
     auc_gap, cost_gap = auc_first - auc_second, cost_first - cost_second
+    levels = 50 * (1 - confidence), 50 * (1 + confidence)
     found = Comparison(
-        *(auc_first, auc_second, auc_gap, *_interval(auc_gap, auc_gaps, confidence)),
-        *(cost_first, cost_second, cost_gap, *_interval(cost_gap, cost_gaps, confidence)),
+        *(auc_first, auc_second, auc_gap, *percentile_interval(auc_gap, np.concatenate(auc_gaps), levels)),
+        *(cost_first, cost_second, cost_gap, *percentile_interval(cost_gap, np.concatenate(cost_gaps), levels)),
     )
     if ranked:
         return found
     return replace(found, auc_first=None, auc_second=None, difference=None, difference_low=None, difference_high=None)
-
-
-def _interval(point: float, drawn: list[Floats], confidence: float) -> tuple[float, float]:
-    """The middle of the draws, widened where it must be to hold the point."""
-    low, high = np.quantile(np.concatenate(drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return min(float(low), point), max(float(high), point)
 
 
 def _costs(scores: pd.DataFrame, policy: Policy) -> Floats:
