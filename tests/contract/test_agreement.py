@@ -162,6 +162,11 @@ def test_other_stamps_and_names_are_agreed_on(tmp_path):
         ({"Labels": {"0": 1}}, "Labels: expected spellings of -1 (good) and 1 (faulty), got {'0': 1}"),
         ({"Labels": {"a": 1, "b": 1}}, "Labels: expected spellings of -1 (good) and 1 (faulty)"),
         ({"Labels": {" ok": -1, "bad": 1}}, "Labels: a spelling is text without blanks around it, got ' ok'"),
+        (
+            {"Labels": {"good": -1, "Good": 1}},
+            "Labels: 'good' and 'Good' read alike, so they cannot mean good and faulty",
+        ),
+        ({"Labels": {"0": -1, "1": 1, "-0.0": 1}}, "Labels: '0' and '-0.0' read alike"),
         ({"Labels": {"": -1, "bad": 1}}, "Labels: a spelling is text without blanks around it, got ''"),
         ({"WaferNames": ["Sensor-1"]}, "WaferNames: each name once, but 'Sensor-1' stands in ColName too"),
         ({"WaferNames": ["Output"]}, "WaferNames: each name once, but 'Output' stands in ColName too"),

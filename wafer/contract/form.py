@@ -179,9 +179,21 @@ def check_labels(labels: Mapping[str, int]) -> None:
     """Refuse spellings that could not be told apart or lack one of the two meanings, with a ValueError."""
     if set(labels.values()) != {-1, 1}:
         raise ValueError(f"expected spellings of -1 (good) and 1 (faulty), got {quoted(dict(labels))}")
-    for text in labels:
+    read: dict[str, str] = {}
+    for text, label in labels.items():
         if not text or text != text.strip():
             raise ValueError(f"a spelling is text without blanks around it, got {quoted(text)}")
+        other = read.setdefault(_read_as(text), text)
+        if labels[other] != label:
+            raise ValueError(f"{quoted(other)} and {quoted(text)} read alike, so they cannot mean good and faulty")
+
+
+def _read_as(label: str) -> str:
+    """What a person or a spreadsheet takes a label's spelling for: its number, or its letters in either case."""
+    try:
+        return repr(float(label) + 0.0)
+    except ValueError:
+        return label.casefold()
 
 
 def check_apart(names: Mapping[str, Sequence[str]], ignore_spaces: bool = True) -> None:
