@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from wafer.shown import LONGEST_MESSAGE, LONGEST_VALUE, masked, shown_message, shown_text
+from wafer.shown import LONGEST_MESSAGE, LONGEST_VALUE, masked, shown_message, shown_number, shown_text
 
 
 @pytest.mark.parametrize(
@@ -80,3 +80,14 @@ def test_masking_takes_no_longer_than_reading() -> None:
     for piece in ("http://", "a:" * 9, "key", "x", "@"):
         masked(piece * (1_000_000 // len(piece)))
     assert time.perf_counter() - start < 20
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(3.9862, "3.9862"), (2.0, "2"), (-1, "-1"), (1e16, "1e+16"), (0.1 + 0.2, "0.30000000000000004")],
+)
+def test_numbers_are_shown_in_the_fewest_digits(value: float, shown: str) -> None:
+    """As it was delivered, and still enough to tell it from its neighbours; what is not there is missing."""
+    assert shown_number(value) == shown
+    assert float(shown) == value
+    assert shown_number(None) == "missing"

@@ -102,3 +102,8 @@ def _variables() -> dict[str, str]:
     except (OSError, UnicodeError):
         written = {}
     return {name: value for name, value in (*written.items(), *os.environ.items()) if value}
+
+
+def shown_number(value: float | None) -> str:
+    """A number in the fewest digits that mean this very double; a whole one without `.0`, None as missing."""
+    return "missing" if value is None else repr(float(value)).removesuffix(".0")

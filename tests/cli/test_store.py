@@ -11,6 +11,7 @@ from tests import terminal, working
 from tests.faults.delivery import agree, line, write
 from wafer.settings import Settings
 from wafer.store.snapshot import read_snapshot
+from wafer.workspace import Workspace
 
 Wafer = Callable[..., terminal.Done]
 
@@ -105,6 +106,7 @@ def test_the_store_tells_what_it_holds(wafer: Wafer, taken_in: Path) -> None:
         "conflicts",
         "replaced",
         "last",
+        "leases",
     ]
     held = json.loads(wafer("store", "status", "--json").stdout)
     last = held.pop("last")
@@ -118,7 +120,36 @@ def test_the_store_tells_what_it_holds(wafer: Wafer, taken_in: Path) -> None:
         "conflicts": 1,
         "replaced": 0,
         "predictions": 0,
+        "leases": [],
     }
+
+
+def test_the_store_tells_who_writes_now(wafer: Wafer, settings: Settings) -> None:
+    """Each lease that is held, with its process, run and times; for people and as JSON."""
+    with Workspace(settings) as workspace, workspace.lease("ingest-training", "ingest-training-1"):
+        lines = wafer("store", "status").stdout.splitlines()
+        (held,) = json.loads(wafer("store", "status", "--json").stdout)["leases"]
+    assert lines[-2].split() == ["leases", "1"]
+    told = (
+        f"lease 'ingest-training' is held by process {os.getpid()} on {held['host']} for run ingest-training-1 since "
+    )
+    assert lines[-1].strip().startswith(told)
+    assert (held["name"], held["pid"], held["run"]) == ("ingest-training", os.getpid(), "ingest-training-1")
+    assert held["since"] <= held["beat"] < held["expires"]
+
+
+def test_a_store_without_a_batch_exports_nothing(wafer: Wafer, taken_in: Path, settings: Settings) -> None:
+    """Without a snapshot, and with the manifest of one that the store holds nothing of: one sentence, exit status 1."""
+    done = wafer("store", "export", "--manifest", "3f2a90c1")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"wafer: {settings.storage_url}/snapshot holds no snapshot yet: a training makes one\n"
+    frozen = working.snapshot(at(settings, taken_in.parents[1]))
+    with Workspace(settings) as workspace:
+        workspace.store._batches.delete_many({})
+    done = wafer("store", "export", "--manifest", frozen.digest[:8])
+    assert (done.returncode, done.stdout) == (1, "")
+    told = f"the store holds no batch, so snapshot {frozen.digest[:12]} cannot be rebuilt from it"
+    assert done.stderr == f"wafer: {told}\n"
 
 
 @pytest.mark.usefixtures("taken_in")

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from wafer.intake.quarantine import Entry, Quarantine
     from wafer.settings import Settings
     from wafer.store.documents import BatchRecord
+    from wafer.store.leases import Holder
 
 KINDS = ("training", "prediction")
 EXIT_STILL_QUARANTINED = 1
@@ -46,19 +47,21 @@ def store() -> None:
 @store.command()
 @as_json
 def status(as_json: bool) -> None:
-    """Count batches, wafers and labels, and name the last batch that was taken in.
+    """Count batches, wafers and labels, name the last batch that was taken in, and who writes now.
 
     \b
     Example:
       wafer store status --json
     """
+    from wafer.store.leases import leases
     from wafer.store.wafers import open_store
 
     with open_store(_settings()) as opened:
-        held = opened.status()
+        held, holders = opened.status(), leases(opened)
     last = None if held.last is None else _told(held.last)
     if as_json:
-        click.echo(json.dumps({**asdict(held), "last": last}, indent=2))
+        named = [{**asdict(holder), **_times(holder)} for holder in holders]
+        click.echo(json.dumps({**asdict(held), "last": last, "leases": named}, indent=2))
         return
     click.echo(f"wafers       {held.wafers:>9,}  ({held.labelled:,} labelled, {held.faulty:,} faulty)")
     click.echo(
@@ -69,6 +72,13 @@ def status(as_json: bool) -> None:
     click.echo(f"replaced     {held.replaced:>9,}  (wafers with a history)")
     told = "never" if last is None else f"{last['time']}  {shown_text(last['file'])} ({last['kind']})"
     click.echo(f"last ingest  {told}")
+    click.echo(f"leases       {len(holders):>9,}")
+    for holder in holders:
+        click.echo(f"    {shown_text(holder)}")
+
+
+def _times(holder: "Holder") -> dict[str, str]:
+    return {name: getattr(holder, name).isoformat(timespec="seconds") for name in ("since", "beat", "expires")}
 
 
 def _told(record: "BatchRecord") -> dict[str, str | None]:

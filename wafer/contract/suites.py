@@ -25,6 +25,7 @@ from wafer.delivered import Entry, list_files
 from wafer.documents import DocumentError, Part, fitted, quoted, read_file, read_json
 from wafer.errors import AgreementError, UnreadError
 from wafer.settings import DEFAULTS
+from wafer.shown import shown_number
 from wafer.storage import AnyPath
 
 __all__ = ["Contract", "DroppedRow", "Reason", "Verdict", "check", "judge_files"]
@@ -286,7 +287,7 @@ def _file_breach(rule: Rule, delivery: Delivery) -> Breach:
 
 
 def _reading(rule: Rule, delivery: Delivery, row: int, readings: "pd.Series[float]") -> Finding:
-    got = ", ".join(f"{readings[column]:.17g}" for column in rule.columns)
+    got = ", ".join(shown_number(readings[column]) for column in rule.columns)
     return Finding(delivery.lines[row], ", ".join(rule.columns), None, got)
 
 

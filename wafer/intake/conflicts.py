@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from wafer.contract.facts import Delivery
 from wafer.contract.suites import DroppedRow, Reason
 from wafer.contract.verdicts import original_lines
-from wafer.shown import shown_text
+from wafer.shown import shown_number, shown_text
 from wafer.store.documents import Conflict
 
 CONFLICT = "conflict"  # the rule that its reason names
@@ -30,7 +30,7 @@ def conflict_rows(delivery: Delivery, conflicts: Sequence[Conflict]) -> tuple[Dr
 
 def _reason(conflict: Conflict, line: int) -> Reason:
     column = conflict.what if conflict.what != "number of sensors" else None
-    stored, came = (_told(value) for value in (conflict.stored, conflict.came))
+    stored, came = (shown_number(value) for value in (conflict.stored, conflict.came))
     return Reason(
         rule=CONFLICT,
         message=f"line {line}: {shown_text(conflict.wafer)} came before in {shown_text(conflict.stored_file)} with "
@@ -40,7 +40,3 @@ def _reason(conflict: Conflict, line: int) -> Reason:
         expected=stored,
         got=came,
     )
-
-
-def _told(value: float | int | None) -> str:
-    return "missing" if value is None else f"{value:.17g}" if isinstance(value, float) else str(value)

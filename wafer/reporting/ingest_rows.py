@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from wafer.shown import shown_number
+
 Columns = list[tuple[str, bool]]
 
 # what a row can be filtered by, and how that is called
@@ -143,7 +145,7 @@ def _told(reason: Mapping[str, Any]) -> str:
 def _conflict(conflict: Mapping[str, Any]) -> str:
     return (
         f"conflict: {conflict['wafer']} is in the store from {conflict['stored_file']}; {conflict['what']} "
-        f"was {conflict['stored']}, came as {conflict['came']}"
+        f"was {shown_number(conflict['stored'])}, came as {shown_number(conflict['came'])}"
     )
 
 
