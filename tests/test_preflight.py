@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from tests import working
 from tests.conftest import REPOSITORY
+from tests.faults.delivery import agree, line, write
 from tests.terminal import wafer
 from wafer import preflight
 from wafer.errors import DeliveryError, EmptyError, PreflightError
 from wafer.fab.simulate import simulate_batches
-from wafer.preflight import look_ahead, need_batch_files
+from wafer.preflight import look_ahead, need_batch_files, need_labelled_wafers
 from wafer.settings import Settings
+from wafer.workspace import Workspace
 
 
 @pytest.fixture
@@ -171,3 +174,37 @@ def test_raw_without_prediction_is_told_before_anything_starts(place: Path, monk
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr == f"wafer: {raw}/prediction: no such file or folder\n"
         assert sorted(place.rglob("*")) == before
+
+
+def test_a_training_on_no_store_is_refused_before_one_is_made(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`wafer train` where nothing was ever taken in: one sentence, exit status 1, and the folder is as it was."""
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("WAFER_STORAGE", str(place / "data"))
+    wafer = Path(sys.executable).with_name("wafer")
+    done = subprocess.run([wafer, "train"], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == "wafer: the store holds no labelled wafer: ingest training batches first\n"
+    assert list(place.iterdir()) == []
+
+
+def test_a_store_without_both_labels_is_told_before_anything_starts(settings: Settings, tmp_path: Path) -> None:
+    """No labelled wafer, good ones alone, faulty ones alone: a sentence each, with exit status 1."""
+    agree(tmp_path)
+    project = settings.model_copy(update={"project": tmp_path})
+    told = "the store holds no labelled wafer: ingest training batches first"
+    for number, label in ((1, -1), (2, 1)):
+        with Workspace(project) as workspace, pytest.raises(EmptyError) as caught:
+            need_labelled_wafers(workspace)
+        assert (str(caught.value), caught.value.exit_status) == (told, 1)
+        (tmp_path / "raw").mkdir(exist_ok=True)
+        write(tmp_path / "raw", number, [line(2 * number, label), line(2 * number + 1, label)])
+        working.ingest(project, "training", tmp_path / "raw")
+        told = (
+            "none of the 2 labelled wafers of the store is faulty, and a model learns from both: ingest batches with "
+            "faulty wafers first"
+        )
+    with Workspace(project) as workspace:
+        need_labelled_wafers(workspace)
+        workspace.store._wafers.delete_many({"label": -1})
+        with pytest.raises(EmptyError, match="none of the 2 labelled wafers of the store is good"):
+            need_labelled_wafers(workspace)

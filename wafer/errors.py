@@ -14,7 +14,8 @@
     ├── StorageError       the folder or bucket of all outputs cannot be used, or lacks what it should hold
     ├── StoreError         the wafer database cannot be reached, started or trusted
     │   └── LeaseError     somebody else holds what may be written by one process at a time, or took it over
-    ├── SnapshotError      a snapshot that is missing, changed or not fit to train on
+    ├── SnapshotError      a snapshot that is missing or changed
+    │   └── UnfitError     a snapshot that no model may be trained on
     ├── ModelError         a model that cannot be fitted, loaded or trusted
     │   └── TamperedError  an artefact whose bytes are not those that were registered
     ├── RegistryError      the model registry cannot be reached, or has no such version
@@ -100,7 +101,13 @@ class LeaseError(StoreError):
 
 
 class SnapshotError(WaferError):
-    """A snapshot that is missing, changed or not fit to train on."""
+    """A snapshot that is missing or changed."""
+
+
+class UnfitError(SnapshotError):
+    """A snapshot that no model may be trained on. A negative result, not a wrong use."""
+
+    exit_status = EXIT_NEGATIVE
 
 
 class ModelError(WaferError):

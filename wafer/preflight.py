@@ -21,6 +21,7 @@ from wafer.params import read_params
 from wafer.settings import Settings
 from wafer.shown import masked, shown_text
 from wafer.storage import AnyPath
+from wafer.workspace import Workspace
 
 LEAST_FREE = 200 * 2**20
 """Bytes that must be free where outputs and state go."""
@@ -81,6 +82,29 @@ def need_batch_files(folder: AnyPath) -> None:
     listing = list_files([folder])
     if listing.why_empty is not None:
         raise EmptyError(listing.why_empty)
+
+
+def need_labelled_wafers(workspace: Workspace) -> None:
+    """Refuse a store that no model can be trained on; an embedded database that was never made is not made for this.
+
+    Raises:
+        EmptyError: no wafer is labelled, or all have the same label.
+        StoreError: the store cannot be reached or started.
+    """
+    from wafer.store.snapshot import NOTHING_LABELLED
+
+    settings = workspace.settings
+    if settings.mongodb_url is None and not (settings.state / "mongodb").exists():
+        raise EmptyError(NOTHING_LABELLED)
+    held = workspace.store.status()
+    if not held.labelled:
+        raise EmptyError(NOTHING_LABELLED)
+    if held.faulty in (0, held.labelled):
+        lacking = "good" if held.faulty else "faulty"
+        raise EmptyError(
+            f"none of the {held.labelled:,} labelled wafers of the store is {lacking}, and a model learns from both: "
+            f"ingest batches with {lacking} wafers first"
+        )
 
 
 def _places(settings: Settings, storage: str) -> Iterator[str]:

@@ -132,7 +132,7 @@ def ingest(workspace: Workspace, run: Run, kind: Kind, raw: str | None = None, *
         ).as_dict()
         run.storage.write_json(run.key(f"{step}.json"), report)
         counts = {name: report[name] for name in ("files", "accepted", "quarantined", "unread", "wafers_stored")}
-        complaints = tuple(filter(None, (report["why_empty"], _told_unread(report))))
+        complaints = tuple(filter(None, (report["why_empty"], _told_unread(report), _told_unaccepted(report))))
         ingested = Ingested(run.key(f"{step}.json"), run.key(f"{step}.html"), **counts, complaints=complaints)
         run.write(ingested, step)
         written = "" if run.kind == "study" else f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC"
@@ -148,6 +148,13 @@ def ingest(workspace: Workspace, run: Run, kind: Kind, raw: str | None = None, *
 def _told_unread(report: Mapping[str, Any]) -> str | None:
     unread, files = report["unread"], report["files"]
     return f"{unread:,} of {files:,} files could not be read; the report says why" if unread else None
+
+
+def _told_unaccepted(report: Mapping[str, Any]) -> str | None:
+    turned_away = report["quarantined"]
+    if report["accepted"] or not turned_away:
+        return None
+    return f"no file was accepted, {turned_away:,} went to the quarantine; the report says why"
 
 
 def snapshot(workspace: Workspace, run: Run) -> Frozen:
@@ -381,6 +388,7 @@ def predict(workspace: Workspace, run: Run) -> Predicted:
         if version != UNREGISTERED:
             tags = {"model.version": version}
             run_id = workspace.registry.log_prediction(run.id, counts, [run.place("details")], tags)
+    told = "no wafer was scored: all of the accepted files contradict stored ones"
     predicted = Predicted(
         folder=run.key("predictions"),
         files=tuple(entry["predictions"] for entry in index),
@@ -390,6 +398,7 @@ def predict(workspace: Workspace, run: Run) -> Predicted:
         model_folder=model_folder,
         model_version=version,
         run_id=run_id,
+        complaints=(told,) if digests and not counts["wafers"] else (),
     )
     run.write(predicted)
     return predicted

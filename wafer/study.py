@@ -73,8 +73,11 @@ def _throwaway_database(storage: Path) -> Iterator[Path]:
         shutil.rmtree(state, ignore_errors=True)
 
 
-def run_study(names: Sequence[str], storage: Path, params: Params) -> None:
-    """Run the steps `names` (see `NAMES`; none: all) in the order given, everything below `storage`."""
+def run_study(names: Sequence[str], storage: Path, params: Params, tell: Callable[[str], None]) -> None:
+    """Run the steps `names` (see `NAMES`; none: all) in the order given, everything below `storage`.
+
+    `tell` hears what a step has to complain of; the others go on.
+    """
     needs_database = not names or bool(NEED_DATABASE.intersection(names))
     with (
         _throwaway_database(storage) if needs_database else nullcontext(storage) as state,
@@ -82,4 +85,5 @@ def run_study(names: Sequence[str], storage: Path, params: Params) -> None:
     ):
         study = Study(workspace, params)
         for name in names or NAMES:
-            study.steps[name]()
+            for complaint in getattr(study.steps[name](), "complaints", ()):
+                tell(complaint)

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from wafer.errors import AgreementError, SnapshotError
+from wafer.errors import AgreementError, UnfitError
 from wafer.fab.simulate import simulate_frame
 from wafer.store.guard import check_snapshot, snapshot_facts
 from wafer.store.snapshot import Snapshot
@@ -81,6 +81,14 @@ def first(fact: str, value: Any) -> Callable[[pd.DataFrame], pd.DataFrame]:
                 "expected none"
             ],
         ),
+        (
+            lambda table: table.head(0),
+            [
+                "wafers: the table has 0 wafers, expected are at least 40",
+                "good: 0 wafers are good, expected are at least 2",
+                "faulty: 0 wafers are faulty, expected are at least 2",
+            ],
+        ),
         (lambda table: table.head(39), ["wafers: the table has 39 wafers, expected are at least 40"]),
         (
             first("wafer", "Wafer-2"),
@@ -118,8 +126,9 @@ def test_each_rule_stops_a_training_in_one_sentence(
 ) -> None:
     """The sentence names the snapshot and each rule that failed, with what was expected and what came."""
     check_snapshot(as_snapshot(fab), EXPECTATIONS)
-    with pytest.raises(SnapshotError) as caught:
+    with pytest.raises(UnfitError) as caught:
         check_snapshot(as_snapshot(change(fab)), EXPECTATIONS)
+    assert caught.value.exit_status == 1
     assert str(caught.value) == f"snapshot 0123456789ab is not fit to train on; {'; '.join(reasons)}"
 
 
@@ -143,7 +152,7 @@ def test_thresholds_are_those_of_the_file(fab: pd.DataFrame, tmp_path: Path) -> 
     """Another bound in the suite is another decision, without touching code."""
     rules = json.loads((EXPECTATIONS / "snapshot.json").read_bytes())["expectations"]
     next(rule for rule in rules if rule["meta"]["rule"] == "wafers")["kwargs"]["min_value"] = 1000
-    with pytest.raises(SnapshotError, match="the table has 120 wafers, expected are at least 1000"):
+    with pytest.raises(UnfitError, match="the table has 120 wafers, expected are at least 1000"):
         check_snapshot(as_snapshot(fab), write_suites(tmp_path, expectations=rules))
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from tests.intake.storing import add
-from wafer.errors import SnapshotError
+from wafer.errors import EmptyError, SnapshotError
 from wafer.settings import Settings
 from wafer.store.snapshot import find_manifest, freeze, read_snapshot, rebuild, write_csv, write_snapshot
 from wafer.store.wafers import IncomingBatch, open_store
@@ -80,7 +80,7 @@ def test_a_changed_table_is_refused(settings: Settings, tmp_path: Path) -> None:
 
 def test_nothing_to_freeze_is_an_error(settings: Settings, tmp_path: Path) -> None:
     """A store without labelled wafers and a folder without a snapshot are told in one sentence each."""
-    with open_store(settings) as store, pytest.raises(SnapshotError, match="no labelled wafer"):
+    with open_store(settings) as store, pytest.raises(EmptyError, match="no labelled wafer"):
         freeze(store, SENSORS)
     with pytest.raises(SnapshotError, match="is not a snapshot"):
         read_snapshot(tmp_path)
@@ -137,8 +137,12 @@ def test_what_the_store_lost_cannot_be_rebuilt(settings: Settings, tmp_path: Pat
         store._wafers.update_one({"_id": "Wafer-1"}, {"$set": {"readings": [1.0, 2.0]}})
         with pytest.raises(SnapshotError, match="cannot be rebuilt: its batches now give"):
             rebuild(store, found)
-        store._batches.delete_many({})
+        add(store, batch(2), 1e-9)
+        store._batches.delete_many({"file": "file-1.csv"})
         with pytest.raises(SnapshotError, match=r"lists 3 wafers of file-1\.csv .* has no such batch"):
+            rebuild(store, found)
+        store._batches.delete_many({})
+        with pytest.raises(EmptyError, match=r"the store holds no batch, so snapshot [0-9a-f]{12} cannot be rebuilt"):
             rebuild(store, found)
 
 
@@ -153,6 +157,8 @@ def test_a_manifest_is_found_by_path_or_digest(settings: Settings, tmp_path: Pat
         assert find_manifest(tmp_path, name) == found
     with pytest.raises(SnapshotError, match="no snapshots in"):
         find_manifest(tmp_path, "feedfeed")
+    with pytest.raises(EmptyError, match="holds no snapshot yet"):
+        find_manifest(tmp_path / "nowhere", "feedfeed")
     (folder / "manifest.json").write_text(json.dumps({**found, "faulty": 99}))
     with pytest.raises(SnapshotError, match="was changed"):
         find_manifest(tmp_path, str(folder))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wafer.errors import EXIT_NEGATIVE, WaferError
 from wafer.shown import shown_message
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from wafer.records import Kind
     from wafer.workspace import Workspace
 
-EXIT_COMPLAINTS = 1
 KINDS: "tuple[Kind, Kind]" = ("training", "prediction")
 NOTEBOOKS = ("data_quality", "exploration", "training", "prediction")
 
@@ -46,7 +46,7 @@ def run(raw: str | None, params_file: Path | None) -> None:
     """Do the whole job: ingest, train, predict, and a short summary.
 
     Training's batch files come from RAW/training, those to predict from RAW/prediction. Without --raw, a synthetic fab
-    fills the storage's own raw/ the first time.
+    fills the storage's own raw/ the first time. Where there is nothing to train on, the model in use predicts.
 
     \b
     Examples:
@@ -68,7 +68,18 @@ def run(raw: str | None, params_file: Path | None) -> None:
         if not delivered:
             steps.deliver_where_empty(workspace, read_params(params).deliver)
         training, prediction = (None if raw is None else f"{raw}/{kind}" for kind in KINDS)
-        _end(workspace, [ingest(training, "training"), train(str(params)), predict(prediction)])
+        finished, negative = [ingest(training, "training")], list[str]()
+        try:
+            finished.append(train(str(params)))
+        except WaferError as error:
+            if error.exit_status != EXIT_NEGATIVE:
+                raise
+            negative += error.sentences
+        if negative and workspace.registry.champion() is None:
+            negative.append("nothing was predicted, since no model is in use yet")
+        else:
+            finished.append(predict(prediction))
+        _end(workspace, finished, negative)
 
 
 @click.command()
@@ -109,7 +120,7 @@ def train(params_file: Path | None, force: bool) -> None:
     """
     with _opened() as workspace:
         params = params_file or workspace.params_file
-        _get_ready(workspace, params=params, kinds=KINDS[:1], guard=True, notebooks=NOTEBOOKS[:3])
+        _get_ready(workspace, trains=True, params=params, kinds=KINDS[:1], guard=True, notebooks=NOTEBOOKS[:3])
         from flows.train import train as flow
 
         _end(workspace, [flow(str(params), force)])
@@ -174,7 +185,14 @@ def study(steps: tuple[str, ...], storage: Path | None, params_file: Path | None
     _look_ahead_of_study(steps or NAMES, place, params.deliver.folder)
     tie_children()
     end_in_order()
-    run_study(steps, place, params)
+    complaints: list[str] = []
+
+    def tell(complaint: str) -> None:
+        complaints.append(complaint)
+        _complain(complaint)
+
+    run_study(steps, place, params, tell)
+    sys.exit(EXIT_NEGATIVE if complaints else 0)
 
 
 def _look_ahead_of_study(steps: "Sequence[str]", storage: Path, folder: str | None) -> None:
@@ -199,14 +217,16 @@ def _opened() -> "Workspace":
     return Workspace(prepare_environment())
 
 
-def _get_ready(workspace: "Workspace", **needs: Any) -> None:
+def _get_ready(workspace: "Workspace", *, trains: bool = False, **needs: Any) -> None:
     """Look ahead for what the work needs, then make Prefect's home and let only this library talk on the terminal."""
     from wafer.lifeline import end_in_order, tie_children
-    from wafer.preflight import look_ahead
+    from wafer.preflight import look_ahead, need_labelled_wafers
     from wafer.progress import show_log_lines
     from wafer.settings import make_prefect_home
 
     look_ahead(workspace.settings, **needs)
+    if trains:
+        need_labelled_wafers(workspace)
     tie_children()
     end_in_order()
     make_prefect_home(workspace.settings)
@@ -218,15 +238,19 @@ def _get_ready(workspace: "Workspace", **needs: Any) -> None:
         make_database(workspace.settings.prefect_home)
 
 
-def _end(workspace: "Workspace", finished: "Sequence[Finished]") -> None:
-    """Say what came of the runs, and what they have to complain of: then the exit status is 1."""
+def _end(workspace: "Workspace", finished: "Sequence[Finished]", negative: "Sequence[str]" = ()) -> None:
+    """Say what came of the runs, what they complain of, and what else was `negative`: then the exit status is 1."""
     from wafer.reporting.summary import summarise_runs
 
     click.echo(summarise_runs(workspace, [workspace.runs.get(one.run_id) for one in finished]))
     for one in finished:
         if one.told:
             click.echo(shown_message(one.told))
-    complaints = [complaint for one in finished for complaint in one.complaints]
+    complaints = [*(complaint for one in finished for complaint in one.complaints), *negative]
     for complaint in complaints:
-        click.secho(f"wafer: {shown_message(complaint)}", fg="red", err=True)
-    sys.exit(EXIT_COMPLAINTS if complaints else 0)
+        _complain(complaint)
+    sys.exit(EXIT_NEGATIVE if complaints else 0)
+
+
+def _complain(complaint: str) -> None:
+    click.secho(f"wafer: {shown_message(complaint)}", fg="red", err=True)

@@ -16,7 +16,7 @@ from wafer.contract.rules import Rule, check_names
 from wafer.contract.suites import Contract
 from wafer.contract.validation import Suite
 from wafer.documents import DocumentError, Part, fitted, read_file, read_json
-from wafer.errors import AgreementError, SnapshotError
+from wafer.errors import AgreementError, UnfitError
 from wafer.settings import DEFAULTS
 from wafer.store.snapshot import FACTS, Snapshot
 
@@ -54,7 +54,7 @@ def check_snapshot(snapshot: Snapshot, folder: Path = DEFAULTS / "expectations")
     """Pass if a model may be trained on `snapshot`; the agreed sensors and the rules stand in `folder`.
 
     Raises:
-        SnapshotError: a rule fails; the message names each one that does, with what was expected and what came.
+        UnfitError: a rule fails; the message names each one that does, with what was expected and what came.
         AgreementError: a suite in `folder` is missing or cannot be used.
     """
     rules, suite = load_guard(folder)
@@ -66,7 +66,7 @@ def check_snapshot(snapshot: Snapshot, folder: Path = DEFAULTS / "expectations")
         if rule.name in broken
     ]
     if reasons:
-        raise SnapshotError(f"snapshot {snapshot.digest[:12]} is not fit to train on; {'; '.join(reasons)}")
+        raise UnfitError(f"snapshot {snapshot.digest[:12]} is not fit to train on; {'; '.join(reasons)}")
 
 
 def load_guard(folder: Path = DEFAULTS / "expectations") -> tuple[tuple[Rule, ...], Suite]:

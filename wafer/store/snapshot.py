@@ -19,12 +19,13 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-from wafer.errors import SnapshotError
+from wafer.errors import EmptyError, SnapshotError
 from wafer.storage import AnyPath, read_json, write_bytes, write_json, written_folder
 from wafer.store.wafers import BatchRecord, Store
 
 DIGITS = 12  # of a digest in a folder's name
 FACTS = ("wafer", "order", "batch", "label")
+NOTHING_LABELLED = "the store holds no labelled wafer: ingest training batches first"
 
 
 @dataclass(frozen=True)
@@ -66,7 +67,7 @@ def freeze(store: Store, sensors: Sequence[str]) -> Snapshot:
     Only what the ledger says counts, so that a batch that is just being taken in makes no difference.
 
     Raises:
-        SnapshotError: there is no labelled wafer.
+        EmptyError: there is no labelled wafer.
     """
     batches = [(record, record.wafers) for record in store.batches("training") if record.wafers]
     return _freeze(store, sensors, batches, store.replacements())
@@ -78,10 +79,13 @@ def rebuild(store: Store, manifest: Mapping[str, Any]) -> Snapshot:
     Wafers and labels that came later are left out, and of replaced readings those of that time are taken.
 
     Raises:
+        EmptyError: the store holds no batch at all.
         SnapshotError: the store does not hold what the manifest lists, or not any more.
     """
     digest = manifest["digest"]
     known = store.known([batch["digest"] for batch in manifest["batches"]])
+    if not known and not store.counts()["batches"]:
+        raise EmptyError(f"the store holds no batch, so snapshot {digest[:DIGITS]} cannot be rebuilt from it")
     batches = []
     for batch in manifest["batches"]:
         record = known.get(batch["digest"])
@@ -119,7 +123,7 @@ def _freeze(
     table.insert(2, "batch", pd.Series([first_batch[w].file for w in table["wafer"]], dtype="str"))
     table = table[table["label"].notna()].sort_values(["order", "wafer"], kind="stable", ignore_index=True)
     if table.empty:
-        raise SnapshotError("the store holds no labelled wafer: ingest training batches first")
+        raise EmptyError(NOTHING_LABELLED)
     table["label"] = table["label"].astype(np.int8)
     manifest = {
         "batches": [{"digest": r.digest, "file": r.file, "wafers": len(wafers)} for r, wafers in batches],
@@ -168,13 +172,16 @@ def find_manifest(snapshots: AnyPath, name: str) -> dict[str, Any]:
     """The manifest that `name` means: a manifest.json, a snapshot's folder, or the start of a digest in `snapshots`.
 
     Raises:
-        SnapshotError: there is none, or more than one.
+        EmptyError: there is no snapshot at all.
+        SnapshotError: none is called so, or more than one.
     """
     path = Path(name)
     if path.exists():
         file: AnyPath = path / "manifest.json" if path.is_dir() else path
     else:
-        folders = snapshots.iterdir() if snapshots.exists() else ()
+        folders: list[AnyPath] = list(snapshots.iterdir()) if snapshots.exists() else []
+        if not folders:
+            raise EmptyError(f"{snapshots} holds no snapshot yet: a training makes one")
         fits = [f for f in folders if f.name.startswith(name[:DIGITS]) and (f / "manifest.json").exists()]
         fits = [f for f in fits if read_json(f / "manifest.json")["digest"].startswith(name)]
         if len(fits) != 1:
