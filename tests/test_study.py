@@ -12,6 +12,7 @@ import yaml
 
 from tests.conftest import REPOSITORY
 from wafer import study
+from wafer.scoring.batches import COLUMNS
 
 ALL = (
     ("deliver",),
@@ -47,7 +48,7 @@ def test_a_study_leaves_results_and_no_state(tmp_path: Path, small_params: Path)
     details = pd.read_csv(made / "details" / "wafers.csv")
     for file in sorted((made / "raw" / "prediction").iterdir()):
         scored = pd.read_csv(made / "predictions" / file.name)
-        assert scored.columns.tolist() == ["Wafer", "Prediction", "probability", "cluster", "model_version"]
+        assert scored.columns.tolist() == list(COLUMNS)
         assert scored["Wafer"].tolist() == pd.read_csv(file).iloc[:, 0].tolist()
         assert set(scored["Prediction"]) <= {-1, 1}
         judged = details.loc[details["batch"] == file.stem]
