@@ -277,7 +277,7 @@ def test_a_whole_job_of_which_no_file_is_accepted(fab: Path) -> None:
     assert len(list((fab / "nothing" / "runs").glob("ingest-training-*/ingest-training.html"))) == 1
     steps = ("deliver", "ingest-prediction", "ingest-training", "snapshot")
     told = ("--storage", "study", "--raw", "broken", "--params", "params.yaml")
-    done = typed(fab, "wafer", "study", *steps, *told, WAFER_JOBS="1")
+    done = typed(fab, "wafer", "study", *steps, *told, **given)
     assert done.returncode == 1, done.stderr
     assert [line.removeprefix("wafer: ") for line in done.stderr.splitlines() if line.startswith("wafer: ")] == [
         refused,
