@@ -180,8 +180,7 @@ def test_a_training_on_no_store_is_refused_before_one_is_made(place: Path, monke
     """`wafer train` where nothing was ever taken in: one sentence, exit status 1, and the folder is as it was."""
     monkeypatch.chdir(REPOSITORY)
     monkeypatch.setenv("WAFER_STORAGE", str(place / "data"))
-    wafer = Path(sys.executable).with_name("wafer")
-    done = subprocess.run([wafer, "train"], capture_output=True, text=True, check=False)
+    done = wafer("train")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "wafer: the store holds no labelled wafer: ingest training batches first\n"
     assert list(place.iterdir()) == []

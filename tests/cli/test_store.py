@@ -1,6 +1,7 @@
 """`wafer store …` and `wafer quarantine …`, run as a person runs them."""
 
 import json
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
