@@ -2,7 +2,7 @@
 
 import pytest
 
-from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, hosts_of, knock
+from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, hosts_of, knock, missing_driver
 from wafer.errors import SettingsError
 
 
@@ -16,6 +16,7 @@ from wafer.errors import SettingsError
         ("https://me:a@b@host", WEB, [("host", 443)]),
         ("postgresql+psycopg2://me:p@host/db", REGISTRY, [("host", 5432)]),
         ("sqlite:////tmp/x.db", REGISTRY, []),
+        ("sqlite+pysqlite:///x.db?timeout=3", REGISTRY, []),
     ],
 )
 def test_a_usable_address_is_read(address: str, schemes: tuple[str, ...], hosts: list[tuple[str, int]]) -> None:
@@ -37,6 +38,10 @@ def test_a_usable_address_is_read(address: str, schemes: tuple[str, ...], hosts:
         ("ftp://me:secret@host", REGISTRY, "expected an address that starts with http://, https://, sqlite://"),
         ("host:5000", WEB, "expected an address that starts with http://, https://"),
         ("", WEB, "expected an address that starts with"),
+        ("sqlite://", REGISTRY, "expected sqlite:////folder/file.db"),
+        ("sqlite:///:memory:", REGISTRY, "expected sqlite:////folder/file.db"),
+        ("sqlite:///?x=1", REGISTRY, "expected sqlite:////folder/file.db"),
+        ("sqlite://host/x.db", REGISTRY, "expected sqlite:////folder/file.db"),
     ],
 )
 def test_an_address_that_cannot_be_used_is_refused(address: str, schemes: tuple[str, ...], message: str) -> None:
@@ -53,3 +58,16 @@ def test_what_is_not_found_by_its_name_is_not_knocked_at() -> None:
     for address in ("mongodb+srv://nowhere.invalid/", "mongodb://%2Ftmp%2Fno.sock/", "sqlite:////tmp/x.db"):
         assert knock(address) is None
     assert "nobody answers at" in (knock(f"http://{'x' * 70}.invalid:1/") or "")
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("sqlite:////tmp/x.db", None),
+        ("mysql+pymysql://host/db", "it needs the database driver pymysql: pip install pymysql"),
+        ("postgresql+none://me:secret@host/db", "Can't load plugin: sqlalchemy.dialects:postgresql.none"),
+    ],
+)
+def test_a_driver_that_is_not_installed_is_named(address: str, why: str | None) -> None:
+    """With how to get it; a driver that there is not at all is told as such."""
+    assert missing_driver(address) == why

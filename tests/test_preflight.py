@@ -132,6 +132,18 @@ def test_all_problems_are_told_at_once(place: Path, silent_port: int) -> None:
     assert sorted(place.rglob("*")) == before
 
 
+def test_a_missing_driver_is_told_ahead(place: Path) -> None:
+    """The database of the registry, with what to install, though nothing of the registry is needed for minutes."""
+    settings = Settings.read(mlflow_url="mysql+pymysql://me:secret@127.0.0.1/registry")
+    told = (
+        "MLFLOW_TRACKING_URI is mysql+pymysql://me:***@127.0.0.1/registry: it needs the database driver pymysql: "
+        "pip install pymysql, or unset the variable"
+    )
+    with pytest.raises(PreflightError) as caught:
+        look_ahead(settings)
+    assert caught.value.problems == (told,)
+
+
 def test_a_folder_without_batch_files_is_a_negative_result(place: Path) -> None:
     """It and the folders in it, which are not looked into, are named; a missing one is an error of the delivery."""
     for name in ("2020", "2021", "2022", "2023", ".hidden"):

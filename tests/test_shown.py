@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from wafer.settings import Settings
 from wafer.shown import LONGEST_MESSAGE, LONGEST_VALUE, masked, shown_message, shown_number, shown_text
 
 
@@ -72,6 +73,20 @@ def test_the_secrets_of_the_environment_are_shown_nowhere(monkeypatch: pytest.Mo
         assert masked(f"login with {secret} failed") == "login with *** failed", secret
     assert masked("a word of words: 'word'") == "a *** of words: '***'"
     assert shown_message("user\nabc/def+0123") == r"user\n***"
+
+
+def test_the_secrets_of_a_projects_file_are_shown_nowhere_either(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The `.env` that settings were read from counts, wherever the command was typed."""
+    (tmp_path / "expectations").mkdir()
+    (tmp_path / "below").mkdir()
+    (tmp_path / ".env").write_text(
+        "AWS_SECRET_ACCESS_KEY=of-the/project\nMLFLOW_TRACKING_URI=http://me:w%40rd1234@host\n"
+    )
+    monkeypatch.chdir(tmp_path / "below")
+    Settings.read()
+    assert masked("of-the/project, of-the%2Fproject, w@rd1234") == "***, ***, ***"
 
 
 def test_masking_takes_no_longer_than_reading() -> None:

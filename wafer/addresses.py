@@ -23,8 +23,10 @@ PORTS = {
 }
 WEB = ("http", "https")
 MONGODB = ("mongodb", "mongodb+srv")
-REGISTRY = (*WEB, "sqlite", "postgresql", "mysql", "mssql")
+DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
+REGISTRY = (*WEB, *DATABASES)
 
+_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!:memory:|file:)[^?]+(\?.*)?")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]\s]+)(?::(\d{1,5}))?")
 
 
@@ -38,7 +40,10 @@ def check_address(variable: str, address: str, schemes: Sequence[str]) -> None:
     scheme, separator, _ = address.partition("://")
     if not separator or (scheme not in schemes and _plain(scheme) not in schemes):
         raise SettingsError(f"{told}: expected an address that starts with {', '.join(f'{s}://' for s in schemes)}")
-    if _plain(scheme) != "sqlite" and not hosts_of(address):
+    if _plain(scheme) == "sqlite":
+        if not _SQLITE.fullmatch(address):
+            raise SettingsError(f"{told}: expected sqlite:////folder/file.db, with the path of a file")
+    elif not hosts_of(address):
         raise SettingsError(
             f"{told}: expected a host and a port from 1 to 65535; in a user's name or a password, "
             "/ : @ and % are written as %2F %3A %40 and %25"
@@ -81,6 +86,20 @@ def sqlite_address(file: Path) -> str:
     from sqlalchemy.engine import URL
 
     return URL.create("sqlite", database=str(file)).render_as_string(hide_password=False)
+
+
+def missing_driver(address: str) -> str | None:
+    """Why the database of `address` cannot be talked to by what is installed; None where it can."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import SQLAlchemyError
+
+    try:
+        make_url(address).get_dialect().import_dbapi()
+    except ModuleNotFoundError as error:
+        return f"it needs the database driver {error.name}: pip install {error.name}"
+    except SQLAlchemyError as error:
+        return masked(str(error).partition("\n")[0])
+    return None
 
 
 def _plain(scheme: str) -> str:

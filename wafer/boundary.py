@@ -13,6 +13,7 @@ import errno
 import os
 import select
 import shutil
+import signal
 import sys
 import tempfile
 import traceback
@@ -36,14 +37,17 @@ from wafer.errors import (
 from wafer.shown import masked, shown_message, shown_text
 
 EXIT_FAULT = 70
-EXIT_INTERRUPTED = 130
-EXIT_BROKEN_PIPE = 141
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+EXIT_ENDED = 128 + signal.SIGTERM
 EXIT_STATUS = {
     0: "done",
     1: "a negative result",
     EXIT_WRONG_USE: "wrong use, or something that you can mend",
     EXIT_FAULT: "a fault of wafer",
     EXIT_INTERRUPTED: "interrupted",
+    EXIT_BROKEN_PIPE: "nobody read the output to its end",
+    EXIT_ENDED: "told to end by SIGTERM",
 }
 LEAST_OF_ALL = 2**20
 """Bytes; with less, a disk is full for whatever writes to it."""

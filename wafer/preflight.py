@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 
-from wafer.addresses import knock
+from wafer.addresses import DATABASES, knock, missing_driver
 from wafer.boundary import CAUSES
 from wafer.delivered import list_files
 from wafer.errors import EmptyError, PreflightError, SettingsError, StorageError, WaferError
@@ -202,5 +202,9 @@ def _servers(settings: Settings) -> list[tuple[str, str]]:
 
 
 def _unanswered(variable: str, address: str) -> str | None:
-    why = knock(address)
-    return None if why is None else f"{variable} is {masked(address)}: {why}; start that server, or unset the variable"
+    if (why := missing_driver(address) if address.startswith(DATABASES) else None) is None:
+        why = knock(address)
+        if why is None:
+            return None
+        why += "; start that server"
+    return f"{variable} is {masked(address)}: {why}, or unset the variable"

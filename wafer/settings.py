@@ -16,7 +16,7 @@ from upath import UPath
 
 from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, sqlite_address
 from wafer.errors import SettingsError
-from wafer.shown import masked, shown_text
+from wafer.shown import hide_secrets_of, masked, shown_text
 from wafer.storage import Storage, private_folder
 
 PACKAGED = Path(__file__).parent / "defaults"
@@ -117,6 +117,7 @@ class Settings(BaseSettings):
         named = overrides.pop("project", None)
         project = find_project() if named is None else Path(named).absolute()
         file = (project or Path.cwd()) / ".env"
+        hide_secrets_of(file)
         try:
             settings = cls(**{"_env_file": file, "project": project, **overrides})
         except ValidationError as error:

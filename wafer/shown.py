@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
@@ -29,6 +30,7 @@ _ADDRESS_NAME = re.compile(r"(URL|URI|ADDRESS|ENDPOINT)$", re.IGNORECASE)
 _ADDRESS_PASSWORD = re.compile(r"^(?:[A-Za-z][\w+.-]*://)?[^:]*:(.+)@", re.DOTALL)
 _SHORTEST_ANYWHERE = 8  # characters; a shorter secret is masked where it stands as a word of its own
 _SHORTEST = 4  # an even shorter one only within an address
+_files = {Path(".env")}  # Prefect reads that of the working directory
 
 
 def shown_text(value: object, longest: int = LONGEST_VALUE) -> str:
@@ -53,8 +55,9 @@ def masked(text: str) -> str:
 
     Masked are the password of every address, also of one that cannot be parsed because the password holds `/`, `@`, `:`
     or `%`; the values of parameters named like a secret (`?token=…`, `password=…`); and wherever they stand, in plain,
-    percent-encoded or quoted spelling, the secrets of the environment and of `.env`: the values of variables named like
-    a secret (`PREFECT_API_KEY`, `AWS_SECRET_ACCESS_KEY`, …) and the passwords of addresses in any variable.
+    percent-encoded or quoted spelling, the secrets of the environment, of the working directory's `.env` and of the
+    files named to `hide_secrets_of`: the values of variables named like a secret (`PREFECT_API_KEY`,
+    `AWS_SECRET_ACCESS_KEY`, …) and the passwords of addresses in any variable.
     """
     text = _PARAMETER.sub(rf"\g<1>{MASK}", _ADDRESS.sub(_without_password, text))
     for secret in sorted(set(_secrets()), key=len, reverse=True):
@@ -63,6 +66,11 @@ def masked(text: str) -> str:
         elif len(secret) >= _SHORTEST and secret in text:
             text = re.sub(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])", MASK, text)
     return text
+
+
+def hide_secrets_of(file: Path) -> None:
+    """Let `masked` also mask the secrets of this file of variables, from now on."""
+    _files.add(file)
 
 
 def _escape(character: str) -> str:
@@ -80,7 +88,7 @@ def _without_password(found: re.Match[str]) -> str:
 
 def _secrets() -> Iterator[str]:
     """Each secret that a variable holds, in each spelling in which a library may tell it."""
-    for name, value in _variables().items():
+    for name, value in _variables():
         if _SECRET_NAME.search(name):
             yield from _spellings(value)
         if _ADDRESS_START.match(value) or _ADDRESS_NAME.search(name):
@@ -94,14 +102,14 @@ def _spellings(secret: str) -> Iterator[str]:
         yield from (quote(plain), quote(plain, safe=""), quote_plus(plain), repr(plain)[1:-1], json.dumps(plain)[1:-1])
 
 
-def _variables() -> dict[str, str]:
+def _variables() -> Iterator[tuple[str, str]]:
     from dotenv import dotenv_values
 
-    try:
-        written = dotenv_values(".env") if Path(".env").is_file() else {}
-    except (OSError, UnicodeError):
-        written = {}
-    return {name: value for name, value in (*written.items(), *os.environ.items()) if value}
+    yield from os.environ.items()
+    for file in tuple(_files):
+        with suppress(OSError, UnicodeError):
+            if file.is_file():
+                yield from ((name, value) for name, value in dotenv_values(file).items() if value)
 
 
 def shown_number(value: float | None) -> str:

@@ -1,6 +1,7 @@
 """`wafer models …`, as a person uses it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -332,3 +333,17 @@ def test_help_says_what_a_second_rollback_does() -> None:
     manual = " ".join((REPOSITORY / "docs" / "operations.md").read_text(encoding="utf-8").split())
     assert "A second rollback takes back the first" in told
     assert "A second `rollback` takes back the first" in manual
+
+
+@pytest.mark.parametrize("command", [["list"], ["show", "1"], ["at", "2026-05-01"], ["rebuild", "1"]], ids=" ".join)
+def test_a_variable_that_cannot_be_used_is_told_at_once(command: list[str]) -> None:
+    """Before MLflow is imported, which takes seconds."""
+    code = (
+        "import sys; from wafer.cli.main import main\n"
+        f"try: main({['models', *command]!r})\n"
+        "except SystemExit as end: sys.exit(10 * ('mlflow' in sys.modules) + end.code)"
+    )
+    env = {**os.environ, "MLFLOW_TRACKING_URI": "ftp://host"}
+    done = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.startswith("wafer: MLFLOW_TRACKING_URI is 'ftp://host': expected an address")

@@ -143,6 +143,17 @@ def test_an_unreachable_server_is_told_in_one_sentence(monkeypatch: pytest.Monke
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize(
+    ("options", "told"), [("bogus=1", "Unknown option: bogus"), ("tls=maybe", "The value of tls must be 'true' or")]
+)
+@pytest.mark.filterwarnings("error")
+def test_an_option_that_no_server_knows_is_told(options: str, told: str) -> None:
+    """In the address: one sentence and no warning, before anything is asked of the network."""
+    settings = Settings.read(mongodb_url=f"mongodb://127.0.0.1:9/?{options}")
+    with pytest.raises(StoreError, match=f"^MONGODB_URL is not a usable address: {told}"), open_store(settings):
+        pass
+
+
 def test_replacing_keeps_the_earlier_readings(settings: Settings) -> None:
     """A wafer with other readings takes the stored one's place, whose fields go into its history."""
     changed = np.array([READINGS[0], [9.0, -4.0, 1e-300]])

@@ -86,10 +86,10 @@ def show(version: str, as_json: bool) -> None:
       wafer models show champion
       wafer models show 3 --json
     """
+    registry = _registry()
     from wafer.registry.provenance import lineage
     from wafer.registry.versions import PARAMS
 
-    registry = _registry()
     found = registry.version(version)
     aliases = _aliases(registry).get(found.version, [])
     record: dict[str, Any] = {
@@ -225,9 +225,9 @@ def in_use_at(time: datetime, as_json: bool) -> None:
       wafer models at 2026-05-01T12:00
       wafer models at 2026-05-01T12:00+02:00 --json
     """
+    lines = _registry().ledger()
     from wafer.registry.ledger import reign_at
 
-    lines = _registry().ledger()
     found = reign_at(lines, time)
     asked = time.astimezone(UTC).isoformat(timespec="seconds")
     if found is None:
@@ -288,10 +288,12 @@ def rebuild(version: str, as_json: bool) -> None:
       wafer models rebuild champion
       wafer models rebuild 3 --json
     """
-    from wafer.registry.rebuild import rebuild as train_again
     from wafer.settings import Settings
 
-    rebuilt = train_again(Settings.read(), version)
+    settings = Settings.read()
+    from wafer.registry.rebuild import rebuild as train_again
+
+    rebuilt = train_again(settings, version)
     if as_json:
         print_json(rebuilt.as_dict())
     else:
@@ -309,10 +311,12 @@ def _deciding() -> "Iterator[Registry]":
 
 
 def _registry() -> "Registry":
-    from wafer.registry import Registry
     from wafer.settings import Settings
 
-    return Registry.open(Settings.read())
+    settings = Settings.read()  # before MLflow is imported, which takes seconds
+    from wafer.registry import Registry
+
+    return Registry.open(settings)
 
 
 def _aliases(registry: "Registry") -> dict[int, list[str]]:

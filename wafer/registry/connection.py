@@ -9,10 +9,9 @@ from urllib.parse import urlsplit
 
 import requests
 from mlflow.exceptions import MlflowException
-from sqlalchemy.engine import make_url
 from sqlalchemy.exc import SQLAlchemyError
 
-from wafer.addresses import REGISTRY, WEB, check_address, knock
+from wafer.addresses import REGISTRY, WEB, check_address, knock, missing_driver
 from wafer.errors import RegistryError
 from wafer.shown import masked
 from wafer.storage import bucket_errors
@@ -44,34 +43,19 @@ def prepare_place(tracking_uri: str, artifact_root: str | None) -> None:
         RegistryError: nothing answers within five seconds, or the place cannot be a registry.
         SettingsError: the address cannot be read.
     """
-    parts = urlsplit(tracking_uri)
-    if parts.scheme.startswith("sqlite"):
-        Path(tracking_uri.partition(":///")[2].partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
-    elif parts.scheme in ("", "file"):
+    scheme = urlsplit(tracking_uri).scheme
+    if scheme in ("", "file"):
         raise RegistryError(
             f"the model registry cannot lie in {masked(tracking_uri)!r}: expected sqlite:///…, http(s)://… "
             "or another database"
         )
-    else:
-        check_address("MLFLOW_TRACKING_URI", tracking_uri, REGISTRY)
-        if parts.scheme not in WEB:
-            _need_driver(tracking_uri)
-        if why := knock(tracking_uri):
-            raise RegistryError(f"the model registry at {masked(tracking_uri)} cannot be reached: {why}")
+    check_address("MLFLOW_TRACKING_URI", tracking_uri, REGISTRY)
+    if scheme.startswith("sqlite"):
+        Path(tracking_uri.partition(":///")[2].partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
+    elif why := (None if scheme in WEB else missing_driver(tracking_uri)) or knock(tracking_uri):
+        raise RegistryError(f"the model registry at {masked(tracking_uri)} cannot be reached: {why}")
     if artifact_root is not None and urlsplit(artifact_root).scheme in ("", "file"):
         Path(artifact_root.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
-
-
-def _need_driver(uri: str) -> None:
-    """Refuse a database whose driver is not installed."""
-    try:
-        make_url(uri).get_dialect().import_dbapi()
-    except ModuleNotFoundError as error:
-        raise RegistryError(
-            f"the model registry at {masked(uri)} needs the database driver {error.name}: pip install {error.name}"
-        ) from error
-    except SQLAlchemyError as error:
-        raise RegistryError(f"the model registry cannot lie in {masked(uri)!r}: {masked(str(error))}") from error
 
 
 @contextmanager

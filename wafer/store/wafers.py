@@ -27,6 +27,7 @@ import pymongo
 from pymongo.collection import Collection
 from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError, ServerSelectionTimeoutError
+from pymongo.uri_parser import parse_uri
 
 from wafer.errors import StoreError
 from wafer.settings import Settings
@@ -274,10 +275,11 @@ def open_store(settings: Settings) -> Iterator[Store]:
 @contextmanager
 def _connected(url: str, database: str) -> Iterator[Store]:
     try:
+        parse_uri(url, warn=False)  # an option that is not known is an error, not a warning
         client: pymongo.MongoClient[Document] = pymongo.MongoClient(
             url, serverSelectionTimeoutMS=MILLISECONDS_TO_CONNECT, appname="wafer", tz_aware=True
         )
-    except PyMongoError as error:
+    except (PyMongoError, ValueError) as error:
         raise StoreError(f"MONGODB_URL is not a usable address: {_brief(error)}") from error
     with client:
         try:
