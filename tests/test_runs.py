@@ -1,12 +1,17 @@
 """Runs: one piece of work, its records, and what came of it."""
 
+import shutil
+from pathlib import Path
+
 import pytest
 
 from wafer.errors import ModelError, StorageError
 from wafer.records import Fitted, Ingested, Predicted
 from wafer.reporting.index import write_index
 from wafer.runs import Runs
+from wafer.steps import working
 from wafer.storage import Storage
+from wafer.workspace import open
 
 
 @pytest.fixture
@@ -78,3 +83,17 @@ def test_the_list_of_runs_tells_what_came_of_each(runs: Runs) -> None:
     assert f'href="../runs/{run.id}/ingest-training.html"' in page
     assert "&lt;b&gt;" in page
     assert page.index("&lt;b&gt;") < page.index("2 of 3 files")
+
+
+def test_a_storage_that_goes_away_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """What else fails for it, the run's record and the list of runs, is noted with the first error and not told."""
+    place = tmp_path / "data"
+    workspace = open(storage_url=str(place))
+    with pytest.raises(OSError, match="it is gone") as caught, working(workspace, "delivery"):
+        shutil.rmtree(place)
+        place.touch()
+        raise OSError("it is gone")
+    record, runs = caught.value.__notes__
+    assert record.startswith("what came of delivery-")
+    assert runs.startswith("the list of runs could not be written: ")
+    assert caplog.records == []

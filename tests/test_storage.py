@@ -184,8 +184,25 @@ def test_an_address_that_is_no_storage_is_refused(url: str, told: str) -> None:
 
 
 def test_a_bucket_that_is_not_there_is_not_made(s3_address: str) -> None:
-    """A misspelt bucket is told before anything starts, and stays absent."""
+    """A misspelt bucket is told before anything starts, and stays absent; so is a name that no bucket can have."""
     storage = Storage("s3://mispelt/x", endpoint_url=s3_address)
-    with pytest.raises(StorageError, match="there is no bucket"):
-        storage.check()
+    for look in (storage.check, storage.need_bucket):
+        with pytest.raises(StorageError, match=r"^WAFER_STORAGE is s3://mispelt/x: there is no bucket 'mispelt'"):
+            look()
     assert not storage.root.fs.exists("mispelt")
+    with pytest.raises(StorageError, match='Invalid bucket name "No!"'):
+        Storage("s3://No!/x", endpoint_url=s3_address).need_bucket()
+
+
+def test_the_true_reason_is_told_where_no_bucket_can_be_asked(
+    s3_server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No keys anywhere, and no server: neither is a missing bucket."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    storage = Storage("s3://fab/x", endpoint_url=f"{s3_server}/")  # one by itself, since clients are kept by address
+    with pytest.raises(StorageError, match=r"^WAFER_STORAGE is s3://fab/x: Unable to locate credentials$"):
+        storage.need_bucket()
+    storage = Storage("s3://fab/x", endpoint_url="http://127.0.0.1:9", key="a", secret="b")
+    with pytest.raises(StorageError, match=r"^WAFER_STORAGE is s3://fab/x: Could not connect to the endpoint URL"):
+        storage.need_bucket()

@@ -10,11 +10,12 @@ from wafer.params import Params
 from wafer.records import Decided, Evaluated, Fitted, Frozen, Ingested, Kind, Predicted
 from wafer.runs import Run
 from wafer.settings import Settings
+from wafer.storage import AnyPath
 from wafer.store.snapshot import FACTS, Snapshot, _manifest_digest, _values_digest, write_snapshot
 from wafer.workspace import Workspace
 
 
-def ingest(settings: Settings, kind: Kind, raw: Path | None = None, *, replace: bool = False) -> Ingested:
+def ingest(settings: Settings, kind: Kind, raw: AnyPath | str | None = None, *, replace: bool = False) -> Ingested:
     """Take in a folder as a run of its own."""
     with Workspace(settings) as workspace, steps.working(workspace, f"ingest-{kind}") as run:
         return steps.ingest(workspace, run, kind, None if raw is None else str(raw), replace=replace)

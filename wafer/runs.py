@@ -4,7 +4,6 @@ Each step leaves a record below `records/` and its seconds below `seconds/`, apa
 file in `latest/` names the newest run of a kind that came to its end.
 """
 
-import logging
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,8 +19,6 @@ from wafer.storage import Storage, as_json, write_json
 
 KINDS = ("delivery", "ingest-training", "ingest-prediction", "training", "prediction", "study")
 RUNS, LATEST, STUDY = "runs", "latest", "study"
-
-log = logging.getLogger("wafer")
 
 Record = TypeVar("Record")
 
@@ -108,7 +105,7 @@ class Runs:
             try:
                 self.storage.write_json(run.key("run.json"), note | failed)
             except Exception as other:  # noqa: BLE001 - the first error is the one to be told
-                log.warning("what came of %s could not be noted: %s", run.id, shown_message(str(other), 200))
+                error.add_note(f"what came of {run.id} could not be noted: {shown_message(str(other), 200)}")
             raise
         self.storage.write_json(run.key("run.json"), note | {"state": "finished", "ended": _now()})
         self.storage.point(f"{LATEST}/{kind}.json", {"run": run.id}, newer=lambda present: run.id > present["run"])

@@ -9,6 +9,7 @@ import dataclasses
 import io
 import logging
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -60,13 +61,15 @@ def working(workspace: Workspace, kind: str) -> Iterator[Run]:
 
 
 def _list_runs(workspace: Workspace) -> None:
-    """Write the list of runs; where that fails, neither the run nor its own error is touched."""
+    """Write the list of runs; where that fails, it is told unless there is an error to be told already."""
     from wafer.reporting.index import write_index
 
+    first = sys.exception()
     try:
         write_index(workspace.runs)
     except Exception as error:  # noqa: BLE001 - a page that fails, fails alone
-        log.warning("the list of runs could not be written: %s", shown_message(str(error), 200))
+        told = f"the list of runs could not be written: {shown_message(str(error), 200)}"
+        log.warning(told) if first is None else first.add_note(told)
 
 
 def deliver(workspace: Workspace, run: Run, params: DeliverParams) -> Delivered:

@@ -67,18 +67,40 @@ class Storage:
         """Make sure that something can be written here, before anything long starts; makes a missing folder.
 
         Raises:
-            StorageError: the folder cannot be made or written, or the bucket is not there or refuses the keys. A
-                bucket is never made.
+            StorageError: the folder cannot be made, or nothing can be written, or as `need_bucket` says. A bucket is
+                never made.
         """
+        self.need_bucket()
         probe = self.place(f".check-{os.getpid()}")
         try:
-            if not is_local(self.root) and not self.root.fs.exists(self.root.path.split("/", 1)[0]):
-                raise StorageError(f"WAFER_STORAGE: there is no bucket for {self.root}, or it refuses these keys")
             write_bytes(probe, b"")
             probe.unlink()
-        except OSError as error:
-            told = error.strerror or str(error)
+        except (OSError, *bucket_errors()) as error:
+            told = getattr(error, "strerror", None) or str(error).rstrip(".")
             raise StorageError(f"WAFER_STORAGE: {self.root} cannot be written: {told}") from error
+
+    def need_bucket(self) -> None:
+        """Make sure that the bucket is there, where this is one; in a missing one nothing is found, without an error.
+
+        Raises:
+            StorageError: it is not, or it refuses the keys, or there are none, or no server answers.
+        """
+        if is_local(self.root):
+            return
+        bucket = self.root.path.split("/", 1)[0]
+        try:
+            self.root.fs.call_s3("head_bucket", Bucket=bucket)
+        except FileNotFoundError as error:
+            raise StorageError(
+                f"WAFER_STORAGE is {self.root}: there is no bucket {bucket!r}, and none is made for you: mend the name"
+            ) from error
+        except PermissionError as error:
+            raise StorageError(
+                f"WAFER_STORAGE is {self.root}: it refuses these keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+            ) from error
+        except (OSError, *bucket_errors()) as error:
+            told = " ".join(str(error).split()).rstrip(".")
+            raise StorageError(f"WAFER_STORAGE is {self.root}: {told}") from error
 
     def exists(self, key: str) -> bool:
         """Whether there is a file or folder of this key."""

@@ -115,6 +115,7 @@ def export(manifest: str, out: Path, form: str) -> None:
     from wafer.store.wafers import open_store
 
     settings = _settings()
+    settings.storage.need_bucket()
     wanted = find_manifest(settings.area("snapshot"), manifest)
     with open_store(settings) as opened:
         rebuilt = rebuild(opened, wanted)
@@ -230,6 +231,7 @@ def _settings() -> "Settings":
 def _places(settings: "Settings", kind: str | None) -> "Iterator[tuple[str, Quarantine]]":
     from wafer.intake.quarantine import Quarantine
 
+    settings.storage.need_bucket()
     for name in KINDS if kind is None else (kind,):
         yield name, Quarantine(settings.area("quarantine") / name)
 
