@@ -75,7 +75,7 @@ class Storage:
         try:
             write_bytes(probe, b"")
             probe.unlink()
-        except (OSError, *bucket_errors()) as error:
+        except _failures() as error:
             told = getattr(error, "strerror", None) or str(error).rstrip(".")
             raise StorageError(f"WAFER_STORAGE: {self.root} cannot be written: {told}") from error
 
@@ -98,7 +98,7 @@ class Storage:
             raise StorageError(
                 f"WAFER_STORAGE is {self.root}: it refuses these keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
             ) from error
-        except (OSError, *bucket_errors()) as error:
+        except _failures() as error:
             told = " ".join(str(error).split()).rstrip(".")
             raise StorageError(f"WAFER_STORAGE is {self.root}: {told}") from error
 
@@ -229,6 +229,10 @@ def bucket_errors() -> tuple[type[Exception], ...]:
     """What a bucket's client raises; nothing where it was not loaded, since then no bucket was asked."""
     client = sys.modules.get("botocore.exceptions")
     return () if client is None else (client.BotoCoreError, client.ClientError)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    return (OSError, *bucket_errors())
 
 
 def is_local(path: AnyPath) -> bool:

@@ -24,6 +24,7 @@ from traitlets.config import Config
 from wafer.errors import ReportError
 from wafer.lifeline import tie_children
 from wafer.reporting.pages import render_page
+from wafer.shown import masked
 from wafer.storage import AnyPath, write_bytes, write_text
 
 NOTEBOOKS = Path("notebooks")
@@ -146,10 +147,20 @@ def _text(notebook: NotebookNode) -> str:
     return str(nbformat.writes(notebook))  # type: ignore[no-untyped-call]
 
 
+def _without_secrets(notebook: NotebookNode) -> NotebookNode:
+    """The notebook, in which an error tells no secret."""
+    for cell in notebook.cells:
+        for output in cell.get("outputs", ()):
+            if output.output_type == "error":
+                output.evalue = masked(output.evalue)
+                output.traceback = [masked(line) for line in output.traceback]
+    return notebook
+
+
 class _CellFailedError(Exception):
     def __init__(self, message: str, notebook: NotebookNode) -> None:
-        super().__init__(message)
-        self.notebook = notebook
+        super().__init__(masked(message))
+        self.notebook = _without_secrets(notebook)
 
 
 def _execute(
