@@ -97,4 +97,6 @@ def quieten() -> None:
     for name in ("PREFECT_FLOW_RUNS", "PREFECT_TASK_RUNS"):
         os.environ[f"PREFECT_LOGGING_LOGGERS_{name}_LEVEL"] = "CRITICAL"
     setup_logging()
-    logging.getLogger("prefect.engine").setLevel(logging.CRITICAL)
+    # where the server is gone, its address is told with its password
+    for name in ("prefect.engine", "prefect.events.clients"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)

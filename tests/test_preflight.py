@@ -94,6 +94,14 @@ def test_a_full_disk_is_told(place: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert len(caught.value.problems) == 1
 
 
+def test_the_named_folder_of_temporary_files_is_looked_at(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where Python itself would pass it over and take another."""
+    monkeypatch.setattr("tempfile.tempdir", str(place))
+    monkeypatch.setenv("TMPDIR", "/proc")
+    with pytest.raises(PreflightError, match=r"^TMPDIR is /proc: nothing can be written there"):
+        look_ahead(Settings.read())
+
+
 def test_all_problems_are_told_at_once(place: Path, silent_port: int) -> None:
     """Folders, parameters, suites, notebooks and servers: a sentence each, within seconds, without a password."""
     for name in ("expectations", "notebooks", "params.yaml"):

@@ -130,7 +130,8 @@ def _places(settings: Settings, storage: str) -> Iterator[str]:
             yield f"{variable} is {shown_text(folder)}: {problem}"
             told.append(folder)
     try:
-        folder = Path(tempfile.gettempdir())
+        # a folder that is full or not there is passed over by Python, but not by other programs
+        folder = Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
     except OSError:
         yield "no temporary file can be written anywhere: name a folder for them in TMPDIR"
     else:

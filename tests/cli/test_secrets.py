@@ -1,8 +1,10 @@
-"""Secrets that a variable holds are shown nowhere, whatever breaks."""
+"""Secrets that a variable holds are shown nowhere, whatever breaks; what a run leaves is its owner's alone."""
 
 import os
 import re
+import shutil
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -74,3 +76,29 @@ def test_an_address_that_cannot_be_read_gives_no_secret_away(
     told = capsys.readouterr()
     assert not MARK.search((told.out + told.err).encode())
     assert told.err.startswith(f"wafer: {variable} is ")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_a_whole_run_gives_no_secret_away_and_leaves_nothing_to_others(tmp_path: Path, small_params: Path) -> None:
+    """Under umask 077, with every secret set: neither those nor the embedded database's own password stand anywhere but
+    in its file `secret`; whatever is made, with Prefect's and MLflow's databases, is for its owner. A `secantusd.toml`
+    in the home folder changes nothing."""
+    project, home, temporary = (tmp_path / name for name in ("project", "home", "tmp"))
+    for folder in (project, home, temporary):
+        folder.mkdir(mode=0o700)
+    (home / "secantusd.toml").write_text("[server]\nport = 'h1dden'\nauth = false\n")
+    shutil.copytree(home, home / ".secantus")
+    shutil.copytree(REPOSITORY / "expectations", project / "expectations")
+    shutil.copyfile(small_params, project / "params.yaml")
+    before = set(tmp_path.rglob("*"))
+    env = {**os.environ, **SECRETS, "HOME": str(home), "TMPDIR": str(temporary), "WAFER_JOBS": "1"}
+    done = subprocess.run([WAFER, "run"], cwd=project, env=env, umask=0o077, capture_output=True, check=False)
+    assert done.returncode == 0, done.stderr
+    secret = project / "data" / "state" / "mongodb" / "secret"
+    hidden = re.compile(MARK.pattern + b"|" + re.escape(secret.read_bytes()), re.IGNORECASE)
+    made = {path for path in tmp_path.rglob("*") if path not in before and not path.is_symlink()}
+    assert [path for path in made - {secret} if path.is_file() and hidden.search(path.read_bytes())] == []
+    assert not hidden.search(done.stdout + done.stderr)
+    assert {path: oct(stat.S_IMODE(path.stat().st_mode)) for path in made if path.stat().st_mode & 0o077} == {}
+    assert stat.S_IMODE(secret.stat().st_mode) == 0o600

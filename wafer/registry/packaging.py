@@ -84,12 +84,13 @@ def pack(
     """
     with tempfile.TemporaryDirectory() as scratch:
         # always the same name inside the logged model, whatever the folder is called here
-        staged = Path(scratch, "model")
+        staged, scorer = Path(scratch, "model"), Path(scratch, SCORER.name)
         shutil.copytree(model_folder, staged)
+        shutil.copyfile(SCORER, scorer)  # with the mode that the umask gives, which MLflow copies
         mlflow.pyfunc.save_model(
             target,
             mlflow_model=Model(run_id=run_id, model_uuid=model_id, model_id=model_id),
-            python_model=str(SCORER),
+            python_model=str(scorer),
             artifacts={"model": str(staged)},
             signature=describe_frames(example, scored),
             input_example=example.astype("float64"),
