@@ -4,7 +4,7 @@ Wafers are resampled with replacement within each class (Efron and Tibshirani, "
 1993); a wafer that was scored in several repeats is drawn with all its scores.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -219,41 +219,40 @@ def compare(
     Raises:
         ParameterError: the two do not score the same wafers under the same protocol, or there are none.
     """
+    one, two = _paired(first, second)
+    points, drawn = _figures((one, two), policy or Policy(), draws, seed)
+    levels = (50.0 * (1.0 - confidence), 50.0 * (1.0 + confidence))
+    found = []
+    for point, figures in zip(points, drawn, strict=True):  # of the ROC AUC, of the cost
+        gap = float(point[0] - point[1])
+        interval = percentile_interval(gap, figures[:, 0] - figures[:, 1], levels)
+        found += [float(point[0]), float(point[1]), gap, *interval]
+    faulty = one["label"].to_numpy() == 1
+    ranked = any(faulty[rows].any() and not faulty[rows].all() for rows in _groups(one))
+    return Comparison(*(found[:5] if ranked else [None] * 5), *found[5:])
+
+
+def _paired(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Both models' scores of the wafers that both gave a probability, in the same sequence."""
     keys = ["protocol", "repeat", "fold", "row"]
     one, two = (scores.sort_values(keys, kind="stable").reset_index(drop=True) for scores in (first, second))
     if len(one) != len(two) or not one[[*keys, "label"]].equals(two[[*keys, "label"]]):
         raise ParameterError("the two models' scores are not of the same wafers in the same folds")
     known = np.isfinite(one["probability"].to_numpy(float)) & np.isfinite(two["probability"].to_numpy(float))
-    one, two = one[known].reset_index(drop=True), two[known].reset_index(drop=True)
-    if one.empty:
+    if not known.any():
         raise ParameterError("there are no wafers to compare the two models on")
-    faulty = one["label"].to_numpy() == 1
-    ranked = any(faulty[rows].any() and not faulty[rows].all() for rows in _groups(one))
-    costs = [_costs(scores, policy or Policy()) for scores in (one, two)]
-    points = np.zeros(4)
-    auc_gaps: list[Floats] = []
-    cost_gaps: list[Floats] = []
-    for start in range(0, draws, DRAWS):  # in slices, so that memory stays small with many wafers
-        weights = bootstrap_weights(one, min(DRAWS, draws - start), (seed, start))
-        mass = weights.sum(axis=1)
-        figures = [
-            auc_draws(one, weights),
-            auc_draws(two, weights),
-            *(1000 * (weights @ cost) / mass for cost in costs),
-        ]
-        points = np.array([drawn[0] for drawn in figures])
-        auc_gaps.append((figures[0] - figures[1])[1:])
-        cost_gaps.append((figures[2] - figures[3])[1:])
-    auc_first, auc_second, cost_first, cost_second = map(float, points)
-    auc_gap, cost_gap = auc_first - auc_second, cost_first - cost_second
-    levels = 50 * (1 - confidence), 50 * (1 + confidence)
-    found = Comparison(
-        *(auc_first, auc_second, auc_gap, *percentile_interval(auc_gap, np.concatenate(auc_gaps), levels)),
-        *(cost_first, cost_second, cost_gap, *percentile_interval(cost_gap, np.concatenate(cost_gaps), levels)),
-    )
-    if ranked:
-        return found
-    return replace(found, auc_first=None, auc_second=None, difference=None, difference_low=None, difference_high=None)
+    return one[known].reset_index(drop=True), two[known].reset_index(drop=True)
+
+
+def _figures(models: tuple[pd.DataFrame, pd.DataFrame], policy: Policy, draws: int, seed: int) -> tuple[Floats, Floats]:
+    """ROC AUC and cost of both models, shape (2, models), and as bootstrap draws, shape (2, draws, models)."""
+    costs = np.column_stack([_costs(scores, policy) for scores in models])
+    slices = []
+    for start in range(0, draws, DRAWS):  # so that memory stays small with many wafers
+        weights = bootstrap_weights(models[0], min(DRAWS, draws - start), (seed, start))
+        aucs = np.column_stack([auc_draws(scores, weights) for scores in models])
+        slices.append(np.stack([aucs, 1000 * (weights @ costs) / weights.sum(axis=1, keepdims=True)]))
+    return slices[0][:, 0], np.concatenate([drawn[:, 1:] for drawn in slices], axis=1)
 
 
 def _costs(scores: pd.DataFrame, policy: Policy) -> Floats:
