@@ -284,7 +284,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         self.panel_ = pd.DataFrame({"model": [one.recipe.kind for one in members], "auc": [one.auc for one in members]})
         rules, clusters = self._expert_rules(), len(self._clusters.centres_)
         self._experts, self.clusters_ = fit_experts(
-            F, faulty, wafers.cluster, clusters, rules, seed=self.seed, n_jobs=self.n_jobs
+            F, faulty, self._panel.outside, wafers.cluster, clusters, rules, seed=self.seed, n_jobs=self.n_jobs
         )
         logit = self._experts.outside(self._panel.outside, wafers.cluster)
         self._sigmoid = fit_sigmoid(logit, faulty)
