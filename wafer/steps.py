@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNREGISTERED = 0
+PLAIN_TREES = 300  # of the plain forest that stands beside each model, at most
 
 log = logging.getLogger("wafer")
 
@@ -249,6 +250,7 @@ def evaluate(
     from wafer.learning.decision import Policy
     from wafer.learning.evaluation import evaluate as judge
     from wafer.learning.model import WaferModel
+    from wafer.learning.plain import PlainForest
 
     with run.timed("evaluate"), shown("evaluate") as progress:
         frozen = workspace.snapshot(run.read(Frozen).folder)
@@ -260,6 +262,7 @@ def evaluate(
             frozen.order,
             frozen.batches,
             **params.model_dump(),
+            plain=PlainForest(trees=min(PLAIN_TREES, recipe.trees), seed=params.seed),
             n_jobs=workspace.settings.jobs,
             progress=progress,
         )

@@ -26,7 +26,7 @@ from wafer.settings import Settings
 
 SENSORS = [f"Sensor-{number}" for number in range(1, 9)]
 WAFERS = 120
-COMMANDS = ("list", "show", "compare", "promote", "rollback", "log", "at", "verify", "rebuild")
+COMMANDS = ("list", "show", "compare", "promote", "rollback", "retune", "log", "at", "verify", "rebuild")
 Wafer = Callable[..., tuple[int, str, str]]
 
 
@@ -51,11 +51,14 @@ def scores(quality: float) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "protocol": "forward",
+            "repeat": 0,
+            "row": number,
             "fold": [f"Wafer_{n // 40}.csv" for n in number],
             "wafer": [f"Wafer-{n}" for n in number],
             "label": label,
             "probability": 1 / (1 + np.exp(-score)),
             "alarm": score > 1.5,
+            "tail": (score[None, :] >= score[:, None]).mean(axis=1),
         }
     )
 
@@ -108,17 +111,21 @@ def test_versions_are_listed(wafer: Wafer, made: Settings) -> None:
     status, out, _ = wafer(made, "list")
     heading, first, second = out.splitlines()
     assert status == 0
-    assert heading.split() == ["version", "alias", "stage", "trained", "shuffled", "forward", "snapshot", "commit"]
+    assert heading.split() == [
+        *("version", "alias", "stage", "trained", "shuffled", "forward", "threshold", "policy", "snapshot", "commit")
+    ]
+    threshold = Registry.open(made).load(1).classifier.threshold_
     assert (first.split()[:3], first.split()[5:]) == (
         ["1", "champion", "production"],
-        ["0.750", "0.710", "3f2a90c13f2a", "c0ffeec0ff"],
+        ["0.750", "0.710", f"{threshold:.3f}", "20:1", "≤10%", "3f2a90c13f2a", "c0ffeec0ff"],
     )
     assert second.split()[:3] == ["2", "challenger", "staging"]
     rows = json.loads(wafer(made, "list", "--json")[1])
-    assert [(row["version"], row["aliases"], row["forward_auc"]) for row in rows] == [
-        (1, ["champion"], 0.71),
-        (2, ["challenger"], 0.52),
+    assert [(row["version"], row["aliases"], row["forward_auc"], row["threshold"]) for row in rows] == [
+        (1, ["champion"], 0.71, threshold),
+        (2, ["challenger"], 0.52, threshold),
     ]
+    assert rows[0]["policy"] == {"cost_missed_fault": 20.0, "cost_false_alarm": 1.0, "alarm_rate_ceiling": 0.1}
     assert rows[0]["trained"][:16].replace("T", " ") in first
 
 
@@ -215,10 +222,12 @@ def test_who_was_in_use_at_a_moment(wafer: Wafer, model_folder: Path, tmp_path: 
             "until": changed,
             "kind": "gate",
             "why": registry.ledger()[0].reason,
+            "in_use": {"version": 1, "threshold": registry.version(1).threshold, "policy": registry.version(1).policy},
         }
     assert wafer(settings, "at", changed)[1].splitlines() == [
         f"version 2 was in use at {shown(changed)}, from {shown(changed)} until now",
         "    promote: a new kind of fault",
+        f"    {told_in_use(registry, 2)}",
     ]
     told = f"no version was in use at 2020-01-01 00:00:00 UTC: the first is in use since {shown(first)}\n"
     assert wafer(settings, "at", "2020-01-01")[:2] == (1, told)
@@ -226,18 +235,58 @@ def test_who_was_in_use_at_a_moment(wafer: Wafer, model_folder: Path, tmp_path: 
     assert (status, json.loads(out)["version"]) == (1, None)
 
 
+def told_in_use(registry: Registry, version: int) -> str:
+    return (
+        f"alarms from probability {registry.version(version).threshold:.4f}: a missed fault costs 20, a false alarm 1, "
+        "at most 10 % of wafers may raise one"
+    )
+
+
+@pytest.mark.slow
+def test_another_threshold_needs_no_training(wafer: Wafer, model_folder: Path, tmp_path: Path) -> None:
+    """A version with another policy goes through the gate; every command shows it; a rollback takes it back."""
+    settings = make(tmp_path, model_folder)
+    registry = Registry.open(settings)
+    params = tmp_path / "params.yaml"  # these trainings have no shuffled scores to measure a calibration error on
+    shipped = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
+    params.write_text(shipped.replace("calibration_error: 0.05", "calibration_error: 1.0"), encoding="utf-8")
+    why = ("--params", str(params), "--why", "faults slip through")
+    status, out, _ = wafer(
+        settings, "retune", "champion", "--cost-missed-fault", "100", "--alarm-rate-ceiling", "0.3", *why
+    )
+    lines = out.splitlines()
+    assert (status, lines[0]) == (0, "version 3 has the parts of version 1 and another policy")
+    assert lines[2].strip() == told_in_use(registry, 1)
+    assert lines[4].endswith("at most 30 % of wafers may raise one")
+    assert lines[5].startswith("the threshold stays: the ceiling of alarms sets it"), "this model tells nothing apart"
+    assert lines[6].startswith("Version 3 is version 1 with another policy: faults slip through. Version 3 replaces")
+    told = f"the next training follows {params}: to keep it, write there under policy: "
+    assert lines[7] == f"{told}cost_missed_fault: 100, alarm_rate_ceiling: 0.3"
+    assert "100:1 ≤30%" in wafer(settings, "list")[1].splitlines()[3]
+    assert "retuned from version 1: faults slip through" in wafer(settings, "show", "3")[1]
+    assert "params.policy.alarm_rate_ceiling" in wafer(settings, "compare", "3", "1")[1]
+    assert "retune      version 3 promoted" in wafer(settings, "log")[1]
+    assert wafer(settings, "verify", "3")[0] == 0
+    undone = wafer(settings, "rollback", "--why", "too many alarms")[1]
+    assert undone.splitlines() == ["version 1 is champion, version 3 was before", f"    {told_in_use(registry, 1)}"]
+    status, out, _ = wafer(settings, "retune", "champion", "--cost-missed-fault", "1000", *why, "--json")
+    found = json.loads(out)
+    assert (status, found["kind"], found["before"]["version"], found["now"]["version"]) == (0, "retune", 1, 4)
+    assert found["now"]["policy"]["cost_missed_fault"] == 1000
+
+
 def test_champions_change_by_hand(wafer: Wafer, model_folder: Path, tmp_path: Path) -> None:
     """Promote and roll back, each with its reason in the ledger; a broken version is refused and fails its check."""
     settings = make(tmp_path, model_folder)
     assert wafer(settings, "promote", "2", "--why", "a new kind of fault") == (
         0,
-        "version 2 is champion, version 1 was before\n",
+        f"version 2 is champion, version 1 was before\n    {told_in_use(Registry.open(settings), 2)}\n",
         "",
     )
     status, out, _ = wafer(settings, "rollback", "--why", "it was none", "--json")
     assert (status, json.loads(out)["challenger"]) == (0, 1)
-    assert wafer(settings, "rollback", "--why", "it was one")[1] == "version 2 is champion, version 1 was before\n"
-    assert wafer(settings, "rollback", "--why", "it was none")[1] == "version 1 is champion, version 2 was before\n"
+    for why, told in (("it was one", "version 2 is champion, version 1"), ("it was none", "version 1 is champion")):
+        assert wafer(settings, "rollback", "--why", why)[1].startswith(told)
     told = json.loads(wafer(settings, "log", "--json")[1])
     assert [(line["kind"], line["reason"]) for line in told[2:]] == [
         ("promote", "a new kind of fault"),
@@ -283,6 +332,10 @@ def test_what_cannot_be_fetched_does_not_hide_the_others(wafer: Wafer, model_fol
         (("promote", "2"), "Missing option '--why'"),
         (("promote", "2", "--why", " "), "a promote needs a reason, which the ledger keeps"),
         (("rollback", "--why", "x"), "there is no previous champion to go back to"),
+        (("retune", "1", "--why", "x"), "name what changes: --cost-missed-fault, --cost-false-alarm or"),
+        (("retune", "1", "--cost-missed-fault", "50"), "Missing option '--why'"),
+        (("retune", "1", "--cost-missed-fault", "0", "--why", "x"), "cost_missed_fault must be above 0 and finite"),
+        (("retune", "1", "--cost-missed-fault", "20", "--why", "x"), "version 1 has this policy already"),
         (("compare", "2", "--params", "no/such/params.yaml"), "no/such/params.yaml is not a file"),
         (("at", "yesterday"), "'yesterday' is no time: expected one like 2026-05-01T12:00"),
         (("at", "0001-01-01T00:00+12:00"), "'0001-01-01T00:00+12:00' is no time"),

@@ -97,10 +97,10 @@ def look(tree: Path) -> tuple[str, ...]:
     )
 
 
-def rebuild(python: Python, tree: Path, status: int = 0) -> dict[str, Any]:
+def rebuild(python: Python, tree: Path, status: int = 0, version: str = "1") -> dict[str, Any]:
     """What `wafer models rebuild 1 --json` says; the tree stays as it was, also where it fails."""
     before = look(tree)
-    done = python(MODELS, "models", "rebuild", "1", "--json")
+    done = python(MODELS, "models", "rebuild", version, "--json")
     assert done.returncode == status, done.stderr
     assert look(tree) == before
     if status == 2:
@@ -130,6 +130,11 @@ def test_an_old_version_comes_out_the_same(python: Python, settings: Settings, t
     steps.write_text(steps.read_text() + "# a change of the user's\n")
     found = rebuild(python, tree)
     assert found == {**SAME, "source": "the storage", "code": f"commit {then}", "snapshot": found["snapshot"]}
+
+    named = ("--cost-missed-fault", "50", "--alarm-rate-ceiling", "0.3", "--why", "faults slip through")
+    retuned = python(MODELS, "models", "retune", "1", *named)
+    assert retuned.returncode in (0, 1), retuned.stderr
+    assert rebuild(python, tree, version="3") == {**found, "version": 3}, "trained with that policy it is the same"
 
     kept = tree / "kept"
     shutil.copytree(Path(str(settings.area("snapshot"))) / found["snapshot"][:12], kept)

@@ -19,8 +19,10 @@ from wafer.learning.evaluation import (
     permuted_splits,
     shuffled_scores,
     shuffled_splits,
+    summarise,
 )
 from wafer.learning.model import WaferModel
+from wafer.learning.plain import PlainForest
 
 FEW = "3 folds need at least 3 faulty and 3 good wafers, there are {} and {}"
 ALL_GOOD = "all 18 wafers that were scored are good"
@@ -66,7 +68,7 @@ def test_permuted_splits_keep_the_number_of_faults(wafers: Any) -> None:
 def test_scores_of_any_classifier(wafers: Any) -> None:
     """A plain scikit-learn pipeline is scored as it would be by hand."""
     scores = shuffled_scores(Plain, wafers.X, wafers.y, None, folds=3, repeats=1)
-    assert list(scores.columns) == ["protocol", "repeat", "fold", "row", "label", "probability", "alarm"]
+    assert list(scores.columns) == ["protocol", "repeat", "fold", "row", "label", "probability", "alarm", "tail"]
     split = shuffled_splits(wafers.y, folds=3, repeats=1)[1]
     by_hand = Plain.fit(wafers.X.iloc[split.train], wafers.y[split.train]).predict_proba(wafers.X.iloc[split.test])
     found = scores[scores["fold"] == "1"]
@@ -177,7 +179,7 @@ def test_a_protocol_without_enough_data_is_left_out_in_words(
     assert metrics["left_out"] == left_out
     assert {"shuffled", "forward", "permuted"} - set(metrics) == set(left_out)
     assert json.loads(json.dumps(metrics, allow_nan=False))["faulty"] == len(list(faulty))
-    assert list(scores.columns) == ["protocol", "repeat", "fold", "row", "label", "probability", "alarm"]
+    assert list(scores.columns) == ["protocol", "repeat", "fold", "row", "label", "probability", "alarm", "tail"]
 
 
 class Silent(DummyClassifier):
@@ -195,3 +197,22 @@ def test_wafers_without_a_probability_are_not_measured() -> None:
     assert set(metrics) == {"wafers", "faulty", "left_out"}
     assert metrics["left_out"]["shuffled"] == "none of the wafers to be scored has readings to judge it by"
     assert scores["probability"].isna().all()
+
+
+def test_a_plain_model_stands_beside_the_other(wafers: Any) -> None:
+    """It is scored in the same folds and batches, not on permuted labels; the gain is paired, and 0 over itself."""
+    told: list[tuple[int, int]] = []
+    given = {"folds": 3, "repeats": 1, "permutations": 1, "first_batch": 5}
+    metrics, _ = evaluate(
+        Plain, *wafers, plain=PlainForest(trees=10), progress=lambda done, total: told.append((done, total)), **given
+    )
+    assert told[-1] == (3 + 2 + 3 + 3 + 2,) * 2
+    others = shuffled_scores(PlainForest(trees=10), wafers.X, wafers.y, None, folds=3, repeats=1)
+    found = metrics["plain"]["shuffled"]
+    assert found["auc"] == summarise(others)["auc"]
+    assert found["gain"] == pytest.approx(metrics["shuffled"]["auc"] - found["auc"])
+    assert found["gain_low"] <= found["gain"] <= found["gain_high"]
+    assert set(metrics["plain"]) == {"shuffled", "forward"}
+    itself, _ = evaluate(Plain, *wafers, plain=Plain, **given)
+    assert [itself["plain"]["forward"][name] for name in ("gain", "gain_low", "gain_high")] == [0.0] * 3
+    assert "plain" not in evaluate(Plain, *wafers, **given)[0]

@@ -48,7 +48,9 @@ def test_a_training_is_logged_whole(registry, model_folder, readings, make_score
     assert (version.version, version.stage, version.digest) == (1, "staging", model_digest(model_folder))
     assert (version.tags["snapshot"], version.tags["git.dirty"]) == ("abc", "true")
     assert registry.aliases() == {"challenger": 1}
-    assert registry.metrics(1) == {"forward.auc": 0.71, "forward.confusion.tp": 3.0}
+    metrics = registry.metrics(1)
+    assert metrics.pop("threshold") == registry.load(1).classifier.threshold_
+    assert metrics == {"forward.auc": 0.71, "forward.confusion.tp": 3.0}
     pd.testing.assert_frame_equal(registry.scores(1), make_scores(2.0))
     run = registry._client.get_run(version.run_id)
     assert run.data.params == {"fit.trees": "5", "seed": "0"}

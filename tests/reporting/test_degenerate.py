@@ -235,6 +235,7 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
     sensors.embedding: lambda s: (s.wafers,),
     sensors.plot_embedding: lambda s: (s.wafers, np.arange(len(s.wafers)) % 2),
     tables.metrics_table: lambda s: (s.metrics,),
+    tables.plain_table: lambda s: (s.metrics,),
     tables.confusion_table: lambda s: (s.metrics,),
     tables.training_facts: lambda s: (s.manifest, s.metrics, s.model),
     tables.training_summary: lambda s: (s.metrics, s.decision),

@@ -71,6 +71,21 @@ def test_metrics_are_shown_with_their_intervals():
     assert found.loc["alarm rate"].tolist() == ["10.0 %", "–"]
 
 
+def test_a_plain_forest_stands_beside_the_model():
+    """Both ROC AUCs and the paired difference with its interval; a protocol that lacks one of the two is left out."""
+    own = {"auc": 0.735, "auc_low": 0.68, "auc_high": 0.79}
+    plain = {"auc": 0.713, "auc_low": 0.66, "auc_high": 0.77, "gain": 0.022, "gain_low": -0.005, "gain_high": 0.05}
+    found = tables.plain_table({"shuffled": own, "plain": {"shuffled": plain, "forward": plain}})
+    assert found.to_dict("index") == {
+        "shuffled": {
+            "this model": "0.735 [0.680, 0.790]",
+            "plain balanced forest": "0.713 [0.660, 0.770]",
+            "difference": "0.022 [-0.005, 0.050]",
+        }
+    }
+    assert tables.plain_table({"shuffled": own}).empty
+
+
 def test_the_summary_says_what_became_of_the_version():
     """Promoted, refused with and without a champion, the same model, and no decision each get their own sentence."""
     metrics = {"shuffled": {"auc": 0.7}, "forward": {"auc": 0.6}}

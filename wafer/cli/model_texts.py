@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from wafer.registry import Check, Comparison, Decision
+    from wafer.registry import Check, Comparison, Decision, Registry, Version
     from wafer.registry.rebuild import Rebuilt
 
-PROTOCOLS = ("shuffled", "forward", "permuted")
+PROTOCOLS = ("shuffled", "forward", "permuted", "plain")
 
 
 def print_json(value: Any) -> None:
@@ -31,6 +31,38 @@ def second(time: str) -> str:
 def minute(time: str) -> str:
     """An ISO time to the minute."""
     return time[:16].replace("T", " ")
+
+
+def version_row(registry: "Registry", version: "Version", aliases: list[str]) -> dict[str, Any]:
+    """What a list tells of a version."""
+    metrics = registry.metrics(version)
+    return {
+        "version": version.version,
+        "aliases": aliases,
+        "stage": version.stage,
+        "training": version.training,
+        "trained": version.created,
+        "shuffled_auc": metrics.get("shuffled.auc"),
+        "forward_auc": metrics.get("forward.auc"),
+        "threshold": version.threshold,
+        "policy": version.policy,
+        "retuned_from": version.retuned,
+        "snapshot": version.tags.get("snapshot.digest", ""),
+        "commit": version.tags.get("git.commit", ""),
+    }
+
+
+def echo_versions(rows: Iterable[Mapping[str, Any]]) -> None:
+    """A line each."""
+    click.echo(
+        f"version  {'alias':<10}  {'stage':<10}  {'trained':<16}  shuffled  forward  threshold  {'policy':<12}  "
+        f"{'snapshot':<12}  commit"
+    )
+    for row in rows:
+        shuffled, forward, threshold = (number(row[name]) for name in ("shuffled_auc", "forward_auc", "threshold"))
+        line = f"{row['version']:>7}  {','.join(row['aliases']):<10}  {row['stage']:<10}  {minute(row['trained'])}"
+        line += f"  {shuffled:>8}  {forward:>7}  {threshold:>9}  {policy_text(row['policy'], short=True):<12}"
+        click.echo(f"{line}  {str(row['snapshot'])[:12]:<12}  {str(row['commit'])[:10]}".rstrip())
 
 
 def echo_pairs(title: str, values: dict[str, Any]) -> None:
@@ -60,9 +92,44 @@ def echo_metrics(metrics: dict[str, float]) -> None:
         echo_pairs("counts", rest)
 
 
-def echo_comparison(comparison: "Comparison", first: int, second: int) -> None:
+def policy_text(policy: Mapping[str, float], *, short: bool = False) -> str:
+    """What alarms cost and how many there may be; a dash where it was not noted."""
+    if not policy:
+        return "–"
+    missed, false, ceiling = (policy[name] for name in ("cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling"))
+    if short:
+        return f"{missed:g}:{false:g} ≤{100 * ceiling:g}%"
+    return (
+        f"a missed fault costs {missed:g}, a false alarm {false:g}, at most {100 * ceiling:g} % of wafers may raise one"
+    )
+
+
+def in_use(version: "Version") -> dict[str, Any]:
+    """From which probability a version raises an alarm, and by which policy."""
+    return {"version": version.version, "threshold": version.threshold, "policy": version.policy}
+
+
+def echo_in_use(version: "Version", indent: int = 0) -> None:
+    """The same as a line; none where it was not noted."""
+    if version.threshold is not None:
+        told = f"alarms from probability {version.threshold:.4f}: {policy_text(version.policy)}"
+        click.echo(f"{' ' * indent}{told}")
+
+
+def echo_retuned(parent: "Version", made: "Version", decision: "Decision") -> None:
+    """What a version with another policy does otherwise, and what the gate says to it."""
+    click.echo(f"version {made.version} has the parts of version {parent.version} and another policy")
+    for version in (parent, made):
+        click.echo(f"version {version.version}")
+        echo_in_use(version, indent=4)
+    if parent.threshold == made.threshold:
+        click.echo("the threshold stays: the ceiling of alarms sets it, or the ratio of the costs is the same")
+    click.echo(decision.reason)
+
+
+def echo_comparison(comparison: "Comparison", one: "Version", other: "Version") -> None:
     """Both versions beside each other, with the intervals of their differences."""
-    c = comparison
+    c, first, second = comparison, one.version, other.version
     click.echo(f"{c.wafers:,} common wafers, {c.faulty:,} faulty, {c.batches} batches, stored forward scores")
     click.echo(f"{'':<22}{f'version {first}':>12}{f'version {second}':>12}  difference")
     if c.auc_difference is None:
@@ -72,6 +139,8 @@ def echo_comparison(comparison: "Comparison", first: int, second: int) -> None:
         click.echo(f"{'ROC AUC':<22}{number(c.auc_challenger):>12}{number(c.auc_champion):>12}  {told}")
     told = f"{c.cost_difference:+.0f} [{c.cost_low:+.0f}, {c.cost_high:+.0f}]"
     click.echo(f"{'cost per 1,000 wafers':<22}{c.cost_challenger:>12.0f}{c.cost_champion:>12.0f}  {told}")
+    if one.threshold is not None and other.threshold is not None:
+        click.echo(f"{'alarms from':<22}{one.threshold:>12.4f}{other.threshold:>12.4f}")
 
 
 def echo_changes(changes: "Sequence[Mapping[str, str | None]]") -> None:
@@ -89,13 +158,14 @@ def echo_checks(checks: "Iterable[Check]") -> None:
         click.echo(f"    {passed}  {check.name}: {check.text}")
 
 
-def echo_decision(decision: "Decision", as_json: bool) -> None:
-    """Who is champion after a decision by hand."""
+def echo_decision(registry: "Registry", decision: "Decision", as_json: bool) -> None:
+    """Who is champion after a decision by hand, and from when on it raises alarms."""
     if as_json:
         print_json(decision.as_dict())
         return
     before = f", version {decision.champion} was before" if decision.champion is not None else ""
     click.echo(f"version {decision.challenger} is champion{before}")
+    echo_in_use(registry.version(decision.challenger), indent=4)
 
 
 def echo_rebuilt(rebuilt: "Rebuilt") -> None:

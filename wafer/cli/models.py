@@ -14,18 +14,22 @@ from wafer.cli.model_texts import (
     echo_checks,
     echo_comparison,
     echo_decision,
+    echo_in_use,
     echo_metrics,
     echo_pairs,
     echo_rebuilt,
+    echo_retuned,
+    echo_versions,
+    in_use,
     minute,
-    number,
     print_json,
     second,
+    version_row,
 )
 from wafer.shown import shown_text
 
 if TYPE_CHECKING:
-    from wafer.registry import Registry, Version
+    from wafer.registry import Registry
 
 EXIT_CHECK_FAILED = 1
 
@@ -41,9 +45,10 @@ def models() -> None:
     previous (the champion before).
 
     \b
-    Who is in use, and why; and back to the one before:
+    Who is in use, and why; another alarm threshold without training; and back to the one before:
       wafer models list
       wafer models log
+      wafer models retune champion --cost-missed-fault 50 --why "faults slip through"
       wafer models rollback --why "misses the edge faults of week 30"
     """
 
@@ -53,24 +58,21 @@ def models() -> None:
 def list_versions(as_json: bool) -> None:
     """List all versions, newest last.
 
-    Each with its alias, stage, when it was trained, both ROC AUCs, snapshot and commit. The forward ROC AUC is the one
-    to look at: how well faults of the next batch are foreseen.
+    Each with its alias, stage, when it was trained, both ROC AUCs, the probability from which it raises an alarm, the
+    policy that this follows from, snapshot and commit. The forward ROC AUC is the one to look at: how well faults of
+    the next batch are foreseen. The policy "20:1 ≤10%" says that a missed fault costs 20 times a false alarm, and that
+    at most 10 % of wafers may raise an alarm.
     """
     registry = _registry()
     aliases = _aliases(registry)
-    rows = [_row(registry, version, aliases.get(version.version, [])) for version in registry.versions()]
+    rows = [version_row(registry, version, aliases.get(version.version, [])) for version in registry.versions()]
     if as_json:
         print_json(rows)
         return
     if not rows:
         click.echo("no version yet: `wafer train` makes the first")
         return
-    click.echo("version  alias       stage       trained           shuffled  forward  snapshot      commit")
-    for row in rows:
-        shuffled, forward = number(row["shuffled_auc"]), number(row["forward_auc"])
-        line = f"{row['version']:>7}  {','.join(row['aliases']):<10}  {row['stage']:<10}  {minute(row['trained'])}"
-        snapshot, commit = str(row["snapshot"])[:12], str(row["commit"])[:10]
-        click.echo(f"{line}  {shuffled:>8}  {forward:>7}  {snapshot:<12}  {commit}".rstrip())
+    echo_versions(rows)
 
 
 @models.command()
@@ -88,12 +90,13 @@ def show(version: str, as_json: bool) -> None:
     """
     registry = _registry()
     from wafer.registry.provenance import lineage
+    from wafer.registry.records import WHY
     from wafer.registry.versions import PARAMS
 
     found = registry.version(version)
     aliases = _aliases(registry).get(found.version, [])
     record: dict[str, Any] = {
-        **_row(registry, found, aliases),
+        **version_row(registry, found, aliases),
         "run_id": found.run_id,
         "digest": found.digest,
         "metrics": registry.metrics(found),
@@ -108,6 +111,9 @@ def show(version: str, as_json: bool) -> None:
     click.echo(
         f"trained {minute(found.created)}, training {found.training}, run {found.run_id}, model {found.digest[:12]}"
     )
+    echo_in_use(found)
+    if found.retuned is not None:
+        click.echo(f"retuned from version {found.retuned}: {found.tags[WHY]}")
     echo_metrics(record["metrics"])
     echo_pairs("lineage", record["lineage"])
     for section, values in (record["params"] or {}).items():
@@ -149,7 +155,7 @@ def compare(first: str, second: str, params: str, as_json: bool) -> None:
     if as_json:
         print_json({"first": one.version, "second": other.version, **asdict(comparison), "changes": changes})
         return
-    echo_comparison(comparison, one.version, other.version)
+    echo_comparison(comparison, one, other)
     echo_changes(changes)
 
 
@@ -167,7 +173,7 @@ def promote(version: str, why: str, as_json: bool) -> None:
       wafer models promote challenger --why "the process was changed on 3 May, old batches count no longer"
     """
     with _deciding() as registry:
-        echo_decision(registry.promote(version, why), as_json)
+        echo_decision(registry, registry.promote(version, why), as_json)
 
 
 @models.command()
@@ -185,7 +191,56 @@ def rollback(why: str, as_json: bool) -> None:
       wafer models rollback --why "too many false alarms since yesterday"
     """
     with _deciding() as registry:
-        echo_decision(registry.rollback(why), as_json)
+        echo_decision(registry, registry.rollback(why), as_json)
+
+
+@models.command()
+@click.argument("version")
+@click.option("--cost-missed-fault", type=float, metavar="COST", help="Cost of a faulty wafer without alarm.")
+@click.option("--cost-false-alarm", type=float, metavar="COST", help="Cost of an alarm on a good wafer, same unit.")
+@click.option("--alarm-rate-ceiling", type=float, metavar="SHARE", help="Largest share of wafers that may raise one.")
+@click.option("--params", default="params.yaml", show_default=True, help="File with the gate's rules.")
+@reason
+@as_json
+def retune(version: str, params: str, why: str, as_json: bool, **policy: float | None) -> None:
+    """Give a VERSION another alarm threshold, without training again.
+
+    The threshold follows from what alarms cost and from scores that are stored with the model. A version with the same
+    parts and that threshold is registered, and the gate decides on it by the new costs. What is not named stays as the
+    VERSION has it. `wafer models rollback` takes it back.
+    The next training follows the section `policy` of the parameters, so write there what shall last.
+    Exit status: 0 it is champion, 1 the gate refused it, 2 wrong use, or nothing to change.
+
+    \b
+    Examples:
+      wafer models retune champion --cost-missed-fault 50 --why "a missed fault costs us a whole lot"
+      wafer models retune champion --alarm-rate-ceiling 0.05 --why "review can look at one wafer in twenty"
+    """
+    from dataclasses import replace
+
+    from wafer.params import read_params
+    from wafer.registry import gate_rules
+
+    named = {name: value for name, value in policy.items() if value is not None}
+    if not named:
+        raise click.UsageError("name what changes: --cost-missed-fault, --cost-false-alarm or --alarm-rate-ceiling")
+    settings = read_params(params)
+    with _deciding() as registry:
+        parent = registry.version(version)
+        other = replace(registry.load(parent).classifier.policy_, **named)
+        decision = registry.retune(parent, other, why, gate_rules(settings.gate, settings.policy))
+        made = registry.version(decision.challenger)
+    if as_json:
+        print_json({**decision.as_dict(), "before": in_use(parent), "now": in_use(made)})
+    else:
+        echo_retuned(parent, made, decision)
+        written = settings.policy.model_dump()
+        lasting = [f"{name}: {value:g}" for name, value in named.items() if written[name] != value]
+        if decision.promoted and lasting:
+            click.echo(
+                f"the next training follows {params}: to keep it, write there under policy: {', '.join(lasting)}"
+            )
+    sys.exit(0 if decision.promoted else EXIT_CHECK_FAILED)
 
 
 @models.command()
@@ -225,23 +280,29 @@ def in_use_at(time: datetime, as_json: bool) -> None:
       wafer models at 2026-05-01T12:00
       wafer models at 2026-05-01T12:00+02:00 --json
     """
-    lines = _registry().ledger()
+    registry = _registry()
     from wafer.registry.ledger import reign_at
 
+    lines = registry.ledger()
+
     found = reign_at(lines, time)
+    known = {version.version: version for version in registry.versions()} if found else {}
     asked = time.astimezone(UTC).isoformat(timespec="seconds")
     if found is None:
         first = next((f"the first is in use since {second(line.time)}" for line in lines if line.promoted), None)
         none = f"no version was in use at {second(asked)}: {first or 'there has been no champion yet'}"
     if as_json:
         nobody = {"version": None, "since": None, "until": None, "kind": None, "why": None}
-        print_json({"at": asked, **(nobody if found is None else asdict(found))})
+        used = in_use(known[found.version]) if found and found.version in known else None
+        print_json({"at": asked, **(nobody if found is None else asdict(found)), "in_use": used})
     elif found is None:
         click.echo(none)
     else:
         until = "now" if found.until is None else second(found.until)
         click.echo(f"version {found.version} was in use at {second(asked)}, from {second(found.since)} until {until}")
         click.echo(f"    {found.kind}: {found.why}")
+        if found.version in known:
+            echo_in_use(known[found.version], indent=4)
     sys.exit(EXIT_CHECK_FAILED if found is None else 0)
 
 
@@ -324,21 +385,6 @@ def _aliases(registry: "Registry") -> dict[int, list[str]]:
     for alias, version in sorted(registry.aliases().items()):
         names.setdefault(version, []).append(alias)
     return names
-
-
-def _row(registry: "Registry", version: "Version", aliases: list[str]) -> dict[str, Any]:
-    metrics = registry.metrics(version)
-    return {
-        "version": version.version,
-        "aliases": aliases,
-        "stage": version.stage,
-        "training": version.training,
-        "trained": version.created,
-        "shuffled_auc": metrics.get("shuffled.auc"),
-        "forward_auc": metrics.get("forward.auc"),
-        "snapshot": version.tags.get("snapshot.digest", ""),
-        "commit": version.tags.get("git.commit", ""),
-    }
 
 
 def _moment(text: str) -> datetime:

@@ -26,6 +26,7 @@ Integers = NDArray[np.int64]
 
 RANKS = np.linspace(0.0, 100.0, 101)  # percentiles that are kept of each sensor's readings
 REASON_TREES = 30  # of the forests that only show what reasons are worth
+SUSPICIOUS = 0.1  # share of wafers whose reasons are judged; not the policy's, as another policy needs no training
 FEWEST = 20  # good wafers in a cluster, below which those of all clusters are compared with
 COLUMNS = ("row", "rank", "sensor", "together_with", "direction", "percentile", "reading", "strength")
 
@@ -55,7 +56,7 @@ class Reasons:
         with threadpool_limits(1):
             groups = group_sensors(wafers.relative, features.selector_.kept_, model.n_features_in_)
             recipes = panel_recipes(features, REASON_TREES, model.panel)
-            trial = ReasonTrial(recipes, wafers.F, features.sensors, groups, model.policy_.alarm_rate_ceiling)
+            trial = ReasonTrial(recipes, wafers.F, features.sensors, groups, SUSPICIOUS)
             strength, floor = trial.judge(faulty, permutations, derived_seed(model.seed, "reasons"), model.n_jobs)
         known = good_percentiles(wafers.readings, faulty, wafers.cluster, clusters)
         return cls(groups, known, floor, strength)

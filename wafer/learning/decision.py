@@ -34,6 +34,7 @@ class Policy:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float | np.number):
                 raise ParameterError(f"{name} must be a number, got {reprlib.repr(value)}")
+            object.__setattr__(self, name, float(value))  # 50 and 50.0 are one policy, also in the bytes of a model
         for name in ("cost_missed_fault", "cost_false_alarm"):
             if not 0 < getattr(self, name) < np.inf:
                 raise ParameterError(f"{name} must be above 0 and finite, got {getattr(self, name)!r}")
@@ -61,11 +62,25 @@ class Policy:
         least = float(np.nextafter(ranked[allowed], np.inf))
         return max(self.worthwhile, least)
 
+    def affordable(self, tail: Floats) -> NDArray[np.bool_]:
+        """Which alarms the ceiling leaves room for, by their `tail_share`; where that is NaN, all."""
+        return ~(tail > self.alarm_rate_ceiling + 1e-12)
+
+    def alarms(self, probability: Floats, tail: Floats) -> NDArray[np.bool_]:
+        """Which wafers reach the `threshold` that follows from held-out scores, of which only `tail_share` is known."""
+        return (probability >= self.worthwhile) & self.affordable(tail)
+
     def cost(self, faulty: NDArray[np.bool_], alarm: NDArray[np.bool_]) -> float:
         """Cost per 1,000 wafers of these alarms."""
         missed = np.sum(faulty & ~alarm) * self.cost_missed_fault
         false = np.sum(~faulty & alarm) * self.cost_false_alarm
         return float(1000 * (missed + false) / len(faulty))
+
+
+def tail_share(held_out: Floats, probability: Floats) -> Floats:
+    """Share of the held-out scores at or above each probability: with it, any policy's alarms follow without them."""
+    at_least = len(held_out) - np.searchsorted(np.sort(held_out), probability, side="left")
+    return np.asarray(at_least / max(len(held_out), 1))
 
 
 def threshold_curve(faulty: NDArray[np.bool_], probability: Floats, policy: Policy) -> pd.DataFrame:

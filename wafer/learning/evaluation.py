@@ -21,13 +21,24 @@ from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedKFold
 from sklearn.utils import _safe_indexing
 
 from wafer.errors import ParameterError
-from wafer.learning.decision import Policy
+from wafer.learning.decision import Policy, tail_share
 from wafer.learning.jobs import derived_seed
 from wafer.learning.metrics import Comparison, compare, summarise
 from wafer.lifeline import tie_children
 
-__all__ = ["Comparison", "compare", "evaluate", "forward_scores", "permuted_scores", "shuffled_scores", "summarise"]
+__all__ = [
+    "Comparison",
+    "beside",
+    "compare",
+    "evaluate",
+    "forward_scores",
+    "measured",
+    "permuted_scores",
+    "shuffled_scores",
+    "summarise",
+]
 
+PROTOCOLS = ("shuffled", "forward", "permuted")
 Integers = NDArray[np.int64]
 Progress = Callable[[int, int], None]
 
@@ -108,7 +119,8 @@ def score_splits(
     """Fit a clone of `model` for each split, `n_jobs` at a time in processes of their own, and score its test wafers.
 
     Returns: columns protocol, repeat, fold (a forward batch's name), row (position in X), label (-1, 1), probability
-        (of a fault), alarm (by that fit's own threshold), in the sequence of the splits.
+        (of a fault), alarm (by that fit's own threshold), tail (`tail_share` among the held-out scores that the
+        threshold follows from; NaN of a model without them), in the sequence of the splits.
 
     Raises:
         ParameterError: the model takes another label than 1 for the faulty one.
@@ -193,6 +205,7 @@ def evaluate(
     permutations: int = 3,
     first_batch: int = 4,
     seed: int = 0,
+    plain: Any | None = None,
     n_jobs: int = 1,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -202,12 +215,14 @@ def evaluate(
         model: an unfitted classifier; it is cloned.
         X, y, order, batch: wafers, labels (-1, 1), production order and batch names, one per wafer.
         folds, repeats, permutations, first_batch, seed: of the protocols; 0 permutations leave the canary out.
+        plain: what the model must beat, an unfitted classifier that is scored in the same folds and batches, such as
+            `wafer.learning.plain.PlainForest`.
         n_jobs: fits at a time, each in a process of its own; the result does not depend on it.
         progress: called with the fits done and the fits in all.
 
-    Returns: metrics {"shuffled": {…}, "forward": {…}, "permuted": {"auc", "auc_low", "auc_high"}, "wafers", "faulty",
-        "left_out"} of finite numbers, and all scores. A protocol that the data are too few for is missing, and stands
-        in `left_out` with the reason in words.
+    Returns: metrics {"shuffled": {…}, "forward": {…}, "permuted": {"auc", "auc_low", "auc_high"}, "plain": {…} (as of
+        `beside`), "wafers", "faulty", "left_out"} of finite numbers, and all scores of the model. A protocol that the
+        data are too few for is missing, and stands in `left_out` with the reason in words.
 
     Raises:
         ParameterError: labels other than -1 and 1.
@@ -225,22 +240,56 @@ def evaluate(
             splits += split()
         except TooFewError as error:
             left_out[protocol] = str(error)
-    scores = score_splits(model, X, order, splits, n_jobs=n_jobs, progress=progress)
-    metrics: dict[str, Any] = {"wafers": len(labels), "faulty": int(np.sum(labels == 1)), "left_out": left_out}
-    for protocol in protocols:
-        _measure(protocol, scores, metrics, _policy(model), seed)
-    return metrics, scores
+    compared = [split for split in splits if plain is not None and split.protocol != "permuted"]
+    fits = len(splits) + len(compared)
+    told = progress or (lambda done, total: None)
+    scores = score_splits(model, X, order, splits, n_jobs=n_jobs, progress=lambda done, _: told(done, fits))
+    found, silent = measured(scores, _policy(model), seed=seed)
+    if compared:
+        others = score_splits(
+            plain, X, order, compared, n_jobs=n_jobs, progress=lambda done, _: told(len(splits) + done, fits)
+        )
+        found["plain"] = beside(scores, others, seed=seed)
+    return {"wafers": len(labels), "faulty": int(np.sum(labels == 1)), "left_out": silent | left_out, **found}, scores
 
 
-def _measure(protocol: str, scores: pd.DataFrame, metrics: dict[str, Any], policy: Policy, seed: int) -> None:
-    """Add what the scores of one protocol are worth to `metrics`, or why that cannot be said."""
-    part = scores[(scores["protocol"] == protocol) & scores["probability"].notna()].reset_index(drop=True)
-    if part["label"].nunique() < 2:
-        metrics["left_out"].setdefault(protocol, _one_class(part))
-        return
-    summary = summarise(part, policy, seed=seed)
-    short = {name: summary[name] for name in ("auc", "auc_low", "auc_high")}
-    metrics[protocol] = short if protocol == "permuted" else summary
+def beside(scores: pd.DataFrame, others: pd.DataFrame, *, seed: int = 0) -> dict[str, dict[str, float]]:
+    """Another model's ROC AUC in the same folds and batches, and what the first gains over it, with paired intervals.
+
+    Returns: for each protocol that both can be judged by: auc, gain, each with the ends of its interval.
+    """
+    found = {}
+    for protocol in PROTOCOLS:
+        one, two = (each[each["protocol"] == protocol].reset_index(drop=True) for each in (scores, others))
+        if two["label"].nunique() < 2:
+            continue
+        gain, own = compare(one, two, seed=seed), summarise(two, seed=seed)
+        if gain.difference is not None:
+            ends = {"gain_low": gain.difference_low, "gain_high": gain.difference_high}
+            found[protocol] = {name: own[name] for name in ("auc", "auc_low", "auc_high")}
+            found[protocol] |= {"gain": gain.difference, **ends}
+    return found
+
+
+def measured(scores: pd.DataFrame, policy: Policy, *, seed: int = 0) -> tuple[dict[str, Any], dict[str, str]]:
+    """What scores of several protocols are worth: the metrics of each, and of the others why that cannot be said.
+
+    Parameters:
+        scores: as of `score_splits`.
+        policy: whose costs count; the alarms are those of the scores.
+        seed: of the bootstrap.
+    """
+    metrics: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    for protocol in PROTOCOLS:
+        part = scores[(scores["protocol"] == protocol) & scores["probability"].notna()].reset_index(drop=True)
+        if part["label"].nunique() < 2:
+            left_out[protocol] = _one_class(part)
+            continue
+        summary = summarise(part, policy, seed=seed)
+        short = {name: summary[name] for name in ("auc", "auc_low", "auc_high")}
+        metrics[protocol] = short if protocol == "permuted" else summary
+    return metrics, left_out
 
 
 def _score(model: Any, X: Any, order: Integers | None, split: Split) -> pd.DataFrame:
@@ -255,6 +304,8 @@ def _score(model: Any, X: Any, order: Integers | None, split: Split) -> pd.DataF
     probability = fitted.predict_proba(wafers, **after)[:, 1]
     threshold = getattr(fitted, "threshold_", None)
     alarm = probability >= threshold if threshold is not None else fitted.predict(wafers, **after) == 1
+    held_out = getattr(fitted, "held_out_", None)
+    tail = np.nan if held_out is None else tail_share(held_out["probability"].to_numpy(), probability)
     return pd.DataFrame(
         {
             "protocol": split.protocol,
@@ -264,6 +315,7 @@ def _score(model: Any, X: Any, order: Integers | None, split: Split) -> pd.DataF
             "label": split.labels[split.test],
             "probability": probability,
             "alarm": alarm,
+            "tail": tail,
         }
     )
 
@@ -316,7 +368,7 @@ def _one_class(scores: pd.DataFrame) -> str:
 
 def _no_scores() -> pd.DataFrame:
     kinds = {"protocol": "str", "repeat": "int64", "fold": "str", "row": "int64", "label": "int64"}
-    kinds |= {"probability": "float64", "alarm": "bool"}
+    kinds |= {"probability": "float64", "alarm": "bool", "tail": "float64"}
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
 
 

@@ -86,6 +86,17 @@ def compare_scores(challenger: pd.DataFrame, champion: pd.DataFrame, rules: Gate
     )
 
 
+def within_budget(rival: pd.DataFrame, policy: Policy) -> pd.DataFrame:
+    """A rival's scores, with those of its alarms that the ceiling of the present policy leaves room for.
+
+    With a lower ceiling than the rival's, any version misses faults that the rival finds by alarms that nobody may
+    raise any more. Scores of earlier releases, which have no column `tail`, are left as they are.
+    """
+    if "tail" not in rival:
+        return rival
+    return rival.assign(alarm=rival["alarm"].astype(bool) & policy.affordable(rival["tail"].to_numpy(float)))
+
+
 def check_comparison(comparison: Comparison | None, rules: GateRules) -> tuple[Check, ...]:
     """Whether the challenger is not worse and not costlier than the champion, beyond the margins of `rules`."""
     if comparison is None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from wafer.learning.decision import tail_share
 from wafer.scoring.bundle import Bundle
 from wafer.scoring.judge import judge
 from wafer.store.snapshot import Snapshot
@@ -48,16 +49,18 @@ def score_as_champion(bundle: Bundle, snapshot: Snapshot, rows: NDArray[np.bool_
     A wafer that it cannot judge raises no alarm; one without any reading counts as its least suspicious.
 
     Returns:
-        Columns protocol ("forward"), batch, wafer, label, probability, alarm; a row per wafer of `rows`.
+        Columns protocol ("forward"), batch, wafer, label, probability, alarm, tail; a row per wafer of `rows`.
     """
     judgement = judge(bundle, snapshot.readings.loc[rows], snapshot.order[rows])
+    probability = judgement.wafers["probability"].fillna(0.0).to_numpy()
     return pd.DataFrame(
         {
             "protocol": "forward",
             "batch": snapshot.batches[rows],
             "wafer": snapshot.table.loc[rows, "wafer"].to_numpy(),
             "label": snapshot.labels[rows].astype(int),
-            "probability": judgement.wafers["probability"].fillna(0.0).to_numpy(),
+            "probability": probability,
             "alarm": judgement.alarms,
+            "tail": tail_share(bundle.classifier.held_out_["probability"].to_numpy(float), probability),
         }
     )

@@ -21,6 +21,8 @@ from wafer.registry.trainings import RunLog
 
 LEDGER = "ledger"
 """Kind and name of the run that holds the lines; the tag and the param that name it."""
+BY_RULES = ("gate", "retune")
+"""The kinds of decisions that the gate takes."""
 TEXT_LENGTHS = (500, 200, 60)
 """What texts are cut to, one after the other, where a line would be too long; its numbers are kept in any case."""
 REASON_LENGTH = 2000
@@ -88,7 +90,7 @@ def promoted_by_gate(lines: Sequence[Decision]) -> dict[int, float | None]:
         rolled_back.discard(line.challenger)
         if line.kind == "rollback":
             rolled_back.add(line.champion)
-        elif line.kind == "gate":
+        elif line.kind in BY_RULES:
             found[line.challenger] = next((check.value for check in line.checks if check.name == MINIMUM), None)
     return {version: auc for version, auc in found.items() if version not in rolled_back}
 

@@ -1,6 +1,6 @@
 """What the registry knows of a version and of a decision: small immutable records that go through JSON unchanged."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
 from wafer.learning.decision import Policy
@@ -8,6 +8,8 @@ from wafer.learning.decision import Policy
 TRAINING = "training"
 """The tag of a version that says how far its training came."""
 RUNNING, FINISHED, ARCHIVED = "running", "finished", "archived"
+RETUNED, WHY = "retuned.from", "retuned.why"
+"""The tags of a version that was retuned: the version whose parts it has, and the reason."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,22 @@ class Version:
     def training(self) -> str:
         """How far its training came; earlier releases did not note it, and theirs count as finished."""
         return self.tags.get(TRAINING, FINISHED)
+
+    @property
+    def threshold(self) -> float | None:
+        """The probability from which it raises an alarm; earlier releases did not note it."""
+        return float(self.tags["threshold"]) if "threshold" in self.tags else None
+
+    @property
+    def policy(self) -> dict[str, float]:
+        """What the threshold follows from, by the names of `Policy`; empty where it was not noted."""
+        names = (each.name for each in fields(Policy))
+        return {name: float(self.tags[f"policy.{name}"]) for name in names if f"policy.{name}" in self.tags}
+
+    @property
+    def retuned(self) -> int | None:
+        """The version whose parts it has with another policy; None of one that was trained."""
+        return int(self.tags[RETUNED]) if RETUNED in self.tags else None
 
 
 @dataclass(frozen=True)
@@ -117,8 +135,8 @@ class Decision:
     """Whether a version became champion, and why: one line of the ledger.
 
     Attributes:
-        kind: `gate` (decided by the rules), `same model` (the challenger is the champion's model again, so there was
-            nothing to decide), `promote` (by hand) or `rollback`.
+        kind: `gate` (decided by the rules), `retune` (the same, of a version with another policy), `same model` (the
+            challenger is the champion's model again, so there was nothing to decide), `promote` (by hand), `rollback`.
         challenger: the version that asked to become champion.
         champion: the version that was champion before; None where there was none.
         promoted: whether the alias `champion` moved to the challenger.

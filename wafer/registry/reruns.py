@@ -12,7 +12,7 @@ from wafer.errors import RegistryError
 from wafer.registry.connection import translated
 from wafer.registry.ledger import InUse, LedgerStore
 from wafer.registry.provenance import lineage
-from wafer.registry.records import ARCHIVED, FINISHED, RUNNING, TRAINING, Version
+from wafer.registry.records import ARCHIVED, FINISHED, RETUNED, RUNNING, TRAINING, Version
 from wafer.registry.versions import PARAMS
 
 REPORTS = "reports"
@@ -25,7 +25,8 @@ class RerunStore(LedgerStore):
     def find_same(self, snapshot: str, params: Mapping[str, Any], source: Mapping[str, str]) -> Version | None:
         """The newest version of the very same training, a finished one if there is any; None where there is none.
 
-        Trained again, the same model would come out. An archived version does not count.
+        Trained again, the same model would come out. An archived version does not count, nor one that was retuned,
+        which has no training of its own.
 
         Args:
             snapshot: digest of the snapshot.
@@ -42,6 +43,7 @@ class RerunStore(LedgerStore):
             version
             for version in self.versions()
             if version.training != ARCHIVED
+            and RETUNED not in version.tags
             and version.tags.get("snapshot.digest") == snapshot
             and _code_and_libraries(version.tags) == wanted
             and _agree(self.stored_json(version, PARAMS), exact)

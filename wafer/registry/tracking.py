@@ -10,14 +10,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 
 from wafer.errors import ModelError, RegistryError
+from wafer.learning.decision import Policy
 from wafer.registry import gate, later
 from wafer.registry.connection import translated
 from wafer.registry.gate import Best
 from wafer.registry.ledger import InUse, promoted_by_gate, same_model
 from wafer.registry.packaging import probe_deviation, probe_tolerance
 from wafer.registry.provenance import lineage
-from wafer.registry.records import Check, Comparison, Decision, GateRules, Version
-from wafer.registry.reruns import RerunStore
+from wafer.registry.records import RETUNED, WHY, Check, Comparison, Decision, GateRules, Version
+from wafer.registry.retunes import RetuneStore
 from wafer.registry.runs import as_tags
 from wafer.registry.trainings import now
 from wafer.registry.versions import MANIFEST, PARAMS, PROBE
@@ -31,7 +32,7 @@ FRESHNESS = (
 )
 
 
-class Registry(RerunStore):
+class Registry(RetuneStore):
     """Trainings, versions and the champion, in MLflow; see `VersionStore` for its arguments."""
 
     def decide(self, challenger: int | str | Version, rules: GateRules, snapshot: Snapshot | None = None) -> Decision:
@@ -93,12 +94,16 @@ class Registry(RerunStore):
                 checks += (Check("comparison", False, None, None, text),)
             best = self._compare_with_best(version, champion, lines, rules, snapshot)
             checks += best.checks
+        reason = gate.explain(checks, version.version, champion, comparison, best.text)
+        parent = version.tags.get(RETUNED)
+        if parent is not None:
+            reason = f"Version {version.version} is version {parent} with another policy: {version.tags[WHY]}. {reason}"
         return Decision(
-            kind="gate",
+            kind="gate" if parent is None else "retune",
             challenger=version.version,
             champion=champion,
             promoted=all(check.passed for check in checks),
-            reason=gate.explain(checks, version.version, champion, comparison, best.text),
+            reason=reason,
             time=now(),
             checks=checks,
             comparison=comparison,
@@ -185,7 +190,8 @@ class Registry(RerunStore):
         if comparison is not None and why_not is None:
             text = f"batches that came after the training of version {champion.version}, which scored them itself"
             return replace(comparison, evidence="later batches", evidence_text=f"{text}; {FRESHNESS}")
-        stored = self.compare(challenger, champion, rules)
+        own = gate.within_budget(self.scores(champion), rules.policy)
+        stored = gate.compare_scores(self.scores(challenger), own, rules)
         if stored is None:
             return None
         return replace(stored, evidence_text=f"both versions' stored forward scores, because {why_not}")
@@ -207,11 +213,31 @@ class Registry(RerunStore):
             own = later.score_as_champion(self.load(champion), snapshot, rows)
         except (ModelError, RegistryError) as error:
             return None, f"version {champion.version} cannot score the batches after its training ({error})"
+        own = gate.within_budget(own, rules.policy)
         comparison = gate.compare_scores(self.scores(challenger), own, rules)
         return comparison, gate.too_little(comparison, champion.version, rules)
 
     def _in_use(self) -> InUse:
         return InUse.after(self.ledger(), self._digests())
+
+    def retune(self, which: int | str | Version, policy: Policy, why: str, rules: GateRules) -> Decision:
+        """Register a version with the same parts and the threshold of another policy, and let the gate decide on it.
+
+        Nothing is trained. The gate judges the costs of the policy: alarms of the new threshold against those of the
+        champion's, of which none counts that a lower ceiling leaves no room for.
+
+        Args:
+            which: a version, its number, or an alias.
+            policy: what an alarm may cost.
+            why: the reason, which version and ledger keep.
+            rules: what it must show; of `policy` it has its costs.
+
+        Raises:
+            RegistryError: no reason is given, the policy is the version's own, or its scores tell too little.
+            ModelError: the model keeps no held-out scores, as those of earlier releases.
+        """
+        version = self._retuned(self.version(which), policy, _as_reason("retune", why))
+        return self.decide(version, replace(rules, policy=policy))
 
     def promote(self, which: int | str | Version, why: str) -> Decision:
         """Make a version champion by hand, if it loads verified.
@@ -243,11 +269,7 @@ class Registry(RerunStore):
         return self._by_hand("rollback", why, choose)
 
     def _by_hand(self, kind: str, why: str, choose: Callable[[InUse], Version]) -> Decision:
-        why = why.strip()
-        if not why:
-            raise RegistryError(f"a {kind} needs a reason, which the ledger keeps")
-        if len(why) > LONGEST_REASON:
-            raise RegistryError(f"the reason may have {LONGEST_REASON} characters, got {len(why)}")
+        why = _as_reason(kind, why)
         checked: dict[int, tuple[Check, ...]] = {}
         for _ in range(ATTEMPTS):
             lines = self.ledger()
@@ -323,6 +345,15 @@ class Registry(RerunStore):
                 self.tag(version, "stage", "production")
             elif version != present.champion and stage == "production":
                 self.tag(version, "stage", "archived")
+
+
+def _as_reason(kind: str, why: str) -> str:
+    why = why.strip()
+    if not why:
+        raise RegistryError(f"a {kind} needs a reason, which the ledger keeps")
+    if len(why) > LONGEST_REASON:
+        raise RegistryError(f"the reason may have {LONGEST_REASON} characters, got {len(why)}")
+    return why
 
 
 def _nothing_new(challenger: int, champion: int) -> Decision:

@@ -3,10 +3,12 @@
 Only MLflow's client is used, never its fluent functions, which keep an address and a run for the whole process.
 """
 
+import hashlib
 import json
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -69,30 +71,57 @@ class RunLog(VersionStore):
         missing = SCORE_COLUMNS - set(scores.columns)
         if missing:
             raise RegistryError(f"scores cannot be registered without the column {sorted(missing)[0]!r}")
-        digest = model_digest(model_folder)
-        scored = packaging.scored_wafers(Bundle.load(model_folder), example)
+        version = self._log_version(
+            *("training", params, metrics, scores, model_folder, example),
+            files=files or {},
+            tags=as_tags(tags or {}) | {TRAINING: RUNNING},
+        )
+        if figures:
+            self.log_figures(version.run_id, figures)
+        return version
+
+    def _log_version(
+        self,
+        kind: str,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+        scores: pd.DataFrame,
+        model_folder: Path,
+        example: pd.DataFrame,
+        *,
+        files: Mapping[str, Path | pd.DataFrame],
+        tags: dict[str, str],
+    ) -> Version:
+        """A new run of a `kind` with its model as the newest version; the rest as of `log_training`."""
+        bundle = Bundle.load(model_folder)
+        scored = packaging.scored_wafers(bundle, example)
+        in_use = {"threshold": bundle.classifier.threshold_, "policy": asdict(bundle.classifier.policy_)}
+        tags = tags | as_tags(in_use) | {"digest": model_digest(model_folder)}
+        probe = example.reset_index(drop=True).assign(probability=scored["probability"].to_numpy())
         with (
-            translated(self.tracking_uri, "log the training"),
-            tempfile.TemporaryDirectory() as scratch,
-            self._run(f"training {now()[:19]}Z", "training", as_tags(tags or {})) as run_id,
+            translated(self.tracking_uri, f"log the {kind}"),
+            self._run(f"{kind} {now()[:19]}Z", kind, tags) as run_id,
         ):
-            self._log_numbers(run_id, params, metrics)
+            self._log_numbers(run_id, params, {**metrics, "threshold": in_use["threshold"]})
             model_id, digests = self._log_model(
                 run_id, model_folder, example, scored, {param.key: param.value for param in as_params(params)}
             )
-            folder = Path(scratch)
-            for name, text in {packaging.DIGESTS: digests, **_as_documents(params)}.items():
-                folder.joinpath(name).write_text(text, encoding="utf-8")
-            probe = example.reset_index(drop=True).assign(probability=scored["probability"].to_numpy())
-            write_files(folder, {**(files or {}), SCORES: scores, PROBE: probe})
-            self._client.log_artifacts(run_id, str(folder))
-            sealed = packaging.digest_file(folder / packaging.DIGESTS)
-            own = {"digest": digest, "digests": sealed, TRAINING: RUNNING}
-            registered = self._register(run_id, model_id, {**as_tags(tags or {}), **own})
+            documents = {**_as_documents(params), packaging.DIGESTS: digests}
+            self._log_documents(run_id, documents, {SCORES: scores, PROBE: probe, **files})
+            sealed = hashlib.sha256(digests.encode()).hexdigest()
+            registered = self._register(run_id, model_id, tags | {"digests": sealed})
         self._announce(int(registered.version))
-        if figures:
-            self.log_figures(run_id, figures)
         return self.version(int(registered.version))
+
+    def _log_documents(
+        self, run_id: str, documents: Mapping[str, str], files: Mapping[str, Path | pd.DataFrame]
+    ) -> None:
+        """Keep texts, files and frames with a run; a file takes the place of a text of its name."""
+        with tempfile.TemporaryDirectory() as scratch:
+            for name, text in documents.items():
+                Path(scratch, name).write_text(text, encoding="utf-8")
+            write_files(Path(scratch), files)
+            self._client.log_artifacts(run_id, scratch)
 
     def log_figures(self, run_id: str, figures: Mapping[str, Figure]) -> None:
         """Keep figures with a run; where one cannot be drawn, those before it are kept and its error is raised.

@@ -65,7 +65,9 @@ def _protocol(name: str, metrics: dict[str, Any]) -> str:
     values = metrics.get(name)
     if values is None:
         return f"  {name:<10} not measured: {metrics.get('left_out', {}).get(name, 'too few wafers')}"
+    plain = metrics.get("plain", {}).get(name)
+    beside = "" if plain is None else f", a plain forest {plain['auc']:.3f}"
     return (
-        f"  {name:<10} AUC {values['auc']:.3f} [{values['auc_low']:.3f}, {values['auc_high']:.3f}], "
+        f"  {name:<10} AUC {values['auc']:.3f} [{values['auc_low']:.3f}, {values['auc_high']:.3f}]{beside}, "
         f"alarm rate {100 * values['alarm_rate']:.1f} %"
     )

@@ -40,6 +40,21 @@ def metrics_table(metrics: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
 
 
+def plain_table(metrics: dict[str, Any]) -> pd.DataFrame:
+    """The model's ROC AUC beside a plain balanced forest's, and what it gains, by protocol; text, for reading."""
+    plain = metrics.get("plain", {})
+    rows = {
+        protocol: {
+            "this model": _with_interval(metrics[protocol], "auc"),
+            "plain balanced forest": _with_interval(plain[protocol], "auc"),
+            "difference": _with_interval(plain[protocol], "gain"),
+        }
+        for protocol in PROTOCOLS
+        if protocol in metrics and protocol in plain
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("ROC AUC")
+
+
 def _with_interval(values: dict[str, Any], key: str) -> str:
     value = values.get(key)
     if value is None:
