@@ -11,19 +11,19 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import click
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from sklearn.metrics import roc_auc_score
 
+from bench.ablation import Table, ablate
 from bench.card import write_tables
 from wafer.boundary import bounded
 from wafer.contract.suites import Contract, check
 from wafer.errors import DeliveryError
-from wafer.learning.evaluation import compare, evaluate, forward_splits, score_splits, shuffled_splits, summarise
+from wafer.learning.evaluation import Split, evaluate, forward_splits, score_splits, shuffled_splits
 from wafer.learning.model import WaferModel
 from wafer.learning.plain import PlainForest
 from wafer.learning.reference import ReferenceModel
@@ -34,27 +34,6 @@ RESULT = Path(__file__).with_name("model.json")
 CARD = Path(__file__).parents[1] / "docs" / "model-card.md"
 CONFIGURATIONS_COMPARED = 240  # in the experiments behind the default, blends of the same scores included
 BYTES_A_UNIT = 1 if sys.platform == "darwin" else 1024
-
-
-class Table(NamedTuple):
-    """Labelled wafers in production order."""
-
-    X: pd.DataFrame
-    y: NDArray[np.int64]
-    order: NDArray[np.int64]
-    batch: NDArray[np.object_]
-
-
-def variants() -> dict[str, Any]:
-    """The ablations: what is left out or changed, and the classifier."""
-    return {
-        "clusters (the pooled panel alone)": WaferModel(max_clusters=1),
-        "linear members": WaferModel(max_clusters=1, panel="forests"),
-        "forests": WaferModel(max_clusters=1, panel="linear"),
-        "relative readings": WaferModel(max_clusters=1, panel="absolute"),
-        "median imputation (k nearest neighbours instead)": WaferModel(max_clusters=1, imputation="knn"),
-        "everything (plain balanced random forest, 300 trees)": PlainForest(),
-    }
 
 
 def read_wafers(folder: Path) -> Table:
@@ -97,14 +76,18 @@ def measure_reference(table: Table, folds: int, jobs: int) -> tuple[float, float
     return float(np.mean(aucs)), float(np.median(seconds))
 
 
-def measure_model(table: Table, jobs: int, repeats: int) -> tuple[dict[str, float], dict[str, Any], pd.DataFrame]:
+def measure_model(
+    table: Table, jobs: int, repeats: int, permutations: int
+) -> tuple[dict[str, float], dict[str, Any], pd.DataFrame]:
     """The figures of `bench/model.json` about the default model, its metrics and its scores."""
     moments = [time.perf_counter()]
     bundle = fit_bundle(WaferModel(n_jobs=jobs), *table, progress=lambda done, _: moments.append(time.perf_counter()))
     train_seconds, reasons_seconds, drift_seconds = np.diff(moments[1:]).tolist()
     with shown("evaluate") as progress:
         (metrics, scores), spent = _timed(
-            lambda: evaluate(WaferModel(), *table, repeats=repeats, permutations=3, n_jobs=jobs, progress=progress)
+            lambda: evaluate(
+                WaferModel(), *table, repeats=repeats, permutations=permutations, n_jobs=jobs, progress=progress
+            )
         )
     shuffled, forward = metrics["shuffled"], metrics["forward"]
     figures = {
@@ -128,38 +111,29 @@ def measure_model(table: Table, jobs: int, repeats: int) -> tuple[dict[str, floa
     return figures, metrics, scores
 
 
-def ablate(table: Table, scores: pd.DataFrame, jobs: int, repeats: int) -> pd.DataFrame:
-    """Each variant under both protocols, on the wafers and folds of `scores`, with paired intervals."""
-    splits = shuffled_splits(table.y, repeats=repeats) + forward_splits(table.y, table.order, table.batch)
-    rows = []
-    for name, model in variants().items():
-        with shown(name) as progress:
-            found = score_splits(model, table.X, table.order, splits, n_jobs=jobs, progress=progress)
-        row: dict[str, Any] = {"without": name}
-        for protocol in ("shuffled", "forward"):
-            own, theirs = (one[one["protocol"] == protocol].reset_index(drop=True) for one in (scores, found))
-            gain = compare(own, theirs)
-            row |= {f"{protocol}_auc": summarise(theirs)["auc"], f"{protocol}_gain": gain.difference}
-            row |= {f"{protocol}_gain_low": gain.difference_low, f"{protocol}_gain_high": gain.difference_high}
-        rows.append(row)
-    return pd.DataFrame(rows)
+def measure_plain(table: Table, splits: list[Split], jobs: int) -> pd.DataFrame:
+    """The scores of a plain balanced forest, which any model has to beat."""
+    with shown("plain forest") as progress:
+        return score_splits(PlainForest(), table.X, table.order, splits, n_jobs=jobs, progress=progress)
 
 
 @click.command(help=__doc__)
 @click.option("--raw", type=click.Path(path_type=Path), envvar="WAFER_REAL_DATA", help="Folder with training/.")
 @click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Fits at a time.")
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Of the five shuffled folds.")
+@click.option("--permutations", type=click.IntRange(1), default=3, show_default=True, help="Of the labels.")
 @click.option("--reference-folds", type=click.IntRange(1), default=1, show_default=True, help="Minutes each.")
-def main(raw: Path | None, jobs: int, repeats: int, reference_folds: int) -> None:
+def main(raw: Path | None, jobs: int, repeats: int, permutations: int, reference_folds: int) -> None:
     """Measure, write `bench/model.json` and the card's tables, print the figures."""
     if raw is None:
         raise DeliveryError("no real wafers: name their folder with RAW= or WAFER_REAL_DATA")
     table = read_wafers(raw)
-    figures, metrics, scores = measure_model(table, jobs, repeats)
+    figures, metrics, scores = measure_model(table, jobs, repeats, permutations)
     figures["peak_rss_gb"] = _peak_gb(jobs)
     reference_auc, reference_seconds = measure_reference(table, reference_folds, jobs)
     figures |= {"reference_auc": reference_auc, "reference_fold_seconds": reference_seconds}
-    ablation = ablate(table, scores, jobs, repeats)
+    splits = shuffled_splits(table.y, repeats=repeats) + forward_splits(table.y, table.order, table.batch)
+    ablation = ablate(table, scores, measure_plain(table, splits, jobs), splits, jobs)
     figures |= {f"pooled_{name}_auc": float(ablation[f"{name}_auc"].iloc[0]) for name in ("shuffled", "forward")}
     figures |= {f"forest_{name}_auc": float(ablation[f"{name}_auc"].iloc[-1]) for name in ("shuffled", "forward")}
     figures["configurations_compared"] = CONFIGURATIONS_COMPARED
