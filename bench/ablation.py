@@ -21,6 +21,7 @@ from wafer.learning.panel import fit_panel, panel_recipes
 from wafer.learning.search import Recipe, inner_folds
 from wafer.progress import shown
 
+RELATIVE = "with another linear member, of relative readings"
 FLAGS, KNN = "flags of missing readings", "median imputation (k nearest neighbours instead)"
 
 
@@ -34,13 +35,11 @@ class Table(NamedTuple):
 
 
 def named_recipes(features: WaferFeatures, model: WaferModel) -> dict[str, Recipe]:
-    """The panel's members by a name that says what they are."""
-    kinds = {"extra_trees": "forest, leaves of {min_samples_leaf}", "logistic": "linear, {scale} readings"}
-    found = {}
-    for recipe in panel_recipes(features, model.trees):
-        scale = "absolute" if recipe.settings["columns"][0] == features.absolute.start else "relative"
-        found[kinds[recipe.kind].format(**recipe.settings, scale=scale)] = recipe
-    return found
+    """The panel's members by a name that says what they are, and one that was left out, of relative readings."""
+    kinds = {"extra_trees": "forest, leaves of {min_samples_leaf}", "logistic": "linear"}
+    found = {kinds[one.kind].format(**one.settings): one for one in panel_recipes(features, model.trees)}
+    relative = [features.relative.start, features.relative.stop]
+    return found | {RELATIVE: Recipe("logistic", {**found["linear"].settings, "columns": relative})}
 
 
 def without_flags(features: WaferFeatures, recipe: Recipe) -> Recipe:
@@ -95,9 +94,8 @@ def ablate(table: Table, scores: pd.DataFrame, plain: pd.DataFrame, splits: Sequ
     everyone = panel_of(whole, names)
     pairs = {"clusters (the pooled panel alone)": (scores, everyone)}
     pairs |= {name: (everyone, panel_of(whole, [each for each in names if each != name])) for name in names}
-    for kind in ("forest", "linear"):
-        others = [name for name in names if not name.startswith(kind)]
-        pairs[f"all {kind} members"] = (everyone, panel_of(whole, others))
+    pairs["both forests"] = (everyone, panel_of(whole, ["linear"]))
+    pairs[RELATIVE] = (everyone, panel_of(whole, [*names, RELATIVE]))
     pairs[FLAGS] = (everyone, panel_of(members["bare"], names))
     pairs[KNN] = (everyone, panel_of(member_scores(table, splits, jobs, imputation="knn")["whole"], names))
     pairs["everything (plain balanced random forest, 300 trees)"] = (scores, plain)

@@ -57,7 +57,7 @@ class FitParams(Part):
     cluster_prior: int = _knob(
         60, "faults at which a cluster's own model weighs as much as the pooled one", ge=0, le=1_000_000
     )
-    panel: Literal["all", "forests", "linear", "absolute"] = _knob("all", "members of the pooled model")
+    panel: Literal["all", "forests", "linear"] = _knob("all", "members of the pooled model")
     search_budget: int = _knob(2, "configurations tried a candidate and cluster", ge=1, le=10_000)
     search_folds: int = _knob(3, "folds that judge a cluster's candidates", ge=2, le=100)
     trees: int = _knob(600, "trees of each forest", ge=10, le=100_000)

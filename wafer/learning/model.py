@@ -79,8 +79,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         cluster_prior: faults at which a faultless model of a cluster would weigh as much as the panel, at least 0.
         search_budget: settings tried per candidate and cluster, at least 1.
         search_folds: folds that judge a cluster's candidates, at least 2.
-        panel: members of the panel: "all" (two forests, two linear models), "forests", "linear", or "absolute" (all but
-            those of readings relative to the reference window).
+        panel: members of the panel: "all" (two forests and a linear model), "forests" or "linear".
         trees: trees of each of the panel's forests, at least 1.
         calibration_folds: folds for probability and threshold, at least 2.
         policy: what an alarm may cost; None: the defaults of `Policy`.

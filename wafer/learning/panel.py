@@ -16,7 +16,7 @@ from wafer.learning.features import WaferFeatures
 from wafer.learning.members import member
 from wafer.learning.search import Folds, Recipe, Trained, train
 
-CHOICES = ("all", "forests", "linear", "absolute")
+CHOICES = ("all", "forests", "linear")
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -43,21 +43,18 @@ class Panel:
 
 
 def panel_recipes(features: WaferFeatures, trees: int, choice: str = "all") -> list[Recipe]:
-    """Two forests, which know the eras that they were trained on, and two linear models, which outlast them.
+    """Two forests, which know the eras that they were trained on, and a linear model, which outlasts them.
 
     Parameters:
         features: fitted; tells which columns are which.
         trees: of each forest.
-        choice: one of `CHOICES`: all four, the forests, the linear models, or those of absolute readings.
+        choice: one of `CHOICES`: all three, the forests, or the linear model.
     """
-    absolute, relative = features.absolute, features.relative
-    forest = member("extra_trees").fixed(trees) | {"columns": [absolute.start, absolute.stop]}
-    linear = {"C": 0.1, "class_weight": "balanced", "max_iter": 500}
+    columns = {"columns": [features.absolute.start, features.absolute.stop]}
+    forest = member("extra_trees").fixed(trees) | columns
     forests = [Recipe("extra_trees", forest | {"min_samples_leaf": least}) for least in (2, 5)]
-    level = Recipe("logistic", linear | {"columns": [absolute.start, absolute.stop]})
-    change = Recipe("logistic", linear | {"columns": [relative.start, relative.stop]})
-    members = {"all": [*forests, level, change], "forests": forests, "linear": [level, change]}
-    return members.get(choice, [*forests, level])
+    linear = [Recipe("logistic", {"C": 0.1, "class_weight": "balanced", "max_iter": 500} | columns)]
+    return {"all": [*forests, *linear], "forests": forests, "linear": linear}[choice]
 
 
 def fit_panel(recipes: Sequence[Recipe], F: Floats, faulty: Bools, folds: Folds, *, seed: int, n_jobs: int) -> Panel:
