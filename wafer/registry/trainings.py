@@ -93,10 +93,10 @@ class RunLog(VersionStore):
         tags: dict[str, str],
     ) -> Version:
         """A new run of a `kind` with its model as the newest version; the rest as of `log_training`."""
-        bundle = Bundle.load(model_folder)
+        digest, bundle = model_digest(model_folder), Bundle.load(model_folder)
         scored = packaging.scored_wafers(bundle, example)
         in_use = {"threshold": bundle.classifier.threshold_, "policy": asdict(bundle.classifier.policy_)}
-        tags = tags | as_tags(in_use) | {"digest": model_digest(model_folder)}
+        tags = tags | as_tags(in_use) | {"digest": digest}
         probe = example.reset_index(drop=True).assign(probability=scored["probability"].to_numpy())
         with (
             translated(self.tracking_uri, f"log the {kind}"),
