@@ -183,6 +183,8 @@ def test_killed_between_line_and_alias_the_next_decision_heals(registry, log_tra
     check_chain(registry)
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_killed_before_its_line_nothing_was_decided(registry, log_training):
     """Without its line a decision has changed nothing, and running it again completes it."""
     registry.decide(log_training(1.5), RULES)
@@ -193,6 +195,8 @@ def test_killed_before_its_line_nothing_was_decided(registry, log_training):
     check_chain(registry)
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_training_killed_before_the_gate_leaves_the_champion(
     registry, log_training, make_scores, readings, model_folder, tmp_path
 ):

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from wafer.errors import ModelError, RegistryError, SnapshotError, StoreError
+from wafer.errors import EmptyError, ModelError, RegistryError, SnapshotError, StoreError
 from wafer.lifeline import tie_children
 from wafer.progress import shown
 from wafer.records import Frozen
@@ -37,7 +37,7 @@ from wafer.store.wafers import open_store
 CODE = Path(__file__).parents[2]
 """The folder that holds the package: a checkout, where it is one."""
 # the last from files that are no JSON or no Parquet
-UNREADABLE: tuple[type[Exception], ...] = (SnapshotError, StoreError, OSError, ValueError)
+UNREADABLE: tuple[type[Exception], ...] = (SnapshotError, EmptyError, StoreError, OSError, ValueError)
 
 
 @dataclass(frozen=True)
