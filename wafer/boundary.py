@@ -3,7 +3,7 @@
 What can be foreseen ends in one sentence on standard error and an exit status: an error of this library's own, of the
 operating system, of encoding, of a file's form, of a server or of another library. Everything else is a fault of the
 program and is said to be one. The traceback of what this library did not raise itself goes to a log file, without
-secrets, whose path is told. `EXIT_STATUS` lists the statuses.
+secrets, whose path is told. `wafer.errors.EXIT_STATUS` lists the statuses.
 
 Not here: what a command does, and what it needs before it starts (`wafer.preflight`). Libraries are known by the names
 of their exceptions, so that nothing is imported for it.
@@ -13,7 +13,6 @@ import errno
 import os
 import select
 import shutil
-import signal
 import sys
 import tempfile
 import traceback
@@ -26,6 +25,9 @@ from typing import Any
 import click
 
 from wafer.errors import (
+    EXIT_BROKEN_PIPE,
+    EXIT_FAULT,
+    EXIT_INTERRUPTED,
     EXIT_WRONG_USE,
     RegistryError,
     ReportError,
@@ -36,19 +38,6 @@ from wafer.errors import (
 )
 from wafer.shown import masked, shown_message, shown_text
 
-EXIT_FAULT = 70
-EXIT_INTERRUPTED = 128 + signal.SIGINT
-EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
-EXIT_ENDED = 128 + signal.SIGTERM
-EXIT_STATUS = {
-    0: "done",
-    1: "a negative result",
-    EXIT_WRONG_USE: "wrong use, or something that you can mend",
-    EXIT_FAULT: "a fault of wafer",
-    EXIT_INTERRUPTED: "interrupted",
-    EXIT_BROKEN_PIPE: "nobody read the output to its end",
-    EXIT_ENDED: "told to end by SIGTERM",
-}
 LEAST_OF_ALL = 2**20
 """Bytes; with less, a disk is full for whatever writes to it."""
 LONGEST_LOG = 1_000_000

@@ -1,4 +1,4 @@
-"""The errors that this library raises on purpose.
+"""The errors that this library raises on purpose, and the exit statuses of its commands.
 
 ::
 
@@ -27,11 +27,26 @@ that names what is concerned, what was expected and what came. `wafer.boundary` 
 a traceback, and ends with the error's exit status: 2, or 1 where it is a negative result.
 """
 
+import signal
 from collections.abc import Sequence
 from typing import ClassVar
 
 EXIT_NEGATIVE = 1
 EXIT_WRONG_USE = 2
+EXIT_FAULT = 70
+EXIT_INTERRUPTED = 128 + signal.SIGINT
+EXIT_BROKEN_PIPE = 128 + signal.SIGPIPE
+EXIT_ENDED = 128 + signal.SIGTERM
+EXIT_STATUS = {
+    0: "done",
+    EXIT_NEGATIVE: "a negative result",
+    EXIT_WRONG_USE: "wrong use, or something that you can mend",
+    EXIT_FAULT: "a fault of wafer",
+    EXIT_INTERRUPTED: "interrupted",
+    EXIT_BROKEN_PIPE: "nobody read the output to its end",
+    EXIT_ENDED: "told to end by SIGTERM",
+}
+"""With what the command `wafer` ends, and what that means."""
 
 
 class WaferError(Exception):

@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from wafer import __version__
-from wafer.boundary import EXIT_STATUS, bounded
+from wafer.boundary import bounded
 from wafer.cli.models import models
 from wafer.cli.params import params
 from wafer.cli.runs import ingest, predict, run, study, train
 from wafer.cli.store import expectations_folder, own_suites, quarantine, store
+from wafer.errors import EXIT_NEGATIVE, EXIT_STATUS
 from wafer.shown import shown_text
 
 if TYPE_CHECKING:
     from wafer.contract.suites import Verdict
 
 KINDS = click.Choice(["training", "prediction"])
-EXIT_QUARANTINED = 1
 
 
 class _Bounded(click.Group):
@@ -151,7 +151,7 @@ def check(paths: tuple[Path, ...], kind: str, expectations: Path | None, as_json
         click.echo(f"{len(verdicts)} files: {words['accepted']} accepted, {words['quarantined']} quarantined{unread}")
     if told := listing.why_empty or listing.left_out:
         click.echo(told, err=as_json)
-    sys.exit(0 if verdicts and all(v.accepted for v in verdicts) else EXIT_QUARANTINED)
+    sys.exit(0 if verdicts and all(v.accepted for v in verdicts) else EXIT_NEGATIVE)
 
 
 def _tell_verdict(verdict: "Verdict") -> None:

@@ -26,12 +26,12 @@ from wafer.cli.model_texts import (
     second,
     version_row,
 )
+from wafer.errors import EXIT_NEGATIVE
 from wafer.shown import shown_text
 
 if TYPE_CHECKING:
     from wafer.registry import Registry
 
-EXIT_CHECK_FAILED = 1
 
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 reason = click.option("--why", required=True, metavar="TEXT", help="The reason, which the ledger keeps.")
@@ -240,7 +240,7 @@ def retune(version: str, params: str, why: str, as_json: bool, **policy: float |
             click.echo(
                 f"the next training follows {params}: to keep it, write there under policy: {', '.join(lasting)}"
             )
-    sys.exit(0 if decision.promoted else EXIT_CHECK_FAILED)
+    sys.exit(0 if decision.promoted else EXIT_NEGATIVE)
 
 
 @models.command()
@@ -303,7 +303,7 @@ def in_use_at(time: datetime, as_json: bool) -> None:
         click.echo(f"    {found.kind}: {found.why}")
         if found.version in known:
             echo_in_use(known[found.version], indent=4)
-    sys.exit(EXIT_CHECK_FAILED if found is None else 0)
+    sys.exit(EXIT_NEGATIVE if found is None else 0)
 
 
 @models.command()
@@ -330,7 +330,7 @@ def verify(version: str | None, as_json: bool) -> None:
         for number, checks in found.items():
             click.echo(f"version {number}")
             echo_checks(checks)
-    sys.exit(0 if all(check.passed for checks in found.values() for check in checks) else EXIT_CHECK_FAILED)
+    sys.exit(0 if all(check.passed for checks in found.values() for check in checks) else EXIT_NEGATIVE)
 
 
 @models.command()
@@ -359,7 +359,7 @@ def rebuild(version: str, as_json: bool) -> None:
         print_json(rebuilt.as_dict())
     else:
         echo_rebuilt(rebuilt)
-    sys.exit(0 if rebuilt.identical else EXIT_CHECK_FAILED)
+    sys.exit(0 if rebuilt.identical else EXIT_NEGATIVE)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wafer.errors import EXIT_NEGATIVE
 from wafer.shown import shown_text
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
     from wafer.store.leases import Holder
 
 KINDS = ("training", "prediction")
-EXIT_STILL_QUARANTINED = 1
 
 one_kind = click.option("--kind", type=click.Choice(KINDS), default=None, help="Only deliveries of this kind.")
 expectations_folder = click.option(
@@ -219,7 +219,7 @@ def release(name: str, kind: str | None, expectations: Path | None, original: Pa
         return
     click.echo(f"{shown_text(entry.file)}: still quarantined")
     _tell({"reasons": outcome.reasons, "warnings": outcome.warnings})
-    sys.exit(EXIT_STILL_QUARANTINED)
+    sys.exit(EXIT_NEGATIVE)
 
 
 def _settings() -> "Settings":
