@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from wafer.contract.agreement import (
     DEFAULTS,
-    NEEDED,
     Agreement,
     import_agreement,
     init_agreement,
@@ -25,6 +24,7 @@ from wafer.documents import LONGEST_PROBLEM, MOST_PROBLEMS
 from wafer.errors import AgreementError
 
 EXPECTATIONS = Path(__file__).parents[2] / "expectations"
+NEEDED = [str(field.alias) for field in Agreement.model_fields.values() if field.is_required()]
 LONGEST = (MOST_PROBLEMS + 1) * LONGEST_PROBLEM  # characters of a message, its file's name apart
 
 

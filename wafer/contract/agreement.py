@@ -124,7 +124,6 @@ class Agreement(Part):
         return f"{DATE_FORMATS[self.date_length]}_{TIME_FORMATS[self.time_length]}"
 
 
-NEEDED = tuple(str(field.alias) for field in Agreement.model_fields.values() if field.is_required())
 DEFAULTS: Mapping[str, Any] = {
     str(field.alias): field.default for field in Agreement.model_fields.values() if not field.is_required()
 }

@@ -164,16 +164,12 @@ def _history(order: ArrayLike, batches: ArrayLike, window: int) -> Iterator[tupl
             yield earlier, now
 
 
-def sensor_drift(before: Floats, now: Floats, names: Sequence[str]) -> pd.DataFrame:
-    """Each sensor's share of the drift: columns sensor, stability_index, missing_before, missing_now, shift.
+def _sensor_table(before: Floats, now: Floats, names: Sequence[str], indices: Floats) -> pd.DataFrame:
+    """Each sensor's share of the drift, see `Drift.sensors`.
 
     A stability index above 0.25 is usually called a large change, below 0.1 none. `shift` is the change of the median
     in robust standard deviations of the window. Missing readings are a bin of their own.
     """
-    return _sensor_table(before, now, names, stability_indices(before, now)[0])
-
-
-def _sensor_table(before: Floats, now: Floats, names: Sequence[str], indices: Floats) -> pd.DataFrame:
     quarters = quartiles(before)
     wide = spread(before, quarters)
     shift = (quartiles(now)[1] - quarters[1]) / wide
@@ -207,11 +203,6 @@ def stability_indices(before: Floats, now: Floats) -> tuple[Floats, Floats]:
         own = np.flatnonzero(which == number)
         index[own], chance[own] = _index_and_chance(*(count[np.ix_(used, own)].T for count in counts))
     return index, chance * (1 / len(before) + 1 / len(now))
-
-
-def stability_index(before: Floats, now: Floats) -> float:
-    """As `stability_indices`, of one sensor; both are of shape (wafers,)."""
-    return float(stability_indices(before[:, None], now[:, None])[0][0])
 
 
 def _deciles(X: Floats) -> Floats:
