@@ -12,11 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import yaml
-from click.testing import CliRunner
 
 from tests.conftest import REPOSITORY
 from tests.terminal import wafer
-from wafer.cli.main import cli
 from wafer.errors import ModelError, PreflightError
 from wafer.fab.simulate import simulate_batches, simulate_frame
 from wafer.learning.model import WaferModel
@@ -179,11 +177,11 @@ def test_agreements_as_they_circulate(
     monkeypatch.chdir(tmp_path)
     terms = {key: value for key, value in {**AGREEMENT, **changes}.items() if value is not None}
     Path("agreement.json").write_bytes(mark + json.dumps(terms).encode())
-    done = CliRunner().invoke(cli, ["agreement", "import", "agreement.json", "--expectations", "suites"])
+    done = wafer("agreement", "import", "agreement.json", "--expectations", "suites")
     if told is None:
-        assert (done.exit_code, done.output) == (0, "suites/training.json written\n")
+        assert (done.returncode, done.stdout) == (0, "suites/training.json written\n")
         return
-    assert (done.exit_code, done.stdout) == (2, "")
+    assert (done.returncode, done.stdout) == (2, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith(f"wafer: agreement.json: {told}")
     assert not Path("suites").exists()
