@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -161,6 +162,31 @@ def test_an_interrupt_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert bounded(raising(KeyboardInterrupt())) == 130
     assert bounded(raising(click.Abort())) == 130
     assert capsys.readouterr().err == "wafer: interrupted\n" * 2
+
+
+@pytest.mark.parametrize(
+    ("ends", "status", "told"),
+    [
+        (None, 0, r"wafer: the thread side failed \(ValueError: no\); the traceback is in \S+\n"),
+        (KeyboardInterrupt(), 130, r"wafer: interrupted\n"),
+    ],
+)
+def test_a_thread_that_fails_shows_no_traceback(
+    ends: BaseException | None, status: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It is told in a sentence when the work is done; where that was interrupted, threads fail for want of it."""
+
+    def work() -> None:
+        side = threading.Thread(target=raising(ValueError("no")), name="side")
+        side.start()
+        side.join()
+        if ends is not None:
+            raise ends
+
+    before = threading.excepthook
+    assert bounded(work) == status
+    threading.excepthook = before
+    assert re.fullmatch(told, capsys.readouterr().err)
 
 
 def test_a_reader_that_goes_away_is_no_error() -> None:

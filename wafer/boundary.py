@@ -15,6 +15,7 @@ import select
 import shutil
 import sys
 import tempfile
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -26,6 +27,7 @@ import click
 
 from wafer.errors import (
     EXIT_BROKEN_PIPE,
+    EXIT_ENDED,
     EXIT_FAULT,
     EXIT_INTERRUPTED,
     EXIT_WRONG_USE,
@@ -89,6 +91,24 @@ def bounded(work: Callable[[], object]) -> int:
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")  # a terminal without that letter is no error
+    failed: list[threading.ExceptHookArgs] = []
+    before, threading.excepthook = threading.excepthook, failed.append
+    status: object = None
+    try:
+        status = _end_of(work)
+    except SystemExit as end:
+        status = end.code
+        raise
+    finally:
+        # told to end, threads fail because what they wait for is gone, as those that look after a pool's processes
+        if status not in (EXIT_INTERRUPTED, EXIT_ENDED):
+            threading.excepthook = before
+            for one in failed:
+                _tell_of_thread(one)
+    return status
+
+
+def _end_of(work: Callable[[], object]) -> int:
     try:
         done = work()
         click.echo(nl=False)  # what is not written yet, whoever has printed it
@@ -154,6 +174,15 @@ def _tell(error: Exception) -> int:
     return EXIT_WRONG_USE
 
 
+def _tell_of_thread(failed: threading.ExceptHookArgs) -> None:
+    """A thread whose work nobody waited for has failed; the others went on."""
+    error = failed.exc_value
+    kept = None if error is None else _keep_traceback(error)
+    what = shown_message(f"{failed.exc_type.__name__}: {error}", 300)
+    name = shown_text(failed.thread.name if failed.thread else "unknown")
+    _print(f"the thread {name} failed ({what})" + (f"; the traceback is in {kept}" if kept else ""))
+
+
 def _tell_usage(error: click.ClickException) -> int:
     context = getattr(error, "ctx", None)
     if context is not None:
@@ -194,7 +223,7 @@ def _discard(stream: Any) -> None:
         os.dup2(nowhere.fileno(), stream.fileno())
 
 
-def _keep_traceback(error: Exception) -> Path | None:
+def _keep_traceback(error: BaseException) -> Path | None:
     """The file, readable by its owner alone, that holds the traceback: in the state folder where there is one."""
     text = f"{shown_text(' '.join(sys.argv), 2000)}\n\n{''.join(traceback.format_exception(error))[:LONGEST_LOG]}"
     for folder in _log_folders():

@@ -116,7 +116,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory, small_params: Path) -> Pat
         settings = Settings.read(storage_url=str(storage), mongodb_url=None, jobs=1)
         working.ingest(settings, "training")
         working.train(settings, params)
-        run_study(["ingest-training", "snapshot", "fit"], storage, params)
+        complaints: list[str] = []
+        run_study(["ingest-training", "snapshot", "fit"], storage, params, complaints.append)
+        assert complaints == []
     assert wait_until_stopped(storage / "state" / "mongodb")
     return storage
 
