@@ -32,7 +32,7 @@ LEAST_TEMPORARY = 20 * 2**20
 def look_ahead(
     settings: Settings,
     *,
-    raw: Sequence[AnyPath] = (),
+    raw: Sequence[AnyPath] | Callable[[], Sequence[AnyPath]] = (),
     params: Path | None = None,
     kinds: Sequence[str] = (),
     guard: bool = False,
@@ -43,7 +43,8 @@ def look_ahead(
 
     Args:
         settings: the places; a folder is only looked at, none is left behind.
-        raw: folders, each of which must hold a batch file.
+        raw: folders, each of which must hold a batch file, or what finds them in a storage; only asked where that
+            answers.
         params: the parameter file, where one is read.
         kinds: of deliveries whose suites are needed.
         guard: whether the suite of snapshots is needed too.
@@ -56,17 +57,20 @@ def look_ahead(
     """
     with ThreadPoolExecutor(4, "knock") as pool:
         answers = [pool.submit(_unanswered, *named) for named in _servers(settings)]
-        problems = [*_places(settings, storage), *_files(settings, params, kinds, guard, notebooks)]
-        empty = []
-        for folder in raw:
-            try:
-                need_batch_files(folder)
-            except EmptyError as error:
-                empty.append(str(error))
-            except WaferError as error:
-                problems.append(str(error))
-        problems += [why for why in (answer.result() for answer in answers) if why is not None]
-    if len(raw) == 1 and empty and not problems:
+        problems = list(_places(settings, storage))
+    silent = [why for why in (answer.result() for answer in answers) if why is not None]
+    folders = raw if isinstance(raw, Sequence) else [] if problems or silent else raw()
+    problems += _files(settings, params, kinds, guard, notebooks)
+    empty = []
+    for folder in folders:
+        try:
+            need_batch_files(folder)
+        except EmptyError as error:
+            empty.append(str(error))
+        except WaferError as error:
+            problems.append(str(error))
+    problems += silent
+    if len(folders) == 1 and empty and not problems:
         raise EmptyError(empty[0])
     if problems or empty:
         raise PreflightError([*empty, *problems])

@@ -4,7 +4,7 @@ Prefect reads its settings when it is imported, so flows are imported after the 
 """
 
 import sys
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
     from flows.entry import Finished
     from wafer.records import Kind
+    from wafer.storage import AnyPath
     from wafer.workspace import Workspace
+
+    Folders = Sequence[AnyPath] | Callable[[], Sequence[AnyPath]]
 
 KINDS: "tuple[Kind, Kind]" = ("training", "prediction")
 NOTEBOOKS = ("data_quality", "exploration", "training", "prediction")
@@ -54,18 +57,18 @@ def run(raw: str | None, params_file: Path | None) -> None:
       WAFER_STORAGE=data/mine wafer run --raw path/to/deliveries
     """
     with _opened() as workspace:
-        folders = [workspace.raw(kind) if raw is None else workspace.settings.opened(f"{raw}/{kind}") for kind in KINDS]
-        # the synthetic fab fills them where there is none
-        delivered = [] if raw is None and not any(folder.exists() for folder in folders) else folders
+        folders: Folders = partial(_stored_deliveries, workspace)
+        if raw is not None:
+            folders = [workspace.settings.opened(f"{raw}/{kind}") for kind in KINDS]
         params = params_file or workspace.params_file
-        _get_ready(workspace, raw=delivered, params=params, kinds=KINDS, guard=True, notebooks=NOTEBOOKS)
+        _get_ready(workspace, raw=folders, params=params, kinds=KINDS, guard=True, notebooks=NOTEBOOKS)
         from flows.ingest import ingest
         from flows.predict import predict
         from flows.train import train
         from wafer import steps
         from wafer.params import read_params
 
-        if not delivered:
+        if raw is None:
             steps.deliver_where_empty(workspace, read_params(params).deliver)
         training, prediction = (None if raw is None else f"{raw}/{kind}" for kind in KINDS)
         finished, negative = [ingest(training, "training")], list[str]()
@@ -101,8 +104,8 @@ def ingest(raw: str | None, kind: "Kind", replace: bool) -> None:
       wafer ingest --raw incoming/corrected --replace
     """
     with _opened() as workspace:
-        folder = workspace.raw(kind) if raw is None else workspace.settings.opened(raw)
-        _get_ready(workspace, raw=[folder], kinds=[kind])
+        folders: Folders = [workspace.settings.opened(raw)] if raw is not None else lambda: [workspace.raw(kind)]
+        _get_ready(workspace, raw=folders, kinds=[kind])
         from flows.ingest import ingest as flow
 
         _end(workspace, [flow(raw, kind, replace)])
@@ -136,8 +139,10 @@ def predict(raw: str | None) -> None:
       wafer predict --raw incoming/prediction
     """
     with _opened() as workspace:
-        folder = workspace.raw("prediction") if raw is None else workspace.settings.opened(raw)
-        _get_ready(workspace, raw=[folder], kinds=KINDS[1:], notebooks=NOTEBOOKS[3:])
+        folders: Folders = (
+            [workspace.settings.opened(raw)] if raw is not None else lambda: [workspace.raw("prediction")]
+        )
+        _get_ready(workspace, raw=folders, kinds=KINDS[1:], notebooks=NOTEBOOKS[3:])
         from flows.predict import predict as flow
 
         _end(workspace, [flow(raw)])
@@ -215,6 +220,12 @@ def _opened() -> "Workspace":
     from wafer.workspace import Workspace
 
     return Workspace(prepare_environment())
+
+
+def _stored_deliveries(workspace: "Workspace") -> "Sequence[AnyPath]":
+    """The storage's folders of batch files, none where both are missing: the synthetic fab fills them then."""
+    folders = [workspace.raw(kind) for kind in KINDS]
+    return folders if any(folder.exists() for folder in folders) else []
 
 
 def _get_ready(workspace: "Workspace", *, trains: bool = False, **needs: Any) -> None:
