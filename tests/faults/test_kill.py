@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.scene import Scene
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 SAMPLED_POINTS = 3
 PARTS = 8
 
@@ -62,7 +62,6 @@ def test_killed_here_and_there(undisturbed: Scene, template: Path, tmp_path: Pat
     strike(range(every // SAMPLED_POINTS // 2, every + 1, every // SAMPLED_POINTS), undisturbed, template, tmp_path)
 
 
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("part", range(PARTS))
 def test_killed_at_every_point(part: int, undisturbed: Scene, template: Path, tmp_path: Path) -> None:
     """The same before and in the middle of each single change that lasts, of a file or in the database."""

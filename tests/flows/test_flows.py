@@ -30,7 +30,8 @@ from wafer.storage import read_json
 
 def on_a_server(test: Callable[..., None]) -> Callable[..., None]:
     """Run on one Prefect server, which takes its time to start, with the others that need it."""
-    for mark in (pytest.mark.slow, pytest.mark.invariant, pytest.mark.xdist_group("prefect")):
+    marks = pytest.mark.slow, pytest.mark.invariant, pytest.mark.timeout(1800), pytest.mark.xdist_group("prefect")
+    for mark in marks:
         test = mark(test)
     return pytest.mark.usefixtures("prefect_server")(test)
 

@@ -51,6 +51,7 @@ def run_together(registry: Registry, place: Path, versions: int, times: int) -> 
 
 @pytest.mark.slow
 @pytest.mark.invariant
+@pytest.mark.timeout(1800)
 def test_processes_that_decide_at_once_agree(registry, log_training, tmp_path):
     """Three processes decide and promote at once: one champion, every line kept, `previous` is the one before."""
     for _ in range(3):
@@ -168,6 +169,7 @@ def struck(registry: Registry, action: str, version: str | Path, strike: str | i
 
 @pytest.mark.slow
 @pytest.mark.invariant
+@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("healer", ["the same decision again", "a decision on another version"])
 def test_killed_between_line_and_alias_the_next_decision_heals(registry, log_training, healer):
     """The line is written, the alias not moved: the old champion is in use until the next decision moves it."""
@@ -185,6 +187,7 @@ def test_killed_between_line_and_alias_the_next_decision_heals(registry, log_tra
 
 @pytest.mark.slow
 @pytest.mark.invariant
+@pytest.mark.timeout(1800)
 def test_killed_before_its_line_nothing_was_decided(registry, log_training):
     """Without its line a decision has changed nothing, and running it again completes it."""
     registry.decide(log_training(1.5), RULES)
@@ -197,6 +200,7 @@ def test_killed_before_its_line_nothing_was_decided(registry, log_training):
 
 @pytest.mark.slow
 @pytest.mark.invariant
+@pytest.mark.timeout(1800)
 def test_a_training_killed_before_the_gate_leaves_the_champion(
     registry, log_training, make_scores, readings, model_folder, tmp_path
 ):
