@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,6 +27,7 @@ from wafer.cli.model_texts import (
     second,
     version_row,
 )
+from wafer.cli.params import params_file, params_in_use
 from wafer.errors import EXIT_NEGATIVE
 from wafer.shown import shown_text
 
@@ -125,9 +127,9 @@ def show(version: str, as_json: bool) -> None:
 @models.command()
 @click.argument("first")
 @click.argument("second", default="champion")
-@click.option("--params", default="params.yaml", show_default=True, help="File with the gate's rules and the costs.")
+@params_file
 @as_json
-def compare(first: str, second: str, params: str, as_json: bool) -> None:
+def compare(first: str, second: str, params_file: Path | None, as_json: bool) -> None:
     """Compare two versions on the wafers of both, with intervals.
 
     The stored forward scores are compared, wafer by wafer, and it is told what was made differently. A difference is
@@ -143,7 +145,7 @@ def compare(first: str, second: str, params: str, as_json: bool) -> None:
     from wafer.params import read_params
     from wafer.registry import gate_rules
 
-    settings = read_params(params)
+    settings = read_params(params_in_use(params_file))
     registry = _registry()
     one, other = registry.version(first), registry.version(second)
     comparison = registry.compare(one, other, gate_rules(settings.gate, settings.policy))
@@ -199,10 +201,10 @@ def rollback(why: str, as_json: bool) -> None:
 @click.option("--cost-missed-fault", type=float, metavar="COST", help="Cost of a faulty wafer without alarm.")
 @click.option("--cost-false-alarm", type=float, metavar="COST", help="Cost of an alarm on a good wafer, same unit.")
 @click.option("--alarm-rate-ceiling", type=float, metavar="SHARE", help="Largest share of wafers that may raise one.")
-@click.option("--params", default="params.yaml", show_default=True, help="File with the gate's rules.")
+@params_file
 @reason
 @as_json
-def retune(version: str, params: str, why: str, as_json: bool, **policy: float | None) -> None:
+def retune(version: str, params_file: Path | None, why: str, as_json: bool, **policy: float | None) -> None:
     """Give a VERSION another alarm threshold, without training again.
 
     The threshold follows from what alarms cost and from scores that are stored with the model. A version with the same
@@ -224,6 +226,7 @@ def retune(version: str, params: str, why: str, as_json: bool, **policy: float |
     named = {name: value for name, value in policy.items() if value is not None}
     if not named:
         raise click.UsageError("name what changes: --cost-missed-fault, --cost-false-alarm or --alarm-rate-ceiling")
+    params = params_in_use(params_file)
     settings = read_params(params)
     with _deciding() as registry:
         parent = registry.version(version)

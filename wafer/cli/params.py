@@ -5,6 +5,21 @@ from pathlib import Path
 
 import click
 
+params_file = click.option(
+    "--params",
+    "params_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="Parameter file; default: the project's params.yaml.",
+)
+
+
+def params_in_use(named: Path | None) -> Path:
+    """The parameter file that a person has named, else the project's own."""
+    from wafer.settings import Settings
+
+    return named or Settings.read().default("params.yaml")
+
 
 @click.group()
 def params() -> None:
@@ -26,10 +41,11 @@ def print_schema() -> None:
 
 
 @params.command("check")
-@click.argument("file", default=Path("params.yaml"), type=click.Path(path_type=Path))
-def check_file(file: Path) -> None:
-    """Check a parameter FILE (params.yaml where none is named), as each run does before it starts."""
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+def check_file(file: Path | None) -> None:
+    """Check a parameter FILE (the project's params.yaml where none is named), as each run does before it starts."""
     from wafer.params import read_params
 
+    file = params_in_use(file)
     read_params(file)
     click.echo(f"{file} can be used")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from wafer.cli.params import params_file, params_in_use
 from wafer.errors import EXIT_NEGATIVE, WaferError
 from wafer.shown import shown_message
 
@@ -27,14 +28,6 @@ if TYPE_CHECKING:
 
 KINDS: "tuple[Kind, Kind]" = ("training", "prediction")
 NOTEBOOKS = ("data_quality", "exploration", "training", "prediction")
-
-params_file = click.option(
-    "--params",
-    "params_file",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=None,
-    help="Parameter file; default: the project's params.yaml.",
-)
 
 
 def raw_folder(text: str) -> "Callable[[FC], FC]":
@@ -60,7 +53,7 @@ def run(raw: str | None, params_file: Path | None) -> None:
         folders: Folders = partial(_stored_deliveries, workspace)
         if raw is not None:
             folders = [workspace.settings.opened(f"{raw}/{kind}") for kind in KINDS]
-        params = params_file or workspace.params_file
+        params = params_in_use(params_file)
         _get_ready(workspace, raw=folders, params=params, kinds=KINDS, guard=True, notebooks=NOTEBOOKS)
         from flows.ingest import ingest
         from flows.predict import predict
@@ -122,7 +115,7 @@ def train(params_file: Path | None, force: bool) -> None:
       wafer train --params params.yaml
     """
     with _opened() as workspace:
-        params = params_file or workspace.params_file
+        params = params_in_use(params_file)
         _get_ready(workspace, trains=True, params=params, kinds=KINDS[:1], guard=True, notebooks=NOTEBOOKS[:3])
         from flows.train import train as flow
 
@@ -183,7 +176,7 @@ def study(steps: tuple[str, ...], storage: Path | None, params_file: Path | None
         raise click.BadParameter(f"there is no step {unknown[0]!r}, only: {', '.join(NAMES)}", param_hint="STEP")
     show_log_lines()
     settings = Settings.read()
-    params = read_params(params_file or settings.default("params.yaml"))
+    params = read_params(params_in_use(params_file))
     if raw is not None:
         params = params.model_copy(update={"deliver": params.deliver.model_copy(update={"folder": raw})})
     place = storage or (settings.project or Path.cwd()) / "data" / "repro"
