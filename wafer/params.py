@@ -13,7 +13,6 @@ from pydantic import Field
 from wafer.documents import DocumentError, Part, fitted, read_file, read_yaml
 from wafer.errors import ParameterError
 
-DEFAULT_FILE = Path("params.yaml")
 LARGEST_SEED = 2**32 - 1  # that scikit-learn takes
 BAND = ("canary_low", "canary_high")
 EARLIER_BANDS: dict[tuple[Any, ...], float] = {(0.4, 0.6): 3.0, (0.0, 1.0): 1000.0}
@@ -114,7 +113,7 @@ class Params(Part):
     policy: PolicyParams
 
 
-def read_params(file: str | Path = DEFAULT_FILE) -> Params:
+def read_params(file: str | Path) -> Params:
     """Read and check `file`; one of the layout before `policy` was a section is read as it was meant.
 
     Raises:

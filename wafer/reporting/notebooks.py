@@ -27,7 +27,6 @@ from wafer.reporting.pages import render_page
 from wafer.shown import masked
 from wafer.storage import AnyPath, write_bytes, write_text
 
-NOTEBOOKS = Path("notebooks")
 PARAMETERS_TAG = "parameters"
 TIME_LIMIT = 1800.0  # seconds; ours take less than one minute on thousands of wafers
 LONGEST = 300  # signs of a cell's error that a message tells
@@ -49,7 +48,7 @@ class _OwnKernelManager(AsyncKernelManager):
         return KernelSpecManager(kernel_dirs=[])
 
 
-def read_notebook(name: str, folder: Path = NOTEBOOKS) -> NotebookNode:
+def read_notebook(name: str, folder: Path) -> NotebookNode:
     """The notebook `name` (without ending) of `folder`.
 
     Raises:
@@ -101,7 +100,7 @@ def run_notebook(
     folder: AnyPath,
     *,
     stem: str | None = None,
-    notebooks: Path = NOTEBOOKS,
+    notebooks: Path,
     time_limit: float = TIME_LIMIT,
     progress: Callable[[int, int], None] | None = None,
 ) -> NotebookReport:
