@@ -16,7 +16,7 @@ from wafer.errors import SettingsError
         ("https://me:a@b@host", WEB, [("host", 443)]),
         ("postgresql+psycopg2://me:p@host/db", REGISTRY, [("host", 5432)]),
         ("sqlite:////tmp/x.db", REGISTRY, []),
-        ("sqlite+pysqlite:///x.db?timeout=3", REGISTRY, []),
+        ("sqlite+pysqlite:////tmp/x.db?timeout=3", REGISTRY, []),
     ],
 )
 def test_a_usable_address_is_read(address: str, schemes: tuple[str, ...], hosts: list[tuple[str, int]]) -> None:
@@ -39,6 +39,7 @@ def test_a_usable_address_is_read(address: str, schemes: tuple[str, ...], hosts:
         ("host:5000", WEB, "expected an address that starts with http://, https://"),
         ("", WEB, "expected an address that starts with"),
         ("sqlite://", REGISTRY, "expected sqlite:////folder/file.db"),
+        ("sqlite:///x.db", REGISTRY, "expected sqlite:////folder/file.db, with the absolute path of a file"),
         ("sqlite:///:memory:", REGISTRY, "expected sqlite:////folder/file.db"),
         ("sqlite:///?x=1", REGISTRY, "expected sqlite:////folder/file.db"),
         ("sqlite://host/x.db", REGISTRY, "expected sqlite:////folder/file.db"),

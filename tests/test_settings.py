@@ -43,8 +43,10 @@ def test_a_relative_path_is_of_the_place_where_it_stands(monkeypatch: pytest.Mon
     (tmp_path / "expectations" / "training.json").touch()
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
-    (tmp_path / ".env").write_text("WAFER_STORAGE=out\n")
-    assert Settings.read().storage_url == str(tmp_path / "out")
+    (tmp_path / ".env").write_text("WAFER_STORAGE=out\nWAFER_STATE=state\nPREFECT_HOME=home\n")
+    settings = Settings.read()
+    assert settings.storage_url == str(tmp_path / "out")
+    assert (settings.state_folder, settings.prefect_home) == (tmp_path / "state", tmp_path / "home")
     monkeypatch.setenv("WAFER_STORAGE", "out")
     assert Settings.read().storage_url == str(tmp_path / "here" / "out")
 

@@ -13,6 +13,7 @@ from wafer.errors import StorageError
 from wafer.settings import Settings
 from wafer.storage import (
     Storage,
+    copy_where_missing,
     is_local,
     local_folder,
     private_folder,
@@ -206,3 +207,17 @@ def test_the_true_reason_is_told_where_no_bucket_can_be_asked(
     storage = Storage("s3://fab/x", endpoint_url="http://127.0.0.1:9", key="a", secret="b")
     with pytest.raises(StorageError, match=r"^WAFER_STORAGE is s3://fab/x: Could not connect to the endpoint URL"):
         storage.need_bucket()
+
+
+def test_a_copy_that_is_there_is_left_alone(storage: UPath, tmp_path: Path) -> None:
+    """The same bytes are not written again, under somebody who reads them; others are."""
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made" / "part").write_bytes(b"1")
+    target = storage / "models" / "x"
+    copy_where_missing(tmp_path / "made", target)
+    before = (target / "part").stat().st_mtime
+    copy_where_missing(tmp_path / "made", target)
+    assert (target / "part").stat().st_mtime == before
+    (tmp_path / "made" / "part").write_bytes(b"2")
+    copy_where_missing(tmp_path / "made", target)
+    assert (target / "part").read_bytes() == b"2"

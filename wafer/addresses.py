@@ -26,7 +26,7 @@ MONGODB = ("mongodb", "mongodb+srv")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 REGISTRY = (*WEB, *DATABASES)
 
-_SQLITE = re.compile(r"sqlite(\+\w+)?:///(?!:memory:|file:)[^?]+(\?.*)?")
+_SQLITE = re.compile(r"sqlite(\+\w+)?:////[^?]+(\?.*)?")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]\s]+)(?::(\d{1,5}))?")
 
 
@@ -42,7 +42,7 @@ def check_address(variable: str, address: str, schemes: Sequence[str]) -> None:
         raise SettingsError(f"{told}: expected an address that starts with {', '.join(f'{s}://' for s in schemes)}")
     if _plain(scheme) == "sqlite":
         if not _SQLITE.fullmatch(address):
-            raise SettingsError(f"{told}: expected sqlite:////folder/file.db, with the path of a file")
+            raise SettingsError(f"{told}: expected sqlite:////folder/file.db, with the absolute path of a file")
     elif not hosts_of(address):
         raise SettingsError(
             f"{told}: expected a host and a port from 1 to 65535; in a user's name or a password, "

@@ -22,6 +22,7 @@ from wafer.storage import Storage, private_folder
 PACKAGED = Path(__file__).parent / "defaults"
 DEFAULTS = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[1]
 """What a folder of one's own may replace: expectations/, notebooks/ and params.yaml, in the wheel or in a checkout."""
+FOLDERS = (("storage_url", "WAFER_STORAGE"), ("state_folder", "WAFER_STATE"), ("prefect_folder", "PREFECT_HOME"))
 
 
 class Settings(BaseSettings):
@@ -94,7 +95,7 @@ class Settings(BaseSettings):
         """Paths made absolute: those of the environment from here, those of a project's `.env` from the project."""
         project = given.get("project") or given.get("WAFER_PROJECT")
         found = dict(given)
-        for name, variable in (("storage_url", "WAFER_STORAGE"), ("state_folder", "WAFER_STATE")):
+        for name, variable in FOLDERS:
             value = given.get(name) or given.get(variable)
             if value and "://" not in str(value):
                 from_file = name not in given and not os.environ.get(variable)
@@ -205,6 +206,10 @@ class Settings(BaseSettings):
         """A file or folder of the project, such as `params.yaml`; the library's own where it has none."""
         return own_or_default(self.project, name)
 
+    def of_project(self, path: str) -> Path:
+        """A path that stands in a file of the project, relative to it; without one, to the working directory."""
+        return Path(self.project or Path.cwd(), path).absolute()
+
     def opened(self, path: str) -> UPath:
         """A folder or `s3://` address that a person named, opened with the endpoint and keys of these settings."""
         return UPath(path, **self.s3_options) if "://" in path else UPath(Path(path).absolute())
@@ -213,10 +218,6 @@ class Settings(BaseSettings):
     def prefect_home(self) -> Path:
         """The folder of Prefect's own local server."""
         return (self.prefect_folder or self.state / "prefect").absolute()
-
-    def area(self, name: str) -> UPath:
-        """One of the output folders: raw, quarantine, snapshot, models, runs."""
-        return self.storage.place(name)
 
     @property
     def tracking_uri(self) -> str:

@@ -8,7 +8,6 @@ any step can be run again alone. Libraries that take long to import are imported
 import dataclasses
 import io
 import logging
-import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -35,7 +34,7 @@ from wafer.records import (
 )
 from wafer.runs import Run
 from wafer.shown import shown_message
-from wafer.storage import written_folder
+from wafer.storage import copy_where_missing, written_folder
 from wafer.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -83,7 +82,9 @@ def deliver(workspace: Workspace, run: Run, params: DeliverParams) -> Delivered:
                 if params.folder is None:
                     simulate_delivery(kind, aside, params)
                 else:
-                    copy_delivery(Path(params.folder) / kind, aside, workspace.settings.link_roots)
+                    copy_delivery(
+                        workspace.settings.of_project(params.folder) / kind, aside, workspace.settings.link_roots
+                    )
     delivered = Delivered(run.key("raw/training"), run.key("raw/prediction"))
     run.write(delivered)
     return delivered
@@ -236,8 +237,7 @@ def fit(workspace: Workspace, run: Run, params: FitParams, policy: PolicyParams)
         bundle.save(Path(scratch))
         digest = model_digest(Path(scratch))
         fitted = Fitted(f"models/{digest[:12]}", digest)
-        with written_folder(workspace.storage.place(fitted.folder)) as aside:
-            shutil.copytree(scratch, aside, dirs_exist_ok=True)
+        copy_where_missing(Path(scratch), workspace.storage.place(fitted.folder))
     run.write(fitted)
     return fitted
 
@@ -246,16 +246,16 @@ def evaluate(
     workspace: Workspace, run: Run, params: EvaluateParams, recipe: FitParams, policy: PolicyParams
 ) -> Evaluated:
     """Score the recipe on wafers that it did not train on: shuffled, forward in time, and with permuted labels."""
+    from wafer.learning import evaluation
     from wafer.learning.curves import precision_recall_points, roc_points
     from wafer.learning.decision import Policy
-    from wafer.learning.evaluation import evaluate as judge
     from wafer.learning.model import WaferModel
     from wafer.learning.plain import PlainForest
 
     with run.timed("evaluate"), shown("evaluate") as progress:
         frozen = workspace.snapshot(run.read(Frozen).folder)
         clusters = len(workspace.bundle(run.read(Fitted).folder).classifier.clusters_)
-        metrics, scores = judge(
+        metrics, scores = evaluation.evaluate(
             WaferModel(**recipe.model_dump(), policy=Policy(**policy.model_dump())),
             frozen.readings,
             frozen.labels,

@@ -312,6 +312,18 @@ def written_folder(target: AnyPath) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+def copy_where_missing(folder: Path, target: AnyPath) -> None:
+    """Copy a folder of files; a target that holds the same ones is left alone, since it may be being read.
+
+    Of two that copy the same at the same time each leaves the same behind.
+    """
+    files = [file for file in folder.iterdir() if file.is_file()]
+    if all((target / f.name).exists() and (target / f.name).read_bytes() == f.read_bytes() for f in files):
+        return
+    with written_folder(target) as aside:
+        shutil.copytree(folder, aside, dirs_exist_ok=True)
+
+
 def private_folder(path: Path) -> Path:
     """Make the folder `path` and those above it; nobody but its owner may enter it, also where it was there before.
 

@@ -11,7 +11,9 @@ import pytest
 from tests import terminal, working
 from tests.faults.delivery import agree, line, write
 from wafer.settings import Settings
+from wafer.store import leases
 from wafer.store.snapshot import read_snapshot
+from wafer.store.wafers import open_store
 from wafer.workspace import Workspace
 
 Wafer = Callable[..., terminal.Done]
@@ -94,6 +96,17 @@ def test_release_follows_the_agreement(wafer: Wafer, taken_in: Path, tmp_path: P
     assert held["last"]["file"] == taken_in.name
     again = wafer("quarantine", "release", taken_in.name)
     assert again.returncode == 2
+
+
+def test_release_is_kept_apart_from_an_ingest(
+    wafer: Wafer, taken_in: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While an ingest of the kind writes, the release ends with the sentence that names its process."""
+    with open_store(settings) as store, leases.lease(store, "ingest-training"):
+        monkeypatch.setattr(leases, "lease", partial(leases.lease, wait=0.0))  # instead of a minute
+        refused = wafer("quarantine", "release", taken_in.name)
+    assert refused.returncode == 2
+    assert f"lease 'ingest-training' is held by process {os.getpid()}" in refused.stderr
 
 
 def test_the_store_tells_what_it_holds(wafer: Wafer, taken_in: Path) -> None:

@@ -137,11 +137,11 @@ def test_an_old_version_comes_out_the_same(python: Python, settings: Settings, t
     assert rebuild(python, tree, version="3") == {**found, "version": 3}, "trained with that policy it is the same"
 
     kept = tree / "kept"
-    shutil.copytree(Path(str(settings.area("snapshot"))) / found["snapshot"][:12], kept)
+    shutil.copytree(Path(str(settings.storage.place("snapshot"))) / found["snapshot"][:12], kept)
     added = python("from dvc.cli import main; raise SystemExit(main(['add', '-q', 'kept']))")
     assert added.returncode == 0, added.stderr
     shutil.rmtree(kept)
-    shutil.rmtree(str(settings.area("snapshot")))
+    shutil.rmtree(str(settings.storage.place("snapshot")))
     assert rebuild(python, tree) == {**found, "source": "DVC's cache"}
 
     shutil.rmtree(tree / ".dvc" / "cache")

@@ -153,7 +153,7 @@ def test_a_file_that_changed_is_not_put(places: Settings, bucket: Bucket, tmp_pa
     """Bytes are put whole, of any size, or where they are not those that were judged, not at all."""
     path = tmp_path / "lot.csv"
     path.write_bytes(os.urandom(size))
-    place = Quarantine(places.area("quarantine") / "training")
+    place = Quarantine(places.storage.place("quarantine") / "training")
     changed = Delivery(path, "lot.csv", "0" * 64, {"size": size}, None)
     with pytest.raises(DeliveryError, match=r"lot\.csv: changed while it was judged"):
         place.keep(changed, rejected(changed))

@@ -46,7 +46,7 @@ def test_good_files_are_stored_and_others_quarantined(settings: Settings, delive
     assert report["quarantined_by_rule"] == {"columns_missing": 1}
     assert (report["duplicates"], report["known_batches"], report["conflicts"]) == (0, 0, 0)
     (broken,) = [b for b in report["batches"] if b["verdict"] == "quarantined"]
-    (entry,) = Quarantine(settings.area("quarantine") / "training").find(broken["file"])
+    (entry,) = Quarantine(settings.storage.place("quarantine") / "training").find(broken["file"])
     assert entry.path.read_bytes() == (delivery / broken["file"]).read_bytes()
     assert (entry.digest, entry.verdict["reasons"]) == (broken["digest"], broken["reasons"])
     frame = simulate_frame(1, wafers=5, seed=1)
@@ -62,13 +62,13 @@ def test_a_second_run_changes_nothing(settings: Settings, delivery: Path) -> Non
     before = working.snapshot(settings)
     with open_store(settings) as store:
         counts, ledger = store.counts(), store.batches("training")
-    quarantine = sorted(Path(str(settings.area("quarantine"))).rglob("*"))
+    quarantine = sorted(Path(str(settings.storage.place("quarantine"))).rglob("*"))
     again = working.ingest(settings, "training", delivery)
     report = read_json(settings.storage.place(again.report))
     assert (again.wafers_stored, report["known_batches"], again.quarantined) == (0, 3, 1)
     with open_store(settings) as store:
         assert (store.counts(), store.batches("training")) == (counts, ledger)
-    assert sorted(Path(str(settings.area("quarantine"))).rglob("*")) == quarantine
+    assert sorted(Path(str(settings.storage.place("quarantine"))).rglob("*")) == quarantine
     assert working.snapshot(settings) == before
 
 
@@ -78,7 +78,7 @@ def test_a_file_mended_under_its_name_is_taken_in(settings: Settings, delivery: 
     (mended,) = simulate_batches(delivery, batches=1, wafers=5, seed=1, first_batch=3)
     done = working.ingest(settings, "training", delivery)
     assert (done.accepted, done.quarantined, done.wafers_stored) == (4, 0, 5)
-    assert [e.file for e in Quarantine(settings.area("quarantine") / "training").entries()] == [mended.name]
+    assert [e.file for e in Quarantine(settings.storage.place("quarantine") / "training").entries()] == [mended.name]
 
 
 @pytest.fixture
@@ -267,7 +267,7 @@ def test_leftovers_of_a_killed_run_hurt_nobody(settings: Settings, delivery: Pat
     """Half-written files among the deliveries are no deliveries; a later run removes its own from the quarantine."""
     (delivery / ".wafer_1.csv.x1.part").write_text("half")
     (delivery / "wafer_2.csv.part").write_text("half")
-    place = Path(str(settings.area("quarantine"))) / "training"
+    place = Path(str(settings.storage.place("quarantine"))) / "training"
     place.mkdir(parents=True)
     for name in (".0123456789abcdef.part", ".wafer.csv.reasons.json.abc.part"):
         (place / name).write_text("half")

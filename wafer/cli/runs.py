@@ -178,8 +178,11 @@ def study(steps: tuple[str, ...], storage: Path | None, params_file: Path | None
     settings = Settings.read()
     params = read_params(params_in_use(params_file))
     if raw is not None:
-        params = params.model_copy(update={"deliver": params.deliver.model_copy(update={"folder": raw})})
-    place = storage or (settings.project or Path.cwd()) / "data" / "repro"
+        delivered = params.deliver.model_copy(update={"folder": str(Path(raw).absolute())})
+        params = params.model_copy(update={"deliver": delivered})
+    if storage is None and settings.project is None:
+        raise click.UsageError("no project lies here or above: name a folder for everything by --storage")
+    place = storage or settings.of_project("data/repro")
     _look_ahead_of_study(steps or NAMES, place, params.deliver.folder)
     tie_children()
     end_in_order()
@@ -197,9 +200,10 @@ def _look_ahead_of_study(steps: "Sequence[str]", storage: Path, folder: str | No
     from wafer.preflight import look_ahead
     from wafer.settings import Settings
 
+    settings = Settings.study(storage, storage / "state")
     look_ahead(
-        Settings.study(storage, storage / "state"),
-        raw=[Path(folder) / kind for kind in KINDS] if folder is not None and "deliver" in steps else (),
+        settings,
+        raw=[settings.of_project(folder) / kind for kind in KINDS] if folder is not None and "deliver" in steps else (),
         kinds=[kind for kind in KINDS if f"ingest-{kind}" in steps],
         guard="fit" in steps,
         notebooks=[name for name in NOTEBOOKS if f"report-{name.replace('_', '-')}" in steps],

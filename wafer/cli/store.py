@@ -14,9 +14,9 @@ from wafer.shown import shown_text
 
 if TYPE_CHECKING:
     from wafer.intake.quarantine import Entry, Quarantine
-    from wafer.settings import Settings
     from wafer.store.documents import BatchRecord
     from wafer.store.leases import Holder
+    from wafer.workspace import Workspace
 
 KINDS = ("training", "prediction")
 
@@ -53,11 +53,11 @@ def status(as_json: bool) -> None:
     Example:
       wafer store status --json
     """
+    import wafer
     from wafer.store.leases import leases
-    from wafer.store.wafers import open_store
 
-    with open_store(_settings()) as opened:
-        held, holders = opened.status(), leases(opened)
+    with wafer.open() as workspace:
+        held, holders = workspace.store.status(), leases(workspace.store)
     last = None if held.last is None else _told(held.last)
     if as_json:
         named = [{**asdict(holder), **_times(holder)} for holder in holders]
@@ -111,14 +111,12 @@ def export(manifest: str, out: Path, form: str) -> None:
       wafer store export --manifest 3f2a90c1                      (of the storage's snapshots)
       wafer store export --manifest old/manifest.json --format csv --out export
     """
+    import wafer
     from wafer.store.snapshot import find_manifest, rebuild, write_csv, write_snapshot
-    from wafer.store.wafers import open_store
 
-    settings = _settings()
-    settings.storage.need_bucket()
-    wanted = find_manifest(settings.area("snapshot"), manifest)
-    with open_store(settings) as opened:
-        rebuilt = rebuild(opened, wanted)
+    with wafer.open() as workspace:
+        workspace.storage.need_bucket()
+        rebuilt = rebuild(workspace.store, find_manifest(workspace.storage.place("snapshot"), manifest))
     target = write_csv(rebuilt, out) if form == "csv" else write_snapshot(rebuilt, out)
     click.echo(f"{target}: {rebuilt.manifest['wafers']} wafers, digest {rebuilt.digest}")
 
@@ -133,7 +131,10 @@ def quarantine() -> None:
 @as_json
 def list_entries(kind: str | None, as_json: bool) -> None:
     """List quarantined files and the rules they break, and single wafers that were dropped or contradict others."""
-    places = dict(_places(_settings(), kind))
+    import wafer
+
+    with wafer.open() as workspace:
+        places = dict(_places(workspace, kind))
     if as_json:
         found = {
             name: {"files": [e.verdict for e in place.entries()], "wafers": place.dropped()}
@@ -161,13 +162,17 @@ def list_entries(kind: str | None, as_json: bool) -> None:
 @as_json
 def show(name: str, kind: str | None, as_json: bool) -> None:
     """Tell every reason against one file, or its single wafers; NAME is its name or the start of its digest."""
+    import wafer
     from wafer.intake.quarantine import is_called
 
-    settings = _settings()
-    rows = [
-        r for _, place in _places(settings, kind) for r in place.dropped() if is_called(r["file"], r["digest"], name)
-    ]
-    entry = None if rows and not _entries(settings, kind, name) else _find(settings, kind, name)[2]
+    with wafer.open() as workspace:
+        rows = [
+            row
+            for _, place in _places(workspace, kind)
+            for row in place.dropped()
+            if is_called(row["file"], row["digest"], name)
+        ]
+        entry = None if rows and not _entries(workspace, kind, name) else _find(workspace, kind, name)[2]
     verdict = {} if entry is None else {**entry.verdict, "kept": str(entry.path)}
     if as_json:
         click.echo(json.dumps({**verdict, "wafers": rows}, indent=2))
@@ -202,50 +207,44 @@ def release(name: str, kind: str | None, expectations: Path | None, original: Pa
       wafer quarantine release wafer_07012020_041011.csv
       wafer quarantine release 3f2a90c1 --original incoming/wafer_07012020_041011.csv
     """
+    import wafer
     from wafer.contract.suites import Contract
     from wafer.intake.release import release_entry
-    from wafer.store.wafers import open_store
 
-    settings = _settings()
-    of_kind, place, entry = _find(settings, kind, name)
-    contract = Contract.load(of_kind, expectations or own_suites())
-    with open_store(settings) as opened:
-        outcome = release_entry(entry, place, contract, opened, original)
+    with wafer.open() as workspace:
+        of_kind, place, entry = _find(workspace, kind, name)
+        contract = Contract.load(of_kind, expectations or workspace.expectations)
+        with workspace.lease(f"ingest-{of_kind}") as lease:
+            outcome = release_entry(entry, place, contract, workspace.store, original, may_write=lease.check)
     if outcome.verdict == "accepted":
         click.echo(f"{shown_text(entry.file)}: taken in, {outcome.wafers} wafers, {outcome.stored} of them new")
         for conflict in outcome.conflicts:
-            wafer, stored_file = shown_text(conflict["wafer"]), shown_text(conflict["stored_file"])
-            click.echo(f"    conflict: {wafer} is stored from {stored_file}")
+            which, stored_file = shown_text(conflict["wafer"]), shown_text(conflict["stored_file"])
+            click.echo(f"    conflict: {which} is stored from {stored_file}")
         return
     click.echo(f"{shown_text(entry.file)}: still quarantined")
     _tell({"reasons": outcome.reasons, "warnings": outcome.warnings})
     sys.exit(EXIT_NEGATIVE)
 
 
-def _settings() -> "Settings":
-    from wafer.settings import Settings
-
-    return Settings.read()
-
-
-def _places(settings: "Settings", kind: str | None) -> "Iterator[tuple[str, Quarantine]]":
+def _places(workspace: "Workspace", kind: str | None) -> "Iterator[tuple[str, Quarantine]]":
     from wafer.intake.quarantine import Quarantine
 
-    settings.storage.need_bucket()
+    workspace.storage.need_bucket()
     for name in KINDS if kind is None else (kind,):
-        yield name, Quarantine(settings.area("quarantine") / name)
+        yield name, Quarantine(workspace.storage.place(f"quarantine/{name}"))
 
 
 def _kept(entry: "Entry") -> str:
     return f"the first {entry.verdict['bytes_kept']:,} of {entry.verdict['size']:,} bytes are kept"
 
 
-def _entries(settings: "Settings", kind: str | None, name: str) -> "list[tuple[str, Quarantine, Entry]]":
+def _entries(workspace: "Workspace", kind: str | None, name: str) -> "list[tuple[str, Quarantine, Entry]]":
     """The entries that `name` means, with their kind and quarantine."""
-    return [(of_kind, place, entry) for of_kind, place in _places(settings, kind) for entry in place.find(name)]
+    return [(of_kind, place, entry) for of_kind, place in _places(workspace, kind) for entry in place.find(name)]
 
 
-def _find(settings: "Settings", kind: str | None, name: str) -> "tuple[str, Quarantine, Entry]":
+def _find(workspace: "Workspace", kind: str | None, name: str) -> "tuple[str, Quarantine, Entry]":
     """The one entry that `name` means.
 
     Raises:
@@ -253,14 +252,13 @@ def _find(settings: "Settings", kind: str | None, name: str) -> "tuple[str, Quar
     """
     from wafer.errors import DeliveryError
 
-    found = _entries(settings, kind, name)
+    found = _entries(workspace, kind, name)
     if len(found) == 1:
         return found[0]
     told = shown_text(name)
     if not found:
-        raise DeliveryError(
-            f"{settings.area('quarantine')}: no single file fits {told!r}, `wafer quarantine list` shows what is there"
-        )
+        where = workspace.storage.place("quarantine")
+        raise DeliveryError(f"{where}: no single file fits {told!r}, `wafer quarantine list` shows what is there")
     if len({of_kind for of_kind, _, _ in found}) == len(found):
         raise DeliveryError(f"{told!r} is in the quarantine of both kinds: say --kind training or --kind prediction")
     digests = ", ".join(entry.digest[:12] for _, _, entry in found[:5])

@@ -1,5 +1,6 @@
 """Out of the quarantine: a file is judged again, under the agreement of today."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 from wafer.contract.facts import read_delivery
@@ -14,11 +15,18 @@ from wafer.store.wafers import Store
 
 
 def release_entry(
-    entry: Entry, quarantine: Quarantine, contract: Contract, store: Store, original: AnyPath | None = None
+    entry: Entry,
+    quarantine: Quarantine,
+    contract: Contract,
+    store: Store,
+    original: AnyPath | None = None,
+    *,
+    may_write: Callable[[], None] = lambda: None,
 ) -> IngestedFile:
     """Take in the file of `entry` if it is accepted now, which removes it here; else keep the new reasons.
 
     The file is judged under the name that it was delivered under. Of one that is not kept whole, `original` is needed.
+    `may_write` is asked before anything is written, and raises where somebody else writes by now.
 
     Raises:
         DeliveryError: its bytes are gone, not kept whole, or not those that were quarantined.
@@ -45,5 +53,6 @@ def release_entry(
             f"but one with {delivery.digest}"
         )
     (verdict,) = contract.judge([delivery])
-    ((outcome,),) = take_in(iter([(keep_rows(delivery, verdict), verdict)]), contract, store, quarantine)
+    judged = iter([(keep_rows(delivery, verdict), verdict)])
+    ((outcome,),) = take_in(judged, contract, store, quarantine, may_write=may_write)
     return outcome

@@ -155,7 +155,7 @@ def find_snapshot(
     """
     digest, md5 = manifest["digest"], tags.get("snapshot.md5.wafers.parquet")
     places: tuple[tuple[str, Callable[[], Snapshot]], ...] = (
-        ("the storage", lambda: read_snapshot(settings.area("snapshot") / digest[:DIGITS])),
+        ("the storage", lambda: read_snapshot(settings.storage.place("snapshot") / digest[:DIGITS])),
         ("DVC's cache", lambda: _from_dvc(checkout, manifest, md5, remote=False)),
         ("DVC's remote", lambda: _from_dvc(checkout, manifest, md5, remote=True)),
         ("the database", lambda: _from_database(settings, manifest)),
