@@ -24,8 +24,8 @@ def table(wafers: Any, rows: slice, first: int | None = None) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def whole(wafers: Any, quick: dict[str, int]) -> Bundle:
-    """A model that learned everything there is to learn."""
-    return fit_bundle(WaferModel(**quick), *wafers, permutations=8)
+    """A model that learned everything there is to learn, of enough trees not to take chance for a reason."""
+    return fit_bundle(WaferModel(**quick | {"trees": 60}), *wafers, permutations=8)
 
 
 def drift_of(bundle: Bundle, batch: pd.DataFrame) -> dict[str, Any]:
