@@ -34,6 +34,7 @@ def test_a_usable_address_is_read(address: str, schemes: tuple[str, ...], hosts:
         ("http://", WEB, "expected a host"),
         ("http:///path", WEB, "expected a host"),
         ("postgresql://me:se/cret@host/db", REGISTRY, "/ : @ and % are written as %2F"),
+        ("mongodb://u:2024/secret@127.0.0.1:9/", MONGODB, "/ : @ and % are written as %2F"),
         ("mongodb://a,:27017", MONGODB, "expected a host"),
         ("ftp://me:secret@host", REGISTRY, "expected an address that starts with http://, https://, sqlite://"),
         ("host:5000", WEB, "expected an address that starts with http://, https://"),

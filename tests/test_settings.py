@@ -83,7 +83,7 @@ def test_folders_of_links_are_listed_as_a_path_is(monkeypatch: pytest.MonkeyPatc
         monkeypatch.setenv("WAFER_LINK_ROOTS", value)
         assert Settings.read().link_roots == tuple(Path(folder) for folder in folders)
     monkeypatch.setenv("WAFER_LINK_ROOTS", f"/a{os.pathsep}b")
-    with pytest.raises(SettingsError, match=r"WAFER_LINK_ROOTS: .*expected absolute folders"):
+    with pytest.raises(SettingsError, match=r"^WAFER_LINK_ROOTS: expected absolute folders"):
         Settings.read()
 
 

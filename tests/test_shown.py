@@ -46,6 +46,8 @@ def test_nothing_shown_grows_with_its_input(longest: int) -> None:
         ("http://host/p?user=me&Password=secret&x=1", "http://host/p?user=me&Password=***&x=1"),
         ("s3://b/k?X-Amz-Signature=ab12&X-Amz-Credential=c", "s3://b/k?X-Amz-Signature=***&X-Amz-Credential=***"),
         ("connection failed: host=db password=secret user=me", "connection failed: host=db password=*** user=me"),
+        ("cut off: http://me:sec", "cut off: http://me:***"),
+        ("nobody answers at http://host:5000", "nobody answers at http://host:5000"),
         ("sqlite:////tmp/a@b/mlflow.db", "sqlite:////tmp/a@b/mlflow.db"),
         ("write to somebody@example.org: 12 = 12", "write to somebody@example.org: 12 = 12"),
     ],

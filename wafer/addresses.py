@@ -6,6 +6,7 @@ that names a file.
 
 import re
 import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -53,8 +54,11 @@ def check_address(variable: str, address: str, schemes: Sequence[str]) -> None:
 def hosts_of(address: str) -> list[tuple[str, int]]:
     """Hosts and ports that an address names; empty where one of them cannot be read, or there is none."""
     scheme, _, rest = address.partition("://")
+    named, _, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    if "@" in path:  # then that `/` stands in a name or a password
+        return []
     found = []
-    for part in re.split(r"[/?#]", rest, maxsplit=1)[0].rpartition("@")[2].split(","):
+    for part in named.rpartition("@")[2].split(","):
         match = _HOST.fullmatch(part)
         port = int(match[2] or PORTS.get(_plain(scheme), 1)) if match else 0
         if match is None or not 0 < port < 65536:
@@ -64,16 +68,17 @@ def hosts_of(address: str) -> list[tuple[str, int]]:
 
 
 def knock(address: str) -> str | None:
-    """Why nobody answers at any host of `address` within five seconds; None where somebody does.
+    """Why nobody answers at any host of `address` within some five seconds; None where somebody does.
 
     A host that only the server's own library can find (`mongodb+srv`, a socket's file) is not knocked at.
     """
-    why = None
+    why, start = None, time.monotonic()
     for host, port in hosts_of(address):
         if address.startswith("mongodb+srv") or "%2F" in host.upper():
             return None
         try:
-            socket.create_connection((host, port), timeout=CONNECT_SECONDS).close()
+            left = max(1.0, CONNECT_SECONDS - (time.monotonic() - start))
+            socket.create_connection((host, port), timeout=left).close()
         except (OSError, UnicodeError) as error:  # a host's name may not be encodable
             why = f"nobody answers at {shown_text(host)}:{port} ({getattr(error, 'strerror', None) or error})"
         else:

@@ -225,7 +225,9 @@ def _discard(stream: Any) -> None:
 
 def _keep_traceback(error: BaseException) -> Path | None:
     """The file, readable by its owner alone, that holds the traceback: in the state folder where there is one."""
-    text = f"{shown_text(' '.join(sys.argv), 2000)}\n\n{''.join(traceback.format_exception(error))[:LONGEST_LOG]}"
+    text = (
+        f"{shown_text(masked(' '.join(sys.argv)), 2000)}\n\n{''.join(traceback.format_exception(error))[:LONGEST_LOG]}"
+    )
     for folder in _log_folders():
         try:
             handle, name = tempfile.mkstemp(prefix="wafer-", suffix=".log", dir=folder)

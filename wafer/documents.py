@@ -35,6 +35,7 @@ _EXPECTED = {
     **dict.fromkeys(("model_type", "dict_type"), "expected an object of keys and values"),
     "list_type": "expected a list",
     "string_type": "expected text",
+    "string_unicode": "expected text of whole characters",
     "int_type": "expected a whole number",
     "float_type": "expected a number",
     "finite_number": "expected a finite number",
@@ -115,6 +116,8 @@ def read_yaml(data: bytes) -> Any:
         raise DocumentError(f"no YAML document that can be used: {told}") from error
     except RecursionError as error:
         raise DocumentError("no YAML document that can be used: it is nested too deeply") from error
+    except (ValueError, OverflowError) as error:  # of an escape that means no character
+        raise DocumentError(f"no YAML document that can be used: {shown_text(error, LONGEST_PROBLEM)}") from error
 
 
 def read_json(data: bytes) -> Any:
@@ -178,6 +181,12 @@ _SHORT.maxlevel = 2
 _SHORT.maxlist = _SHORT.maxdict = 4
 
 
+NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+DECIMAL = re.compile(
+    r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
+)
+
+
 class _Loader(yaml.SafeLoader):
     """A safe loader that takes a document as it reads: no key twice, no aliases, no merge keys, no tags."""
 
@@ -190,6 +199,8 @@ class _Loader(yaml.SafeLoader):
         return super().compose_node(parent, index)
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        if node.tag in NUMBERS and not DECIMAL.fullmatch(node.value):  # 0600 would mean 384, and 10:00 would mean 600
+            _refuse(node, f"the number {quoted(node.value)} must be written in decimal digits, without a leading zero")
         try:
             return super().construct_object(node, deep=deep)
         except ValueError:  # as of the date 2020-99-99, or of a number of thousands of digits

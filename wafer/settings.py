@@ -126,7 +126,8 @@ class Settings(BaseSettings):
             if not first["loc"]:
                 raise SettingsError(first["msg"].removeprefix("Value error, ")) from error
             got = shown_text(masked(repr(first["input"])))
-            raise SettingsError(f"{first['loc'][0]}: {first['msg']}, got {got}") from error
+            told = first["msg"].removeprefix("Value error, ")
+            raise SettingsError(f"{first['loc'][0]}: {told}, got {got}") from error
         except (OSError, UnicodeError) as error:
             raise SettingsError(f"{shown_text(file)} cannot be read: {error}") from error
         settings._check_addresses()

@@ -80,6 +80,9 @@ def _escape(character: str) -> str:
 def _without_password(found: re.Match[str]) -> str:
     scheme, rest = found.groups()
     before, at, host = rest.rpartition("@")
+    if not at and found.end() == len(found.string) and not rest.startswith("["):
+        user, colon, after = rest.partition(":")  # cut off before the host, if no port follows
+        return found[0] if not colon or re.match(r"\d{1,5}(?!\w)", after) else f"{scheme}{user}:{MASK}"
     user, colon, _ = before.partition(":")
     if not at or not (colon or "/" not in before):
         return found[0]

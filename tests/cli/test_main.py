@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import REPOSITORY
 from tests.terminal import wafer
 from wafer.fab.simulate import simulate_batches
 
@@ -75,6 +76,23 @@ def test_no_file_forges_a_line_of_check(tmp_path: Path) -> None:
     verdicts = wafer("check", tmp_path, "--json").stdout
     assert all(line.isprintable() for line in verdicts.splitlines())
     assert json.loads(verdicts)[0]["file"] == f"a{forged}.csv"
+
+
+def test_no_folder_forges_a_line(tmp_path: Path) -> None:
+    """What is written is told in one line each, whatever the folder is called."""
+    folder = tmp_path / "p\nwafer: forged\x1b[2J"
+    folder.mkdir()
+    (folder / "params.yaml").write_bytes((REPOSITORY / "params.yaml").read_bytes())
+    for words in (
+        ("params", "check", folder / "params.yaml"),
+        ("simulate", "--out", folder / "raw", "--batches", "1", "--wafers", "2"),
+        ("agreement", "init", folder / "a.json"),
+        ("agreement", "import", folder / "a.json", "--expectations", folder / "suites"),
+    ):
+        done = wafer(*words)
+        assert done.returncode == 0, done.stderr
+        assert len(done.stdout.splitlines()) == 1
+        assert done.stdout.rstrip("\n").isprintable()
 
 
 @pytest.mark.parametrize(

@@ -144,6 +144,10 @@ def test_other_stamps_and_names_are_agreed_on(tmp_path):
             {"SampleFileName": "wafer.csv"},
             "SampleFileName: expected name_DDDDDDDD_TTTTTT.csv with stamps of the agreed",
         ),
+        *(
+            ({"SampleFileName": name}, "SampleFileName: expected name_DDDDDDDD_TTTTTT.csv")
+            for name in (".wafer_08012020_120000.csv", "wafer_08012020_120000.part")
+        ),
         ({"SampleFileName": "wafer_0801202_120000.csv"}, "SampleFileName: expected name_DDDDDDDD_TTTTTT.csv"),
         ({"SampleFileName": "wafer_32012020_120000.csv"}, "SampleFileName: 32012020_120000 is no date and time"),
         ({"LengthOfDateStampInFile": "8"}, "LengthOfDateStampInFile: expected 8 or 6, got '8'"),

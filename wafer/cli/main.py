@@ -93,7 +93,7 @@ def simulate(batches: int, wafers: int, seed: int, first_batch: int, unlabelled:
         )
         for done, _ in enumerate(files, 1):
             progress(done, batches)
-    click.echo(f"{batches} batch files of {wafers} wafers in {out}")
+    click.echo(f"{batches} batch files of {wafers} wafers in {shown_text(out)}")
 
 
 @click.command()
@@ -111,7 +111,7 @@ def fetch(out: Path, url: str | None) -> None:
 
     with shown("fetch") as progress:
         record = fetch_secom(out, url=url or SECOM_URL, progress=progress)
-    click.echo(f"{record.files} batch files, {record.wafers} wafers, {record.faulty} faulty, in {out}")
+    click.echo(f"{record.files} batch files, {record.wafers} wafers, {record.faulty} faulty, in {shown_text(out)}")
 
 
 @click.command()
@@ -176,7 +176,8 @@ def init_agreement(file: Path, kind: str, sensors: int) -> None:
     from wafer.contract.agreement import init_agreement as write
 
     write(file, kind=kind, sensors=sensors)
-    click.echo(f"{file} written; edit it, then: wafer agreement import {file} --kind {kind}")
+    told = shown_text(file)
+    click.echo(f"{told} written; edit it, then: wafer agreement import {told} --kind {kind}")
 
 
 @agreement.command("import")
@@ -194,7 +195,7 @@ def import_agreement(file: Path, kind: str | None, expectations: Path | None) ->
     from wafer.settings import find_project
 
     suite = convert(file, kind, folder=expectations or (find_project() or Path.cwd()) / "expectations")
-    click.echo(f"{suite} written")
+    click.echo(f"{shown_text(suite)} written")
 
 
 def _tell_exit_status(command: click.Command) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from wafer.shown import shown_text
+
 params_file = click.option(
     "--params",
     "params_file",
@@ -48,4 +50,4 @@ def check_file(file: Path | None) -> None:
 
     file = params_in_use(file)
     read_params(file)
-    click.echo(f"{file} can be used")
+    click.echo(f"{shown_text(file)} can be used")

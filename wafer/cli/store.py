@@ -118,7 +118,7 @@ def export(manifest: str, out: Path, form: str) -> None:
         workspace.storage.need_bucket()
         rebuilt = rebuild(workspace.store, find_manifest(workspace.storage.place("snapshot"), manifest))
     target = write_csv(rebuilt, out) if form == "csv" else write_snapshot(rebuilt, out)
-    click.echo(f"{target}: {rebuilt.manifest['wafers']} wafers, digest {rebuilt.digest}")
+    click.echo(f"{shown_text(target)}: {rebuilt.manifest['wafers']} wafers, digest {rebuilt.digest}")
 
 
 @click.group()
@@ -178,7 +178,7 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
         click.echo(json.dumps({**verdict, "wafers": rows}, indent=2))
         return
     if entry is not None:
-        click.echo(f"{shown_text(entry.file)}\nbytes   {entry.path}\ndigest  {entry.digest}")
+        click.echo(f"{shown_text(entry.file)}\nbytes   {shown_text(entry.path, 1000)}\ndigest  {entry.digest}")
         if not entry.whole:
             click.echo(f"        {_kept(entry)}; the original lay at {shown_text(entry.verdict['path'])}")
         _tell(entry.verdict)

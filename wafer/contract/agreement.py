@@ -290,7 +290,7 @@ def _check_sample(sample: str, date_length: int, time_length: int) -> None:
     grammar = f"([^/]+)_([0-9]{{{date_length}}}_[0-9]{{{time_length}}})(\\.[A-Za-z0-9]+)"
     found = re.fullmatch(grammar, sample)
     shape = f"name_{'D' * date_length}_{'T' * time_length}.csv"
-    if found is None or not sample.isprintable():
+    if found is None or not sample.isprintable() or sample.startswith(".") or found[3] == ".part":
         got = quoted(sample)
         raise ValueError(f"SampleFileName: expected {shape} with stamps of the agreed lengths, got {got}")
     try:
@@ -307,6 +307,8 @@ def _check_columns(columns: Mapping[str, str]) -> None:
             raise ValueError(f"expected varchar, float or Integer for {quoted(name)}, got {quoted(kind)}")
         if role != "wafer" and not _plain(name):
             raise ValueError(f"a {role} needs a name")
+        if not name.isprintable():
+            raise ValueError(f"expected a name that can be printed, got {quoted(name)}")
         found[role].append(name)
     if len(found["wafer"]) != 1 or len(found["label"]) > 1 or not found["sensor"]:
         counts = ", ".join(f"{len(names)} {role}" for role, names in found.items())

@@ -183,6 +183,8 @@ def check_labels(labels: Mapping[str, int]) -> None:
     for text, label in labels.items():
         if not text or text != text.strip():
             raise ValueError(f"a spelling is text without blanks around it, got {quoted(text)}")
+        if not text.isprintable():
+            raise ValueError(f"a spelling is text on one line, got {quoted(text)}")
         other = read.setdefault(_read_as(text), text)
         if labels[other] != label:
             raise ValueError(f"{quoted(other)} and {quoted(text)} read alike, so they cannot mean good and faulty")
