@@ -67,7 +67,6 @@ def test_the_guide_names_what_is_there(tmp_path: Path) -> None:
     guide = (tmp_path / "README.md").read_text()
     top = {Path(name).parts[0] for name in contents(tmp_path)} - {"README.md", ".gitignore", ".dvcignore"}
     assert {name for name in top if f"| `{name}" not in guide} == set()
-    assert "WAFER_REAL_DATA" not in (tmp_path / ".env.example").read_text()
     assert "WAFER_STORAGE" in (tmp_path / ".env.example").read_text()
 
 

@@ -16,9 +16,7 @@ from wafer.settings import DEFAULTS, is_project
 from wafer.shown import shown_text
 from wafer.storage import write_bytes
 
-COPIED = ("expectations/*.json", "notebooks/*.ipynb", "params.yaml", "prefect.yaml", ".dvcignore")
-FOR_DEVELOPERS = "\n# For work on wafer itself."
-"""Where .env.example begins to speak to those who have a checkout."""
+COPIED = ("expectations/*.json", "notebooks/*.ipynb", "params.yaml", "prefect.yaml", ".dvcignore", ".env.example")
 WELCOME = frozenset({".git", ".venv"})
 """What may lie in a folder before it becomes a project."""
 LIBRARY = "data/repro/library.txt"
@@ -78,7 +76,6 @@ def _files() -> Iterator[tuple[str, bytes]]:
     for pattern in COPIED:
         for file in sorted(DEFAULTS.glob(pattern)):
             yield file.relative_to(DEFAULTS).as_posix(), file.read_bytes()
-    yield ".env.example", (DEFAULTS / ".env.example").read_text().partition(FOR_DEVELOPERS)[0].encode()
     yield "dvc.yaml", without_sources((DEFAULTS / "dvc.yaml").read_text()).encode()
     for own in ("README.md", "gitignore"):
         yield own.replace("gitignore", ".gitignore"), (Path(__file__).parent / own).read_bytes()
