@@ -1,7 +1,10 @@
 """What a process holds open while it works: settings, storage, store, contracts, registry, runs.
 
 Opened once by whoever works, a flow's task, a command, a notebook, and closed once. Each part is opened when it is
-first asked for. Nothing else reads the settings.
+first asked for. Settings are read elsewhere only where no workspace is open: `wafer.preflight` looks ahead before
+anything is made, `wafer.boundary` names the place or address that failed, and some commands need one part alone (a
+check of files, the parameters in use, a study's project, the quarantine, a look into store or registry, a version
+trained again).
 """
 
 from contextlib import AbstractContextManager, ExitStack

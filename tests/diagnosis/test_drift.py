@@ -96,8 +96,8 @@ def test_the_classifier_sees_sensors_that_change_together() -> None:
     assert quiet.domain_auc == pytest.approx(0.5, abs=0.1)
 
 
-def test_history_says_how_well_batches_are_usually_told_apart(wafers: Any) -> None:
-    """Batches that always differ are told apart, others hardly; without history nobody knows."""
+def test_history_says_which_domain_auc_is_usual(wafers: Any) -> None:
+    """Where batches always differ, the usual domain AUC is high, elsewhere low; without history nobody knows it."""
     usual = usual_domain_auc(wafers.X, wafers.order, wafers.batch, window=60)
     quiet = usual_domain_auc(_table(240, 0), wafers.order, wafers.batch, window=60)
     assert usual is not None and quiet is not None

@@ -36,13 +36,14 @@ def raw_folder(text: str) -> "Callable[[FC], FC]":
 
 
 @click.command()
-@raw_folder("Folder that holds training/ and prediction/; default: raw/ of the storage, simulated where it is empty.")
+@raw_folder("Folder that holds training/ and prediction/; default: raw/ of the storage, else the synthetic fab's.")
 @params_file
 def run(raw: str | None, params_file: Path | None) -> None:
     """Do the whole job: ingest, train, predict, and a short summary.
 
-    Training's batch files come from RAW/training, those to predict from RAW/prediction. Without --raw, a synthetic fab
-    fills the storage's own raw/ the first time. Where there is nothing to train on, the model in use predicts.
+    Training's batch files come from RAW/training, those to predict from RAW/prediction. Without --raw they
+    come from the storage's raw/; where that is missing, the synthetic fab delivers once, into a run of its own,
+    runs/delivery-<time>/raw. Where there is nothing to train on, the model in use predicts.
 
     \b
     Examples:
@@ -79,7 +80,7 @@ def run(raw: str | None, params_file: Path | None) -> None:
 
 
 @click.command()
-@raw_folder("Folder of batch files; default: raw/KIND of the storage.")
+@raw_folder("Folder of batch files; default: raw/KIND of the storage, else what the synthetic fab has delivered.")
 @click.option("--kind", type=click.Choice(KINDS), default="training", show_default=True, help="Of delivery.")
 @click.option(
     "--replace",
@@ -123,7 +124,7 @@ def train(params_file: Path | None, force: bool) -> None:
 
 
 @click.command()
-@raw_folder("Folder of batch files; default: raw/prediction of the storage.")
+@raw_folder("Folder of batch files; default: raw/prediction of the storage, else what the synthetic fab has delivered.")
 def predict(raw: str | None) -> None:
     """Score a delivery with the model in use, and report what it says of each wafer.
 
@@ -220,7 +221,7 @@ def _opened() -> "Workspace":
 
 
 def _stored_deliveries(workspace: "Workspace") -> "Sequence[AnyPath]":
-    """The storage's folders of batch files, none where both are missing: the synthetic fab fills them then."""
+    """The storage's folders of batch files, none where both are missing: the synthetic fab delivers then."""
     folders = [workspace.raw(kind) for kind in KINDS]
     return folders if any(folder.exists() for folder in folders) else []
 

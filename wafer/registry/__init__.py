@@ -1,7 +1,7 @@
 """From a judged model to the champion: trainings, versions, the gate and its ledger, kept in MLflow.
 
 Importing this package imports MLflow (2 s); entry points do it only where they need it. Not here: how a model is
-trained and saved (`wafer.learning`), and what is scored with the champion (`wafer.scoring`).
+trained (`wafer.learning`), and how it is saved and wafers are scored with it (`wafer.scoring`).
 """
 
 from wafer.registry.gate import compare_scores, gate_rules
