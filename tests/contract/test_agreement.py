@@ -190,6 +190,14 @@ def test_other_stamps_and_names_are_agreed_on(tmp_path):
         ({"MaxDroppedShare": -0.1}, "MaxDroppedShare: must be at least 0.0, got -0.1"),
         ({"ColName": ["Wafer", "Output"]}, "ColName: expected an object of keys and values, got ['Wafer', 'Output']"),
         ({"ColName": {"Wafer": "varchar", " ": "float"}, "NumberofColumns": 2}, "ColName: a sensor needs a name"),
+        (
+            {"ColName": {"Wafer": "varchar", "label": "float"}, "NumberofColumns": 2},
+            "ColName: a sensor may not be called 'label'",
+        ),
+        (
+            {"ColName": {"Wafer": "varchar", "S\n1": "float"}, "NumberofColumns": 2},
+            "ColName: expected a name that can be",
+        ),
         ({"LabelNames": "Output"}, "LabelNames: expected a list, got 'Output'"),
         ({"WaferId": "Wafer-[0-9]+"}, "WaferId: needs the groups number"),
         (
