@@ -163,9 +163,8 @@ def run_anything(template: Path, line: list[str], env: dict[str, str], params: o
     assert done.exit_code in (0, 1, 2), (done.output, done.exception)
     assert isinstance(done.exception, SystemExit | None), done.exception
     assert "Traceback" not in done.output
-    for line in done.stderr.splitlines():
-        assert len(line) <= LONGEST_MESSAGE + 10
-        assert line.isprintable()
+    assert all(line.isprintable() for line in done.output.splitlines())
+    assert all(len(line) <= LONGEST_MESSAGE + 10 for line in done.stderr.splitlines())
 
 
 ANYTHING = (command_lines(), environments, parameters)
