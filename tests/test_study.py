@@ -64,6 +64,7 @@ def test_a_study_leaves_results_and_no_state(tmp_path: Path, small_params: Path)
     assert "Has the process moved?" in page
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("names", "message"),
     [

@@ -51,6 +51,8 @@ def told_by(arguments: list[str], storage: Path, environment: dict[str, str]) ->
     return b"\n".join([done.stdout, done.stderr, *left])
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 @pytest.mark.parametrize("command", [["models", "list"], ["store", "status"], ["train"]], ids=" ".join)
 def test_a_server_that_does_not_answer_gives_no_secret_away(command: list[str], silent: str, tmp_path: Path) -> None:
     """Every server named, none there: neither the terminal nor a log nor the state folder holds a secret."""

@@ -85,6 +85,8 @@ def raw(tmp_path: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_the_quarantine_and_the_reports_lie_in_the_bucket(places: Settings, bucket: Bucket, raw: Path) -> None:
     """Bytes, reasons and single wafers are objects, the page and the report too; a rerun changes none of them."""
     done = working.ingest(places, "training", raw)
@@ -126,6 +128,8 @@ def test_deliveries_may_lie_in_the_bucket_too(places: Settings, bucket: Bucket, 
     assert bucket.objects(KEPT)[f"{KEPT}{digest(files[2])}.csv"] == files[2].read_bytes()
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_the_commands_work_on_the_bucket(places: Settings, bucket: Bucket, raw: Path, tmp_path: Path) -> None:
     """What is in the bucket's quarantine is listed, shown and released; a process that saw it before goes on well."""
     name = "wafer_03012020_120000.csv"

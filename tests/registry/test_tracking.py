@@ -175,6 +175,8 @@ def test_a_loaded_model_scores_as_the_saved_one(registry, log_training, model_fo
         np.testing.assert_array_equal(registry.load(which).classifier.predict_proba(readings), expected)
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_another_process_fetches_the_same_parts(registry, log_training, model_folder, tmp_path):
     """A process that has logged nothing finds the model by the registry's address alone, and leaves no file behind."""
     log_training(0.5)

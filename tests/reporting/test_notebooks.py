@@ -124,6 +124,7 @@ def test_a_dead_kernel_is_one_clear_sentence(write_notebook, tmp_path, caplog, e
     assert "so far" in (tmp_path / "out" / "small.html").read_text()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stuck", ["import time; time.sleep(600)", "import os; os.kill(os.getpid(), 19)"])
 def test_a_notebook_that_takes_too_long_is_stopped(write_notebook, tmp_path, caplog, stuck):
     """A cell that never ends, and a kernel that answers no more, end with the time limit; what came is kept."""

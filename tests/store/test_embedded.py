@@ -76,6 +76,8 @@ def test_a_killed_supervisor_takes_the_server_along(tmp_path: Path) -> None:
     assert wait_until_stopped(tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_nobody_gets_in_without_the_password(tmp_path: Path) -> None:
     """Without credentials and with wrong ones nothing can be read or written; the folder and its secret are private."""
     folder = tmp_path / "mongodb"
@@ -95,6 +97,7 @@ def test_nobody_gets_in_without_the_password(tmp_path: Path) -> None:
     assert wait_until_stopped(folder)
 
 
+@pytest.mark.slow
 def test_a_folder_of_before_gets_its_password_and_keeps_its_data(tmp_path: Path) -> None:
     """Data that a server without users kept stay; users that somebody else made go; the folder becomes private."""
     tmp_path.chmod(0o755)
