@@ -185,7 +185,8 @@ class Settings(BaseSettings):
         """What opens a bucket: endpoint and keys, where they are set."""
         keys = {"key": self.s3_key, "secret": self.s3_secret, "token": self.s3_token}
         found: dict[str, Any] = {name: value.get_secret_value() for name, value in keys.items() if value is not None}
-        return found | ({"endpoint_url": self.s3_endpoint} if self.s3_endpoint else {})
+        found |= {"endpoint_url": self.s3_endpoint} if self.s3_endpoint else {}
+        return found | {"use_listings_cache": False}  # remembered listings lack what another thread has written since
 
     @cached_property
     def state(self) -> Path:
