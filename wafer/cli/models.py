@@ -28,14 +28,13 @@ from wafer.cli.model_texts import (
     version_row,
 )
 from wafer.cli.params import params_file, params_in_use
+from wafer.cli.store import as_json
 from wafer.errors import EXIT_NEGATIVE
 from wafer.shown import shown_text
 
 if TYPE_CHECKING:
     from wafer.registry import Registry
 
-
-as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON and nothing else.")
 reason = click.option("--why", required=True, metavar="TEXT", help="The reason, which the ledger keeps.")
 
 
@@ -240,9 +239,8 @@ def retune(version: str, params_file: Path | None, why: str, as_json: bool, **po
         written = settings.policy.model_dump()
         lasting = [f"{name}: {value:g}" for name, value in named.items() if written[name] != value]
         if decision.promoted and lasting:
-            click.echo(
-                f"the next training follows {params}: to keep it, write there under policy: {', '.join(lasting)}"
-            )
+            told = f"the next training follows {shown_text(params)}: to keep it, write there under policy: "
+            click.echo(told + ", ".join(lasting))
     sys.exit(0 if decision.promoted else EXIT_NEGATIVE)
 
 
