@@ -8,7 +8,8 @@ import yaml
 
 from tests.conftest import REPOSITORY
 from tests.imports import cells, imported, named, reached, room, sources, tree
-from wafer.study import NEED_DATABASE, NOTEBOOKS
+from wafer.records import REPORTS
+from wafer.study import NEED_DATABASE
 
 ENTRY_POINTS = {"wafer.__main__"}
 OWNERS = {
@@ -87,7 +88,7 @@ def stages() -> dict[str, dict[str, list[str]]]:
 
 def rooms_of(steps: list[str]) -> set[str]:
     """The rooms that the code of some steps of a study imports, a report's notebook with it, as files and folders."""
-    reports = [name for name in NOTEBOOKS if f"report-{name.replace('_', '-')}" in steps]
+    reports = [REPORTS[step] for step in steps if step in REPORTS]
     functions = {step.partition("-")[0] for step in steps}
     code = [cell for name in reports for cell in cells(REPOSITORY / "notebooks" / f"{name}.ipynb")]
     modules = reached("wafer.steps", functions, code) | {"wafer.study"}

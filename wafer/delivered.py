@@ -15,7 +15,7 @@ from typing import IO
 
 from wafer.errors import DeliveryError, UnreadError
 from wafer.shown import shown_text
-from wafer.storage import AnyPath, is_local, look_anew
+from wafer.storage import AnyPath, is_local
 
 BATCH_ENDING = ".csv"
 LARGEST_READ = 16 * 2**30
@@ -96,7 +96,6 @@ def list_files(paths: Iterable[AnyPath], link_roots: Sequence[Path] = ()) -> Lis
     places: list[str] = []
     hidden = 0
     for path in paths:
-        look_anew(path)
         places.append(str(path))
         try:
             if not path.is_dir():

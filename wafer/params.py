@@ -14,6 +14,7 @@ from wafer.documents import DocumentError, Part, fitted, read_file, read_yaml
 from wafer.errors import ParameterError
 
 LARGEST_SEED = 2**32 - 1  # that scikit-learn takes
+LARGEST_COST = 1e9  # of an alarm or a missed fault, in any unit
 BAND = ("canary_low", "canary_high")
 EARLIER_BANDS: dict[tuple[Any, ...], float] = {(0.4, 0.6): 3.0, (0.0, 1.0): 1000.0}
 """Bands of the canary in files of the earlier layout, and the standard errors that they stood for."""
@@ -67,8 +68,10 @@ class FitParams(Part):
 class PolicyParams(Part):
     """What an alarm may cost: the arguments of `wafer.learning.decision.Policy`; another policy needs no training."""
 
-    cost_missed_fault: float = _knob(20.0, "cost of a faulty wafer without alarm, in false alarms", gt=0, le=1e9)
-    cost_false_alarm: float = _knob(1.0, "cost of an alarm on a good wafer, in the same unit", gt=0, le=1e9)
+    cost_missed_fault: float = _knob(
+        20.0, "cost of a faulty wafer without alarm, in false alarms", gt=0, le=LARGEST_COST
+    )
+    cost_false_alarm: float = _knob(1.0, "cost of an alarm on a good wafer, in the same unit", gt=0, le=LARGEST_COST)
     alarm_rate_ceiling: float = _knob(0.1, "largest share of wafers that may raise an alarm", gt=0, lt=1)
 
 

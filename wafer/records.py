@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 Kind = Literal["training", "prediction"]
+NOTEBOOKS = ("data_quality", "exploration", "training", "prediction")
+REPORTS = {f"report-{name.replace('_', '-')}": name for name in NOTEBOOKS}
+"""The steps that run a notebook each, and its name."""
 
 
 @dataclass(frozen=True)

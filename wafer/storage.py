@@ -109,7 +109,6 @@ class Storage:
     def children(self, key: str) -> list[str]:
         """The names in a folder, sorted, without hidden ones; none where there is no such folder."""
         folder = self.place(key)
-        look_anew(folder)
         return sorted(p.name for p in folder.iterdir() if not p.name.startswith(".")) if folder.exists() else []
 
     def read_json(self, key: str) -> Any:
@@ -178,7 +177,6 @@ class Storage:
         """What a bucket holds under `key`, with its ETag."""
         place = self.place(key)
         bucket, _, name = place.path.partition("/")
-        place.fs.invalidate_cache()
         try:
             tag = place.fs.call_s3("head_object", Bucket=bucket, Key=name)["ETag"]
             found = place.fs.call_s3("get_object", Bucket=bucket, Key=name, IfMatch=tag)
@@ -203,7 +201,6 @@ class Storage:
             if _refused(error):
                 return False
             raise
-        place.fs.invalidate_cache()
         return True
 
 
@@ -238,13 +235,6 @@ def _failures() -> tuple[type[Exception], ...]:
 def is_local(path: AnyPath) -> bool:
     """Whether `path` lies on this machine's own file system."""
     return isinstance(path, Path) or path.protocol in ("", "file", "local")
-
-
-def look_anew(folder: AnyPath) -> None:
-    """Let the next look at `folder` show what is there now: of a bucket, listings are remembered within a process."""
-    if not is_local(folder):
-        remote = UPath(folder)
-        remote.fs.invalidate_cache(remote.path)
 
 
 def write_bytes(path: AnyPath, data: bytes) -> None:
@@ -345,7 +335,6 @@ def _aside(local: Path) -> Path:
 def _upload(folder: Path, target: UPath) -> None:
     files = sorted((p for p in folder.rglob("*") if p.is_file()), key=lambda p: p.name.startswith(LISTED_LAST))
     names = [file.relative_to(folder).parts for file in files]
-    look_anew(target)
     earlier = {str(p): p for p in target.rglob("*") if p.is_file()} if target.exists() else {}
     for place in earlier.keys() - {str(target.joinpath(*name)) for name in names}:
         earlier[place].unlink()

@@ -14,12 +14,11 @@ from pathlib import Path
 
 from wafer import steps
 from wafer.params import Params
-from wafer.records import Kind
+from wafer.records import REPORTS, Kind
 from wafer.settings import Settings
 from wafer.store.embedded import embedded_server, wait_until_stopped
 from wafer.workspace import Workspace
 
-NOTEBOOKS = ("data_quality", "exploration", "training", "prediction")
 NEED_DATABASE = frozenset({"ingest-training", "ingest-prediction", "snapshot", "predict"})
 NAMES = (
     "deliver",
@@ -29,7 +28,7 @@ NAMES = (
     "fit",
     "evaluate",
     "predict",
-    *(f"report-{name.replace('_', '-')}" for name in NOTEBOOKS),
+    *REPORTS,
 )
 
 
@@ -46,7 +45,7 @@ class Study:
             "fit": lambda: steps.fit(self._emptied("models"), run, params.fit, params.policy),
             "evaluate": lambda: steps.evaluate(workspace, run, params.evaluate, params.fit, params.policy),
             "predict": lambda: steps.predict(workspace, run),
-            **{f"report-{name.replace('_', '-')}": partial(steps.report, workspace, run, name) for name in NOTEBOOKS},
+            **{step: partial(steps.report, workspace, run, notebook) for step, notebook in REPORTS.items()},
         }
 
     def _quarantining(self, kind: Kind) -> Workspace:

@@ -334,7 +334,10 @@ def test_what_cannot_be_fetched_does_not_hide_the_others(wafer: Wafer, model_fol
         (("rollback", "--why", "x"), "there is no previous champion to go back to"),
         (("retune", "1", "--why", "x"), "name what changes: --cost-missed-fault, --cost-false-alarm or"),
         (("retune", "1", "--cost-missed-fault", "50"), "Missing option '--why'"),
-        (("retune", "1", "--cost-missed-fault", "0", "--why", "x"), "cost_missed_fault must be above 0 and finite"),
+        (
+            ("retune", "1", "--cost-missed-fault", "0", "--why", "x"),
+            "cost_missed_fault must be above 0, at most 1,000,000,000",
+        ),
         (("retune", "1", "--cost-missed-fault", "20", "--why", "x"), "version 1 has this policy already"),
         (("compare", "2", "--params", "no/such/params.yaml"), "no/such/params.yaml is not a file"),
         (("at", "yesterday"), "'yesterday' is no time: expected one like 2026-05-01T12:00"),

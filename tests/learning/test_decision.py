@@ -30,8 +30,8 @@ def test_equal_probabilities_at_the_ceiling_raise_no_alarm() -> None:
 @pytest.mark.parametrize(
     ("name", "value", "message"),
     [
-        ("cost_missed_fault", 0.0, "cost_missed_fault must be above 0 and finite, got 0.0"),
-        ("cost_false_alarm", -1.0, "cost_false_alarm must be above 0 and finite, got -1.0"),
+        ("cost_missed_fault", 0.0, "cost_missed_fault must be above 0, at most 1,000,000,000, got 0.0"),
+        ("cost_false_alarm", -1.0, "cost_false_alarm must be above 0, at most 1,000,000,000, got -1.0"),
         ("alarm_rate_ceiling", 1.0, "alarm_rate_ceiling must lie between 0 and 1, got 1.0"),
     ],
 )

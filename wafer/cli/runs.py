@@ -12,6 +12,7 @@ import click
 
 from wafer.cli.params import params_file, params_in_use
 from wafer.errors import EXIT_NEGATIVE, WaferError
+from wafer.records import NOTEBOOKS, REPORTS
 from wafer.shown import shown_message
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     Folders = Sequence[AnyPath] | Callable[[], Sequence[AnyPath]]
 
 KINDS: "tuple[Kind, Kind]" = ("training", "prediction")
-NOTEBOOKS = ("data_quality", "exploration", "training", "prediction")
 
 
 def raw_folder(text: str) -> "Callable[[FC], FC]":
@@ -207,7 +207,7 @@ def _look_ahead_of_study(steps: "Sequence[str]", storage: Path, folder: str | No
         raw=[settings.of_project(folder) / kind for kind in KINDS] if folder is not None and "deliver" in steps else (),
         kinds=[kind for kind in KINDS if f"ingest-{kind}" in steps],
         guard="fit" in steps,
-        notebooks=[name for name in NOTEBOOKS if f"report-{name.replace('_', '-')}" in steps],
+        notebooks=[REPORTS[step] for step in steps if step in REPORTS],
         storage="--storage",
     )
 

@@ -23,7 +23,7 @@ from wafer.delivered import read_parts
 from wafer.errors import DeliveryError, UnreadError
 from wafer.intake.conflicts import CONFLICT
 from wafer.shown import shown_text
-from wafer.storage import AnyPath, is_local, look_anew, read_json, write_bytes, write_json, write_text
+from wafer.storage import AnyPath, is_local, read_json, write_bytes, write_json, write_text
 
 _WHOLE = ".csv"
 _START = ".start"
@@ -137,7 +137,6 @@ class Quarantine:
     def forget_conflicts(self, digest: str, lines: Collection[int]) -> None:
         """Let go of wafers of an accepted file that contradicted stored ones: those of `lines`, settled by now."""
         path = self._file(digest, _DROPPED)
-        look_anew(self.folder)
         if not path.exists():
             return
         records = list(_json_lines(path))
@@ -162,7 +161,6 @@ class Quarantine:
         return self._held
 
     def _listed(self, ending: str) -> list[AnyPath]:
-        look_anew(self.folder)
         if not self.folder.exists():
             return []
         files = (file for file in self.folder.iterdir() if file.name.endswith(ending) and not file.name.startswith("."))

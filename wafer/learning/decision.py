@@ -8,6 +8,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wafer.errors import ParameterError
+from wafer.params import LARGEST_COST
 
 Floats = NDArray[np.float64]
 
@@ -17,7 +18,7 @@ class Policy:
     """What an alarm may cost.
 
     Attributes:
-        cost_missed_fault: cost of a faulty wafer without alarm, above 0, in any unit.
+        cost_missed_fault: cost of a faulty wafer without alarm, above 0, at most 1e9, in any unit.
         cost_false_alarm: cost of an alarm on a good wafer, above 0, same unit.
         alarm_rate_ceiling: largest share of wafers that may raise an alarm, between 0 and 1.
 
@@ -36,8 +37,10 @@ class Policy:
                 raise ParameterError(f"{name} must be a number, got {reprlib.repr(value)}")
             object.__setattr__(self, name, float(value))  # 50 and 50.0 are one policy, also in the bytes of a model
         for name in ("cost_missed_fault", "cost_false_alarm"):
-            if not 0 < getattr(self, name) < np.inf:
-                raise ParameterError(f"{name} must be above 0 and finite, got {getattr(self, name)!r}")
+            if not 0 < getattr(self, name) <= LARGEST_COST:
+                raise ParameterError(
+                    f"{name} must be above 0, at most {LARGEST_COST:,.0f}, got {getattr(self, name)!r}"
+                )
         if not 0 < self.alarm_rate_ceiling < 1:
             raise ParameterError(f"alarm_rate_ceiling must lie between 0 and 1, got {self.alarm_rate_ceiling!r}")
 

@@ -6,7 +6,6 @@ from typing import Any
 
 from wafer.records import Decided, Ingested, Predicted, Registered
 from wafer.runs import Run, Runs
-from wafer.storage import look_anew
 
 NEWEST = 200  # runs in the list
 PLACE = "reports/index.html"
@@ -44,7 +43,6 @@ def _row(run: Run, note: Mapping[str, Any]) -> str:
 
 def pages(run: Run) -> list[str]:
     """The names of a run's pages."""
-    look_anew(run.place(""))
     return sorted(p.name for p in run.place("").iterdir() if p.name.endswith(".html"))
 
 
