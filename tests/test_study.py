@@ -41,7 +41,7 @@ def test_a_study_leaves_results_and_no_state(tmp_path: Path, small_params: Path)
         assert done.returncode == 0, done.stderr
     made = tmp_path / "runs" / "study"
     metrics = json.loads((made / "metrics.json").read_text())
-    assert metrics.keys() == {"shuffled", "forward", "permuted", "wafers", "faulty", "clusters"}
+    assert metrics.keys() == {"shuffled", "forward", "permuted", "plain", "left_out", "wafers", "faulty", "clusters"}
     assert metrics["wafers"] == 240
     places = ["models", "quarantine", "runs", "snapshot"]
     assert sorted(p.name for p in tmp_path.iterdir()) == places
