@@ -20,7 +20,7 @@ from flows.train import train
 from tests import terminal
 from tests.conftest import REPOSITORY
 from wafer import steps
-from wafer.errors import DeliveryError, RegistryError
+from wafer.errors import DeliveryError, RegistryError, UnfitError
 from wafer.fab.simulate import simulate_batches
 from wafer.params import read_params
 from wafer.registry import Registry
@@ -28,12 +28,16 @@ from wafer.settings import Settings
 from wafer.storage import read_json
 
 
-def on_a_server(test: Callable[..., None]) -> Callable[..., None]:
+def at_length_on_a_server(test: Callable[..., None]) -> Callable[..., None]:
     """Run on one Prefect server, which takes its time to start, with the others that need it."""
-    marks = pytest.mark.slow, pytest.mark.invariant, pytest.mark.timeout(1800), pytest.mark.xdist_group("prefect")
-    for mark in marks:
+    for mark in pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("prefect"):
         test = mark(test)
     return pytest.mark.usefixtures("prefect_server")(test)
+
+
+def on_a_server(test: Callable[..., None]) -> Callable[..., None]:
+    """The same, of what must never break."""
+    return pytest.mark.invariant(at_length_on_a_server(test))
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +95,53 @@ def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path) -> No
         scored = pd.read_csv(Path(str(scored_run.place("predictions"))) / file.name)
         assert scored["Wafer"].tolist() == pd.read_csv(file).iloc[:, 0].tolist()
         assert set(scored["model_version"]) == {1}
+
+
+def relabel(file: Path, faults: int) -> int:
+    """Give the first wafers of a labelled batch file the label of a fault, the others that of none; how many got it."""
+    header, *lines = file.read_text().splitlines()
+    labels = [1 if number < faults else -1 for number in range(len(lines))]
+    written = [f"{line.rpartition(',')[0]},{label}" for line, label in zip(lines, labels, strict=True)]
+    file.write_text("\n".join([header, *written, ""]))
+    return labels.count(1)
+
+
+@at_length_on_a_server
+@pytest.mark.parametrize(
+    ("batches", "wafers", "faults"),
+    [
+        (1, 20, 0),
+        (1, 20, 1),
+        (1, 40, 2),
+        (1, 40, 40),
+        (9, 5, 4),
+        (1, 200, 1),
+        (2, 30, 18),
+        (3, 40, 0),
+        (3, 40, 1),
+        (4, 30, 12),
+        (1, 200, 20),
+        (9, 44, 40),
+        (2, 60, 119),
+    ],
+)
+def test_an_odd_fab_goes_through_the_training(
+    batches: int, wafers: int, faults: int, storage: Settings, tmp_path: Path, small_params: Path
+) -> None:
+    """Its batch files are taken in and trained on, whole with figures and pages; what is too few is told."""
+    left = faults
+    for file in simulate_batches(tmp_path / "raw", batches=batches, wafers=wafers, seed=7):
+        left -= relabel(Path(str(file)), left)
+    assert left == 0
+    assert ingest(str(tmp_path / "raw"), "training").complaints == ()
+    if batches * wafers < 40 or faults < 2 or faults > 0.3 * batches * wafers:
+        with pytest.raises(UnfitError, match="is not fit to train on") as caught:
+            train(str(small_params))
+        assert "\n" not in str(caught.value)
+        assert Registry.open(storage).versions() == []
+        return
+    assert train(str(small_params)).complaints == ()
+    assert [version.training for version in Registry.open(storage).versions()] == ["finished"]
 
 
 @on_a_server

@@ -29,6 +29,7 @@ from pymongo.database import Database
 from pymongo.errors import BulkWriteError, PyMongoError, ServerSelectionTimeoutError
 from pymongo.uri_parser import parse_uri
 
+from wafer.addresses import knock
 from wafer.errors import StoreError
 from wafer.settings import Settings
 from wafer.storage import private_folder
@@ -276,6 +277,8 @@ def open_store(settings: Settings) -> Iterator[Store]:
 def _connected(url: str, database: str) -> Iterator[Store]:
     try:
         parse_uri(url, warn=False)  # an option that is not known is an error, not a warning
+        if why := knock(url):  # known at once, where the driver would go on trying for seconds
+            raise StoreError(f"no MongoDB server is there: {why}")
         client: pymongo.MongoClient[Document] = pymongo.MongoClient(
             url, serverSelectionTimeoutMS=MILLISECONDS_TO_CONNECT, appname="wafer", tz_aware=True
         )
