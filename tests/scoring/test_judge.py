@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 
+from wafer.errors import ParameterError
 from wafer.learning.model import WaferModel
 from wafer.scoring.batches import COLUMNS, as_documents, judge_batch, result_rows
 from wafer.scoring.bundle import Bundle, fit_bundle
@@ -57,6 +58,20 @@ def test_reasons_belong_to_their_wafers_and_infinity_is_refused_in_every_block(b
     X.iloc[1300, 3] = np.inf
     with pytest.raises(ValueError, match="infinity"):
         judge(bundle, X, order)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"reasons": True}, "reasons must be one of none, alarms, all, got true"),
+        ({"reasons": "alarm"}, "reasons must be one of none, alarms, all, got 'alarm'"),
+        ({"most": 0}, "most must be a whole number of at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_asked_is_refused(asked: Any, message: str, bundle: Bundle, wafers: Any) -> None:
+    """By its name, with what could be asked."""
+    with pytest.raises(ParameterError, match=message):
+        judge(bundle, wafers.X, **asked)
 
 
 def test_a_wafer_that_nobody_measured_gets_no_verdict(bundle: Bundle, wafers: Any) -> None:

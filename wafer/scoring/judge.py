@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from wafer.diagnosis.drift import Drift
 from wafer.diagnosis.novelty import is_unknown
 from wafer.diagnosis.reasons import tell
-from wafer.errors import ModelError
+from wafer.documents import quoted
+from wafer.errors import ModelError, ParameterError
 from wafer.learning.model import Prepared, joined
 from wafer.scoring.bundle import Bundle
 
@@ -77,9 +78,14 @@ def judge(
         drift: whether to compare the wafers, as a batch, with the newest training wafers.
 
     Raises:
+        ParameterError: `reasons` is none of its values, or `most` is no whole number of at least 1.
         ModelError: a sensor is not there, an order does not fit, or drift is asked of a model that learned none or of
             too few wafers.
     """
+    if reasons not in get_args(WhoseReasons):
+        raise ParameterError(f"reasons must be one of {', '.join(get_args(WhoseReasons))}, got {quoted(reasons)}")
+    if isinstance(most, bool) or not isinstance(most, int | np.integer) or most < 1:
+        raise ParameterError(f"most must be a whole number of at least 1, got {quoted(most)}")
     blocks = bundle.classifier.by_blocks(wafers, order, partial(_judged, bundle, reasons, drift))
     probability, cluster, p_value, unmeasured, alarm = map(
         np.concatenate, zip(*(one.said for one in blocks), strict=True)
