@@ -2,9 +2,8 @@
 
 Opened once by whoever works, a flow's task, a command, a notebook, and closed once. Each part is opened when it is
 first asked for. Settings are read elsewhere only where no workspace is open: `wafer.preflight` looks ahead before
-anything is made, `wafer.boundary` names the place or address that failed, and some commands need one part alone (a
-check of files, the parameters in use, a study's project, the quarantine, a look into store or registry, a version
-trained again).
+anything is made, `wafer.boundary` names the place or address that failed, and some commands need no more than where the
+project's files lie (a check of files, the parameters in use, a study).
 """
 
 from contextlib import AbstractContextManager, ExitStack

@@ -350,12 +350,12 @@ def rebuild(version: str, as_json: bool) -> None:
       wafer models rebuild champion
       wafer models rebuild 3 --json
     """
-    from wafer.settings import Settings
+    import wafer
 
-    settings = Settings.read()
-    from wafer.registry.rebuild import rebuild as train_again
+    with wafer.open() as workspace:
+        from wafer.registry.rebuild import rebuild as train_again
 
-    rebuilt = train_again(settings, version)
+        rebuilt = train_again(workspace.settings, version)
     if as_json:
         print_json(rebuilt.as_dict())
     else:
@@ -373,12 +373,9 @@ def _deciding() -> "Iterator[Registry]":
 
 
 def _registry() -> "Registry":
-    from wafer.settings import Settings
+    import wafer
 
-    settings = Settings.read()  # before MLflow is imported, which takes seconds
-    from wafer.registry import Registry
-
-    return Registry.open(settings)
+    return wafer.open().registry  # which needs no closing
 
 
 def _aliases(registry: "Registry") -> dict[int, list[str]]:
