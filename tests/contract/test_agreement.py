@@ -199,7 +199,9 @@ def test_other_stamps_and_names_are_agreed_on(tmp_path):
             "ColName: expected a name that can be",
         ),
         ({"LabelNames": "Output"}, "LabelNames: expected a list, got 'Output'"),
-        ({"WaferId": "Wafer-[0-9]+"}, "WaferId: needs the groups number"),
+        ({"WaferId": "Wafer-[0-9]+"}, "WaferId: needs the groups number in each match, got 'Wafer-[0-9]+'"),
+        ({"WaferId": "W(a+)+-(?P<number>[0-9]+)"}, "WaferId: expected repeats that the next character ends"),
+        ({"WaferId": "W(?P<number>.*)"}, "WaferId: expected 1 to 18 digits and nothing else in the group number, got"),
         (
             {"ColName": {"Wafer": "varchar", "a": "float", "b": "date"}, "NumberofColumns": 3},
             "ColName: expected varchar, float or Integer for 'b'",

@@ -423,7 +423,9 @@ def test_an_id_with_too_large_a_number_is_told_so(tmp_path):
     ("key", "value", "message"),
     [
         ("stamps", "[", "meta.form.stamps: unterminated character set"),
-        ("wafer_id", "Wafer-[0-9]+", "meta.form.wafer_id: needs the groups number"),
+        ("stamps", "_(?P<date>[0-9]+)?_(?P<time>[0-9]+)", "meta.form.stamps: needs the groups date in each match"),
+        ("stamps", "(_+)+(?P<date>[0-9]+)_(?P<time>[0-9]+)", "meta.form.stamps: expected repeats that the next"),
+        ("wafer_id", "Wafer-[0-9]+", "meta.form.wafer_id: needs the groups number in each match"),
         ("sensors", ["a", "a"], "meta.form.sensors: each name once"),
         ("labels", {"bad": 2}, "meta.form.labels: expected spellings of -1 (good) and 1 (faulty), got"),
         ("colour", "blue", "meta.form.colour: unknown key"),

@@ -392,6 +392,17 @@ def test_a_customers_own_rule_about_facts_needs_no_code(tmp_path):
             "rule wafers: kwargs.min_value 9 is above max_value 3",
         ),
         (
+            lambda s: rule(s, "file_name")["kwargs"].update(regex="("),
+            "rule file_name: kwargs.regex: missing ), unterminated subpattern at position 0, got '('",
+        ),
+        (
+            lambda s: rule(s, "file_name").update(
+                type="expect_column_values_to_match_regex_list",
+                kwargs={"column": "name", "regex_list": ["wafer", "(w+)+_"]},
+            ),
+            "rule file_name: kwargs.regex_list: expected repeats that the next character ends",
+        ),
+        (
             lambda s: rule(s, "wafers")["kwargs"].update(min_value="1"),
             "rule wafers: kwargs.min_value: expected a number, got '1'",
         ),
@@ -446,7 +457,9 @@ def test_a_suite_that_cannot_be_used_is_refused_by_name(tmp_path, change, messag
 def test_a_rule_that_cannot_be_evaluated_is_an_error(tmp_path):
     """An expectation that raises on the data is named, and nothing is accepted by it."""
     suite = small_suite(tmp_path / "a")
-    rule(suite, "file_name")["kwargs"]["regex"] = "("
+    rule(suite, "file_name").update(
+        type="expect_column_values_to_be_between", kwargs={"column": "name", "min_value": 1}
+    )
     contract = Contract.of(suite, "training")
     with pytest.raises(AgreementError, match="rule file_name: could not be evaluated"):
         list(check([deliver(tmp_path, wafers(3))], contract))

@@ -13,7 +13,8 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from wafer.contract.agreed_rules import agreed_rules
-from wafer.contract.form import LABEL, WAFER, check_apart, check_labels, check_pattern
+from wafer.contract.form import LABEL, MOST_DIGITS, WAFER, check_apart, check_labels
+from wafer.contract.patterns import check_numbered
 from wafer.contract.suites import Contract
 from wafer.documents import DocumentError, Part, fitted, quoted, read_file, read_json
 from wafer.errors import AgreementError
@@ -61,7 +62,7 @@ class Agreement(Part):
     @field_validator("wafer_id")
     @classmethod
     def _finds_number(cls, text: str) -> str:
-        return check_pattern(text, {"number"})
+        return check_numbered(text, "number", MOST_DIGITS)
 
     @field_validator("labels")
     @classmethod

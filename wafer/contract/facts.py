@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from wafer.contract.form import BOUNDS_OF_AN_ID, LABEL, WAFER, Finding, Form, Header
+from wafer.contract.form import BOUNDS_OF_AN_ID, LABEL, LONGEST_ID, WAFER, Finding, Form, Header
 from wafer.contract.linescan import Evidence, Sound, examine, parse
 from wafer.delivered import read_parts
 from wafer.errors import UnreadError
@@ -261,7 +261,8 @@ def _read_ids(texts: list[str], lines: Sequence[int], form: Form, evidence: Evid
     wafers = [form.wafer_named(text) for text in texts]
     for text, wafer, line in zip(texts, wafers, lines, strict=True):
         if wafer is None:
-            told = f"{agreed}, {BOUNDS_OF_AN_ID}" if form.wafer_id.fullmatch(text) else agreed
+            fits = len(text) > LONGEST_ID or form.wafer_id.fullmatch(text)
+            told = f"{agreed}, {BOUNDS_OF_AN_ID}" if fits else agreed
             evidence.add("ids_malformed" if text else "ids_empty", Finding(line, column, told, text))
         elif first.setdefault(wafer, line) != line:
             evidence.add("ids_doubled", Finding(line, column, f"once (first in line {first[wafer]})", text))

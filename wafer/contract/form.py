@@ -14,9 +14,9 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from pydantic import Field, field_validator, model_validator
 
+from wafer.contract.patterns import check_numbered, check_pattern
 from wafer.documents import DocumentError, Part, fitted, quoted
 from wafer.errors import AgreementError
-from wafer.shown import shown_text
 
 Kind = Literal["training", "prediction"]
 
@@ -64,9 +64,9 @@ class Form:
 
     `wafer` and `label` hold the names that the id and the label column may have, the usual one first (`label` is empty
     where none is agreed); `sensors` the sensors in their order; `stamps` finds the date and the time stamp in a file's
-    name, `stamp_format` reads both, joined by a line; `wafer_id` fits a whole id and has a group `number`; `labels`
-    maps the agreed spellings to -1 (good) and 1 (faulty); `max_bytes` is the size above which a file is not parsed;
-    `listed` is how many findings of one rule are told one by one.
+    name, `stamp_format` reads both, joined by a line; `wafer_id` fits a whole id and has a group `number` of digits;
+    `labels` maps the agreed spellings to -1 (good) and 1 (faulty); `max_bytes` is the size above which a file is not
+    parsed; `listed` is how many findings of one rule are told one by one.
     """
 
     wafer: tuple[str, ...]
@@ -143,8 +143,8 @@ class Form:
         as the agreed pattern has that id too.
         """
         found = self.wafer_id.fullmatch(text) if len(text) <= LONGEST_ID else None
-        number = "" if found is None else found["number"] or ""
-        if found is None or not (number.isascii() and number.isdecimal() and len(number) <= MOST_DIGITS):
+        number = "" if found is None else found["number"]
+        if found is None or not number.isascii() or len(number) > MOST_DIGITS:  # a \d takes digits of all scripts
             return None
         if number[0] != "0" and text == text.capitalize():
             return text  # most are spelled so
@@ -162,17 +162,6 @@ class Form:
         if header.complete and not header.findings and len(self._headers) < 16:
             self._headers[line] = header
         return header
-
-
-def check_pattern(text: str, groups: set[str]) -> str:
-    """`text`, if it is a pattern that has the `groups`; else a ValueError for a model to tell."""
-    try:
-        pattern = re.compile(text)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise ValueError(f"{shown_text(error)}, got {quoted(text)}") from error
-    if not groups <= pattern.groupindex.keys():
-        raise ValueError(f"needs the groups {', '.join(sorted(groups))}, got {quoted(text)}")
-    return text
 
 
 def check_labels(labels: Mapping[str, int]) -> None:
@@ -225,12 +214,12 @@ class _FormPart(Part):
     @field_validator("stamps")
     @classmethod
     def _finds_stamps(cls, text: str) -> str:
-        return check_pattern(text, {"date", "time"})
+        return check_pattern(text, ["date", "time"])
 
     @field_validator("wafer_id")
     @classmethod
     def _finds_number(cls, text: str) -> str:
-        return check_pattern(text, {"number"})
+        return check_numbered(text, "number", MOST_DIGITS)
 
     @field_validator("stamp_format")
     @classmethod

@@ -10,6 +10,7 @@ from pydantic import Field, field_validator
 
 from wafer.contract.facts import FACTS
 from wafer.contract.form import SHOWN_TOGETHER, Finding, shorten
+from wafer.contract.patterns import check_pattern
 from wafer.documents import DocumentError, Part, did_you_mean, fitted, quoted
 from wafer.errors import AgreementError
 from wafer.shown import shown_text
@@ -112,6 +113,7 @@ class Rule:
         columns = _columns(kwargs, known, place)
         _check_severity(meta.severity, section, columns, place)
         _check_bounds(part, place)
+        _check_patterns(kwargs, place)
         if "mostly" in kwargs:
             raise AgreementError(f"{place}: kwargs.mostly would judge files together, use meta.tolerance")
         if meta.tolerance and section != "readings":
@@ -179,6 +181,18 @@ def _check_bounds(part: RulePart, place: str) -> None:
         raise AgreementError(
             f"{place}: kwargs.min_value {low} is above max_value {high}, so that nothing could keep it"
         )
+
+
+def _check_patterns(kwargs: Mapping[str, Any], place: str) -> None:
+    """Regular expressions are ones that no text keeps busy; all else of them Great Expectations looks at."""
+    for key in ("regex", "regex_list"):
+        given = kwargs.get(key)
+        for pattern in given if isinstance(given, list) else [given]:
+            try:
+                if isinstance(pattern, str):
+                    check_pattern(pattern)
+            except ValueError as error:
+                raise AgreementError(f"{place}: kwargs.{key}: {error}") from error
 
 
 def _columns(kwargs: Mapping[str, Any], known: frozenset[str], place: str) -> tuple[str, ...]:
