@@ -71,6 +71,7 @@ def test_the_secrets_of_the_environment_are_shown_nowhere(monkeypatch: pytest.Mo
         "abc/def+0123",
         "abc%2Fdef%2B0123",
         "abc/def%2B0123",
+        "sp ace@/&#x27;mark",
     ):
         assert masked(f"login with {secret} failed") == "login with *** failed", secret
     assert masked("a word of words: 'word'") == "a *** of words: '***'"

@@ -5,6 +5,7 @@
 module of the foundation: any room may use it, and it imports no other one.
 """
 
+import html
 import json
 import os
 import re
@@ -55,8 +56,8 @@ def masked(text: str) -> str:
 
     Masked are the password of every address, also of one that cannot be parsed because the password holds `/`, `@`, `:`
     or `%`; the values of parameters named like a secret (`?token=…`, `password=…`); and wherever they stand, in plain,
-    percent-encoded or quoted spelling, the secrets of the environment, of the working directory's `.env` and of the
-    files named to `hide_secrets_of`: the values of variables named like a secret (`PREFECT_API_KEY`,
+    percent-encoded, quoted or HTML spelling, the secrets of the environment, of the working directory's `.env` and of
+    the files named to `hide_secrets_of`: the values of variables named like a secret (`PREFECT_API_KEY`,
     `AWS_SECRET_ACCESS_KEY`, …) and the passwords of addresses in any variable.
     """
     text = _PARAMETER.sub(rf"\g<1>{MASK}", _ADDRESS.sub(_without_password, text))
@@ -103,6 +104,7 @@ def _spellings(secret: str) -> Iterator[str]:
     for plain in (secret, unquote(secret), unquote_plus(secret)):
         yield plain
         yield from (quote(plain), quote(plain, safe=""), quote_plus(plain), repr(plain)[1:-1], json.dumps(plain)[1:-1])
+        yield from (html.escape(plain), html.escape(plain, quote=False))
 
 
 def _variables() -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@ import ast
 import re
 import shutil
 import sys
+import textwrap
 import time
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -154,6 +155,34 @@ def test_a_long_error_is_told_in_short(write_notebook, tmp_path, monkeypatch):
         kept = (tmp_path / "out" / file).read_text()
         assert kept.count("much") > 10_000
         assert "h1dden" not in kept
+
+
+def test_a_notebook_tells_no_secret(write_notebook, tmp_path, monkeypatch):
+    """Neither what it prints, in one piece or several, nor any form of what it displays, nor a parameter; also where it
+    succeeds. A picture's bytes stay as they are."""
+    monkeypatch.setenv("PREFECT_API_KEY", "h1dden<key>&")
+    picture = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    cell = f"""
+        import html, os, sys
+        from IPython.display import display
+        secret = os.environ["PREFECT_API_KEY"]
+        print("key", secret)
+        print("warned of", where, file=sys.stderr)
+        pieces = {{"text/html": f"<b>{{html.escape(secret)}}</b>", "application/json": {{"a": [secret, 1]}}}}
+        display({{"text/plain": secret, "image/png": {picture!r}, **pieces}}, raw=True)
+        secret"""
+    folder = write_notebook("where = ''", textwrap.dedent(cell))
+    run_notebook("small", {"where": "mongodb://me:h1dden2@host/"}, tmp_path / "out", notebooks=folder)
+    kept = nbformat.read(tmp_path / "out" / "small.ipynb", as_version=4)
+    outputs = [output for cell in kept.cells for output in cell.get("outputs", ())]
+    printed, warned, shown, value = outputs
+    assert printed["text"] == "key ***\n"
+    assert warned["text"] == "warned of mongodb://me:***@host/\n"
+    forms = {"text/plain": "***", "text/html": "<b>***</b>", "application/json": {"a": ["***", 1]}}
+    assert shown["data"] == {**forms, "image/png": picture}
+    assert value["data"] == {"text/plain": "'***'"}
+    for file in ("small.ipynb", "small.html"):
+        assert "h1dden" not in (tmp_path / "out" / file).read_text()
 
 
 def test_parameters_reach_the_cells_and_progress_is_told(write_notebook, tmp_path, capfd, monkeypatch):

@@ -28,6 +28,9 @@ from wafer.shown import masked
 from wafer.storage import AnyPath, write_bytes, write_text
 
 PARAMETERS_TAG = "parameters"
+INJECTED_TAG = "injected-parameters"  # of the cell in which papermill gives them
+SHOWN = ("text", "data", "metadata", "evalue", "traceback", "parameters")  # what of an output, or a run, is text
+PICTURES = ("image/png", "image/jpeg", "image/gif", "image/webp", "application/pdf")  # as base64
 TIME_LIMIT = 1800.0  # seconds; ours take less than one minute on thousands of wafers
 LONGEST = 300  # signs of a cell's error that a message tells
 
@@ -127,12 +130,34 @@ def run_notebook(
     try:
         executed = _execute(source, parameters, progress, time_limit)
     except _CellFailedError as error:
-        write_text(target, _text(error.notebook))
-        write_bytes(page, render_page(error.notebook).encode())
+        _keep(error.notebook, target, page)
         raise ReportError(f"notebook {name!r} failed {error}; it is kept, as far as it came, in {target}") from error
-    write_text(target, _text(executed))
-    write_bytes(page, render_page(executed).encode())
+    _keep(executed, target, page)
     return NotebookReport(target, page)
+
+
+def _keep(notebook: NotebookNode, target: AnyPath, page: AnyPath) -> None:
+    """Write an executed notebook and its page, in which neither outputs nor parameters tell a secret."""
+    for cell in notebook.cells:
+        if INJECTED_TAG in cell.metadata.get("tags", []):
+            cell.source = masked(cell.source)
+        for output in cell.get("outputs", ()):
+            output.update({key: _masked_within(output[key]) for key in SHOWN if key in output})
+    if (noted := notebook.metadata.get("papermill")) is not None:
+        noted.update({key: _masked_within(noted[key]) for key in SHOWN if key in noted})
+    write_text(target, _text(notebook))
+    write_bytes(page, render_page(notebook).encode())
+
+
+def _masked_within(part: Any) -> Any:
+    """Part of a notebook with all of its texts masked; a picture's bytes are none."""
+    if isinstance(part, str):
+        return masked(part)
+    if isinstance(part, list):
+        return [_masked_within(each) for each in part]
+    if isinstance(part, dict):
+        return type(part)({key: each if key in PICTURES else _masked_within(each) for key, each in part.items()})
+    return part
 
 
 def _parsed(file: Path) -> NotebookNode:
@@ -146,20 +171,10 @@ def _text(notebook: NotebookNode) -> str:
     return str(nbformat.writes(notebook))  # type: ignore[no-untyped-call]
 
 
-def _without_secrets(notebook: NotebookNode) -> NotebookNode:
-    """The notebook, in which an error tells no secret."""
-    for cell in notebook.cells:
-        for output in cell.get("outputs", ()):
-            if output.output_type == "error":
-                output.evalue = masked(output.evalue)
-                output.traceback = [masked(line) for line in output.traceback]
-    return notebook
-
-
 class _CellFailedError(Exception):
     def __init__(self, message: str, notebook: NotebookNode) -> None:
         super().__init__(masked(message))
-        self.notebook = _without_secrets(notebook)
+        self.notebook = notebook
 
 
 def _execute(
