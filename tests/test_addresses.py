@@ -1,7 +1,13 @@
 """Addresses of servers: what can be used, what is refused and how it is told."""
 
+import socket
+import threading
+import time
+from typing import Any
+
 import pytest
 
+from wafer import addresses
 from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, hosts_of, knock, missing_driver
 from wafer.errors import SettingsError
 
@@ -60,6 +66,29 @@ def test_what_is_not_found_by_its_name_is_not_knocked_at() -> None:
     for address in ("mongodb+srv://nowhere.invalid/", "mongodb://%2Ftmp%2Fno.sock/", "sqlite:////tmp/x.db"):
         assert knock(address) is None
     assert "nobody answers at" in (knock(f"http://{'x' * 70}.invalid:1/") or "")
+
+
+def test_a_silent_name_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Looking up a name cannot be interrupted, and takes no more than the patience for all hosts together; where one of
+    them answers that is enough, and soon."""
+    over, look_up = threading.Event(), socket.getaddrinfo
+
+    def slow(host: str, *more: Any, **named: Any) -> Any:
+        return look_up(host, *more, **named) if host == "127.0.0.1" else over.wait(60) and []
+
+    monkeypatch.setattr(socket, "getaddrinfo", slow)
+    monkeypatch.setattr(addresses, "CONNECT_SECONDS", 0.5)
+    start = time.monotonic()
+    try:
+        why = "no answer within 0.5 seconds, neither its own nor a name server's"
+        assert knock("mongodb://db.example.org,b.example.org:1/") == f"nobody answers at db.example.org:27017 ({why})"
+        assert 0.4 < time.monotonic() - start < 5
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            monkeypatch.setattr(addresses, "CONNECT_SECONDS", 50)
+            assert knock(f"mongodb://db.example.org,127.0.0.1:{server.getsockname()[1]}/") is None
+        assert time.monotonic() - start < 10
+    finally:
+        over.set()
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,10 @@ import re
 import socket
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
+from queue import Empty, SimpleQueue
+from threading import Thread
 
 from wafer.errors import SettingsError
 from wafer.shown import masked, shown_text
@@ -68,22 +71,34 @@ def hosts_of(address: str) -> list[tuple[str, int]]:
 
 
 def knock(address: str) -> str | None:
-    """Why nobody answers at any host of `address` within some five seconds; None where somebody does.
+    """Why nobody answers at any host of `address` within five seconds; None where somebody does.
 
     A host that only the server's own library can find (`mongodb+srv`, a socket's file) is not knocked at.
     """
-    why, start = None, time.monotonic()
-    for host, port in hosts_of(address):
-        if address.startswith("mongodb+srv") or "%2F" in host.upper():
-            return None
-        try:
-            left = max(1.0, CONNECT_SECONDS - (time.monotonic() - start))
-            socket.create_connection((host, port), timeout=left).close()
-        except (OSError, UnicodeError) as error:  # a host's name may not be encodable
-            why = f"nobody answers at {shown_text(host)}:{port} ({getattr(error, 'strerror', None) or error})"
-        else:
-            return None
-    return why
+    hosts = hosts_of(address)
+    if not hosts or address.startswith("mongodb+srv") or any("%2F" in host.upper() for host, _ in hosts):
+        return None
+    answers: SimpleQueue[tuple[tuple[str, int], str | None]] = SimpleQueue()
+    for place in hosts:  # each by itself, since a name server that is silent cannot be interrupted
+        Thread(target=lambda place=place: answers.put((place, _refusal(place))), name="knock", daemon=True).start()
+    why = dict.fromkeys(hosts, f"no answer within {CONNECT_SECONDS:g} seconds, neither its own nor a name server's")
+    deadline = time.monotonic() + CONNECT_SECONDS
+    with suppress(Empty):
+        for _ in hosts:
+            place, refused = answers.get(timeout=max(0.0, deadline - time.monotonic()))
+            if refused is None:
+                return None
+            why[place] = refused
+    host, port = hosts[0]
+    return f"nobody answers at {shown_text(host)}:{port} ({why[hosts[0]]})"
+
+
+def _refusal(place: tuple[str, int]) -> str | None:
+    try:
+        socket.create_connection(place, timeout=CONNECT_SECONDS).close()
+    except (OSError, ValueError) as error:  # a host's name may not be encodable
+        return str(getattr(error, "strerror", None) or error)
+    return None
 
 
 def sqlite_address(file: Path) -> str:
