@@ -1,5 +1,6 @@
 """Files of documents that people write: what is no file is refused and not waited for."""
 
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 
 from wafer.contract.agreement import read_agreement
 from wafer.contract.suites import Contract
-from wafer.documents import MOST_BYTES
+from wafer.documents import MOST_BYTES, DocumentError, read_json
 from wafer.errors import AgreementError, ParameterError, ReportError, WaferError
 from wafer.params import read_params
 from wafer.reporting.notebooks import read_notebook
@@ -44,6 +45,33 @@ def test_a_huge_file_is_not_read(name: str, tmp_path: Path) -> None:
         file.truncate(2**40)
     with pytest.raises(error, match=f"{name}: expected at most {MOST_BYTES} bytes, got {2**40}"):
         read(tmp_path / name)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ('{"a": [1, {"b": {"c": 1, "c": 2}}]}', "a[1].b.c: stands twice"),
+        ('{"a": {"b": 1, "b": 2}, "a": 1}', "a: stands twice"),
+        ('[{"a": 1}, {"a": [0, -Infinity]}]', "[1].a[1]: -Infinity is no number that can be kept"),
+        ('{"a": {"b": 1e999}}', "a.b: 1e999 is no number that can be kept"),
+        (f'{{"a": [{"9" * 5000}]}}', "a[0]: a number of thousands of digits cannot be kept"),
+        (r'{"a": ["\ud83d\ude00", "\ud800"]}', "a[1]: expected text of whole characters"),
+        (r'{"a": {"\udfff": 1}}', r"a.\udfff: expected text of whole characters"),
+        ("NaN", "the document: NaN is no number that can be kept"),
+        ('{"k": ' * 900 + '{"z": 1, "z": 2}' + "}" * 900, f"…{'.k' * 119}.z: stands twice"),
+    ],
+)
+def test_what_a_json_document_may_not_have_is_told_with_its_place(text: str, told: str) -> None:
+    """A key that stands twice, or a value that cannot be kept, by the path of the first, cut where that is long."""
+    with pytest.raises(DocumentError) as caught:
+        read_json(text.encode())
+    assert str(caught.value) == told
+
+
+def test_a_json_document_is_read_as_it_is() -> None:
+    """Numbers, texts of all scripts, lists and objects, also empty and equal ones side by side."""
+    document = {"a": [{}, [], {"a": {"a": [1, 2.5, None, True]}}, {"a": {}}], "": "Größe 晶圆 😀", "b": [[[]], [{}]]}
+    assert read_json(json.dumps(document).encode()) == document
 
 
 def test_a_notebook_that_is_no_file_is_not_there(tmp_path: Path) -> None:

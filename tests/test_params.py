@@ -120,7 +120,7 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9
             (TEXT.replace("600", number), f"line 22: the number '{number}' must be written in decimal digits")
             for number in ("0600", "10:00", "0x10", "1_000")
         ),
-        (TEXT.replace("600", '"\\U00110000"'), "no YAML document that can be used: "),
+        (TEXT.replace("600", '"\\U00110000"'), "no YAML document that can be used: line 22: "),
         (TEXT.replace("600", "2020-01-01"), "fit.trees: .*whole number, got datetime.date"),
         (TEXT + "---\na: 1\n", "expected a single document"),
         ("[" * 9000, "nested too deeply"),

@@ -11,7 +11,8 @@ import re
 import reprlib
 import stat
 import typing
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
 import yaml
@@ -103,8 +104,10 @@ def read_yaml(data: bytes) -> Any:
             can mean a huge one or another than its reader sees.
     """
     text = read_text(data, MOST_BYTES // 100)  # of which YAML's reader makes little more than this a second
+    loader = None
     try:
-        return yaml.load(text, _Loader)  # a safe loader, made stricter
+        loader = _Loader(text)
+        return loader.get_single_data()
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         place = [f"line {mark.line + 1}"] if mark is not None else []
@@ -117,29 +120,29 @@ def read_yaml(data: bytes) -> Any:
     except RecursionError as error:
         raise DocumentError("no YAML document that can be used: it is nested too deeply") from error
     except (ValueError, OverflowError) as error:  # of an escape that means no character
-        raise DocumentError(f"no YAML document that can be used: {shown_text(error, LONGEST_PROBLEM)}") from error
+        line = 1 if loader is None else loader.line + 1
+        told = f"line {line}: {shown_text(error, LONGEST_PROBLEM)}"
+        raise DocumentError(f"no YAML document that can be used: {told}") from error
 
 
 def read_json(data: bytes) -> Any:
     """The JSON document in `data`.
 
     Raises:
-        DocumentError: it is no JSON, or has a key twice.
+        DocumentError: it is no JSON, has a key twice, or a number or character that cannot be kept; the message names
+            the key.
     """
     text = read_text(data)
     try:
-        document = json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_constant=_no_number)
-        if "\\u" in text:
-            json.dumps(document, ensure_ascii=False).encode()  # half a character could never be written again
-        return document
+        document = json.loads(
+            text, object_pairs_hook=_once, parse_int=_whole, parse_float=_finite, parse_constant=_no_number
+        )
     except json.JSONDecodeError as error:
         raise DocumentError(f"no JSON document: {error.msg} in line {error.lineno}, column {error.colno}") from error
     except RecursionError as error:
         raise DocumentError("no JSON document that can be read: it is nested too deeply") from error
-    except DocumentError:
-        raise
-    except ValueError as error:
-        raise DocumentError(f"no JSON document that can be read: {shown_text(error)}") from error
+    _check_kept(document)
+    return document
 
 
 def fitted(model: type[Model], document: Any, place: str = "") -> Model:
@@ -182,6 +185,7 @@ _SHORT.maxlist = _SHORT.maxdict = 4
 
 
 NUMBERS = ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+_HALF = re.compile("[\ud800-\udfff]")  # of a character; it could never be written
 DECIMAL = re.compile(
     r"[-+]?((0|[1-9][0-9]*)(\.[0-9]*)?|\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)"
 )
@@ -227,22 +231,58 @@ def _refuse(at: Any, problem: str) -> NoReturn:
     raise yaml.constructor.ConstructorError(None, None, problem, at.start_mark)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    seen: dict[str, Any] = {}
+@dataclass(frozen=True)
+class _Unkept:
+    """What a JSON document may not have, in the place where it has it; there it is told by `_check_kept`."""
+
+    why: str
+    keys: tuple[str, ...] = ()
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any] | _Unkept:
+    found: dict[str, Any] = {}
     for key, value in pairs:
-        if key in seen:
-            raise DocumentError(f"{shown_text(key)}: stands twice")
-        seen[key] = value
-    return seen
+        if key in found:
+            return _Unkept("stands twice", (key,))
+        found[key] = value
+    return found
 
 
-def _finite(text: str) -> float:
+def _whole(text: str) -> int | _Unkept:
+    try:
+        return int(text)
+    except ValueError:
+        return _Unkept("a number of thousands of digits cannot be kept")
+
+
+def _finite(text: str) -> float | _Unkept:
     number = float(text)
     return number if math.isfinite(number) else _no_number(text)
 
 
-def _no_number(name: str) -> NoReturn:
-    raise DocumentError(f"no JSON document: {shown_text(name, 80)} is no number that can be kept")
+def _no_number(text: str) -> _Unkept:
+    return _Unkept(f"{shown_text(text, 80)} is no number that can be kept")
+
+
+def _check_kept(document: Any) -> None:
+    """Refuse the first thing in a JSON document that cannot be kept, by its path, with a `DocumentError`."""
+    above: list[int | str] = []
+    levels: list[Iterator[tuple[int | str, Any]]] = [iter([("", document)])]
+    while levels:
+        for key, here in levels[-1]:
+            if (type(key) is str and _HALF.search(key)) or (type(here) is str and _HALF.search(here)):
+                here = _Unkept("expected text of whole characters")
+            if isinstance(here, _Unkept):
+                path = _path("", (*above, key, *here.keys)[1:]) or "the document"
+                told = path if len(path) <= LONGEST_PROBLEM else f"…{path[-LONGEST_PROBLEM:]}"
+                raise DocumentError(f"{told}: {here.why}")
+            if isinstance(here, dict | list):
+                above.append(key)
+                levels.append(iter(here.items() if isinstance(here, dict) else enumerate(here)))
+                break
+        else:
+            levels.pop()
+            del above[-1:]
 
 
 def _problem(model: type[BaseModel], problem: Mapping[str, Any], place: str) -> str:

@@ -237,7 +237,7 @@ def test_a_key_that_stands_twice_is_no_agreement(tmp_path):
     """A column listed twice would silently be one, and is refused."""
     path = tmp_path / "schema.json"
     path.write_text('{"ColName": {"Wafer": "varchar", "Wafer": "float"}}')
-    with pytest.raises(AgreementError, match="Wafer: stands twice"):
+    with pytest.raises(AgreementError, match=r"ColName\.Wafer: stands twice"):
         read_agreement(path)
 
 

@@ -560,10 +560,10 @@ def test_a_suite_file_is_read_or_named(tmp_path):
         Contract.load("training", tmp_path)
     for content, message in (
         ("{", "no JSON document: "),
-        ('{"meta": {"kind": 1, "kind": 2}}', "kind: stands twice"),
-        ('{"meta": NaN}', "no JSON document: NaN is no number"),
-        ('{"meta": 1e999}', "no JSON document: 1e999 is no number"),
-        ('{"meta": "\\ud800"}', "no JSON document that can be read: .*surrogates"),
+        ('{"meta": {"kind": 1, "kind": 2}}', "meta.kind: stands twice"),
+        ('{"meta": NaN}', "meta: NaN is no number"),
+        ('{"meta": 1e999}', "meta: 1e999 is no number"),
+        ('{"meta": "\\ud800"}', "meta: expected text of whole characters"),
         ("[" * 100_000, "nested too deeply"),
         ('{"a": "\xfc"}', "expected UTF-8 text, got the byte 0xfc in line 1"),
     ):
