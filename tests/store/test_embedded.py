@@ -1,10 +1,12 @@
 """The embedded database server: shared while used, stopped when the last user is gone."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -25,6 +27,13 @@ from wafer.store.embedded import embedded_server
 with embedded_server(Path(sys.argv[1])) as url:
     print(url, flush=True)
     time.sleep(60)
+"""
+HOLDER = """
+import fcntl, sys
+with open(sys.argv[1], "wb") as file:
+    fcntl.lockf(file, fcntl.LOCK_EX)
+    print("held", flush=True)
+    sys.stdin.read()
 """
 
 
@@ -174,6 +183,49 @@ def refused(folder: Path) -> str:
     return message
 
 
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [
+        (f"PermissionError: [Errno {errno.EACCES}] Not allowed: 'x'", f"{supervisor.READ_ONLY} (Not allowed: 'x')"),
+        (f"OSError: [Errno {errno.EADDRNOTAVAIL}] No address", f"{supervisor.DEAF} (No address)"),
+        (f"_wiredtiger.WiredTigerError: {os.strerror(errno.EROFS)}", supervisor.READ_ONLY),
+        (f"_wiredtiger.WiredTigerError: {os.strerror(errno.EBUSY)}", supervisor.BUSY),
+        (f"_wiredtiger.WiredTigerError: {os.strerror(errno.EINVAL)}", supervisor.DAMAGED),
+        ("_wiredtiger.WiredTigerError: WT_TRY_SALVAGE: database corruption detected", supervisor.DAMAGED),
+        ("secantus.storage.IncompatibleStorageFormatError: written by a build before", supervisor.DAMAGED),
+        ("ValueError: an unsupported version, or corrupt", "an unsupported version, or corrupt"),
+        ("nothing that is an error", "it ended with status 3"),
+    ],
+)
+def test_what_the_servers_last_words_mean(tmp_path: Path, words: str, why: str) -> None:
+    """By the number or the type of the error, in whatever words a release puts it; what is not known stands alone."""
+    program = tmp_path / "program"
+    program.write_text(f"#!{sys.executable}\nprint('Traceback')\nprint({words!r})\nraise SystemExit(3)\n")
+    program.chmod(0o700)
+    with pytest.raises(StoreError) as caught:
+        Server(str(program), tmp_path).wait_until_it_listens()
+    assert str(caught.value) in (why, f"{why} ({words.partition(': ')[2]})")
+
+
+def test_data_that_another_process_has_open_are_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a server that needs some seconds to end: known by its lock, told after a while, taken when it is gone."""
+    monkeypatch.setattr(supervisor, "SECONDS_TO_STOP", 0.5)
+    (tmp_path / "data").mkdir()
+    command = [sys.executable, "-c", HOLDER, str(tmp_path / "data" / "WiredTiger.lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+        assert holder.stdout is not None
+        holder.stdout.readline()
+        with pytest.raises(StoreError, match=f"^{supervisor.BUSY}$"):
+            supervisor._listening(PROGRAM, tmp_path)
+        monkeypatch.setattr(supervisor, "SECONDS_TO_STOP", 20.0)
+        ending = threading.Timer(0.5, holder.kill)
+        ending.start()
+        server = supervisor._listening(PROGRAM, tmp_path)
+        assert holder.poll() is not None
+    assert server.runs()
+    server.stop(at_once=True)
+
+
 def test_data_that_are_a_file_are_told(tmp_path: Path) -> None:
     """The cause and the way out, not a line of a traceback."""
     (tmp_path / "data").write_text("not a folder")
@@ -201,14 +253,14 @@ def test_damaged_data_are_told(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can make a small disk")
 def test_a_full_disk_is_told(tmp_path: Path) -> None:
-    """Whether there is no room for the data, or for anything at all."""
+    """Whether there is no room for the data, or for anything at all, also where the server would begin all the same."""
     for size in ("256k", "4k"):
         disk = tmp_path / size
         disk.mkdir()
         if subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", disk], check=False).returncode:
             pytest.skip("no file system can be mounted here")
         try:
-            assert "the disk is full: make room" in refused(disk / "mongodb")
+            assert "the disk is full: make room (" in refused(disk / "mongodb")
         finally:
             subprocess.run(["umount", disk], check=True)
 

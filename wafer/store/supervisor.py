@@ -9,6 +9,7 @@ in a new folder no data are found does the secret become the folder's, and the p
 start leaves is thrown away by the next.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -36,25 +37,26 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_LOOKS = 0.5
 SECONDS_TO_STOP = 20.0
 LISTENING = re.compile(r"secantus listening on 127\.0\.0\.1:(\d+)")
-ERROR = re.compile(r"^(?:[\w.]*(?:Error|Exception)|secantusdb): (.+)$")
+LAST_WORDS = re.compile(r"^([\w.]*(?:Error|Exception)|secantusdb): (?:\[Errno (\d+)\] )?(.+)$")
 BYTES_TO_START = 16 * 2**20  # it makes a journal of 10 MB at once
 FULL = "the disk is full: make room"
 BUSY = "another process has its data open: end that"
-# what the server or the system says, and what it means for the person; the first that fits
-CAUSES = (
-    (r"No space left on device|Disk quota exceeded", FULL),
-    (
-        r"Permission denied|Operation not permitted|Read-only file system",
-        "the folder may not be written: mend its mode",
-    ),
-    (r"File exists|Not a directory", "there is a file where its folder of data should be: move that away"),
-    (
-        r"corrupt|WT_TRY_SALVAGE|WT_PANIC|WT_ERROR|Invalid argument|unsupported|version",
-        "its data are damaged or of another version: restore them, or move the folder away and ingest again",
-    ),
-    (r"(?i)resource busy|resource temporarily unavailable", BUSY),
-    (r"Cannot assign requested address|Address already in use", "it may not listen on 127.0.0.1: allow that"),
-)
+DAMAGED = "its data are damaged or of another version: restore them, or move the folder away and ingest again"
+READ_ONLY = "the folder may not be written: mend its mode"
+IN_THE_WAY = "there is a file where its folder of data should be: move that away"
+DEAF = "it may not listen on 127.0.0.1: allow that"
+# what the system's error means for the person
+MEANINGS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), FULL),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), READ_ONLY),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR), IN_THE_WAY),
+    **dict.fromkeys((errno.EBUSY, errno.EAGAIN), BUSY),
+    **dict.fromkeys((errno.EADDRNOTAVAIL, errno.EADDRINUSE), DEAF),
+}
+# an error of the server's storage, WiredTiger, has no number, but only the system's own words for one
+NUMBERS = {os.strerror(number): number for number in MEANINGS}
+# and is about the data where it has none of these
+OF_DATA = ("_wiredtiger.WiredTigerError", "secantus.storage.IncompatibleStorageFormatError")
 
 
 class Server:
@@ -125,17 +127,19 @@ class Server:
                 continue  # a full disk must not stop the reading
 
     def _cause(self) -> str:
-        errors = [found[1] for line in self._said if (found := ERROR.match(line))]
-        return cause(errors[-1] if errors else f"it ended with status {self._process.returncode}", self._folder)
+        said = [found for line in self._said if (found := LAST_WORDS.match(line))]
+        if not said:
+            return cause(f"it ended with status {self._process.returncode}", self._folder)
+        kind, number, message = said[-1].groups()
+        meaning = MEANINGS.get(int(number) if number else NUMBERS.get(message, 0), DAMAGED if kind in OF_DATA else None)
+        return cause(message, self._folder, meaning)
 
 
-def cause(message: str, folder: Path) -> str:
-    """What `message`, of the server or the system about `folder`, means for the person, with the message itself."""
-    brief = re.sub(r"^\[Errno \d+\] ", "", message)[:200]
+def cause(message: str, folder: Path, meaning: str | None = None) -> str:
+    """What an error of the server or the system about `folder` means for the person, with its own `message`."""
     if shutil.disk_usage(folder).free < BYTES_TO_START:
-        return f"{FULL} ({brief})"  # the server speaks of damaged data then, since it could not write them whole
-    meaning = next((meaning for pattern, meaning in CAUSES if re.search(pattern, message)), None)
-    return f"{meaning} ({brief})" if meaning else brief
+        meaning = FULL  # the server speaks of damaged data then, since it could not write them whole
+    return f"{meaning} ({message[:200]})" if meaning else message[:200]
 
 
 def _start(program: str, folder: Path) -> Server:
@@ -149,6 +153,8 @@ def _start(program: str, folder: Path) -> Server:
         return _listening(program, folder, "--auth")
     fresh = not data.exists()
     if fresh:
+        if (free := shutil.disk_usage(folder).free) < BYTES_TO_START:
+            raise StoreError(f"{FULL} ({free} bytes are free, {BYTES_TO_START} are needed)")
         unfinished.touch()
     password = secrets.token_urlsafe(32)
     _make_user(program, folder, password, fresh=fresh)
@@ -167,19 +173,29 @@ def _start(program: str, folder: Path) -> Server:
 def _listening(program: str, folder: Path, *arguments: str) -> Server:
     """A server that clients may connect to; one whose supervisor was killed may need some seconds to be gone."""
     deadline = time.monotonic() + SECONDS_TO_STOP
-    while True:
-        server = Server(program, folder, *arguments)
-        try:
-            server.wait_until_it_listens()
-        except StoreError as error:
-            if BUSY not in str(error) or time.monotonic() > deadline:
-                raise
-            time.sleep(SECONDS_BETWEEN_LOOKS)
-        except BaseException:
-            server.stop()
-            raise
-        else:
-            return server
+    while _in_use(folder / "data" / "WiredTiger.lock"):
+        if time.monotonic() > deadline:
+            raise StoreError(BUSY)
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    server = Server(program, folder, *arguments)
+    try:
+        server.wait_until_it_listens()
+    except BaseException:
+        server.stop()
+        raise
+    return server
+
+
+def _in_use(lock: Path) -> bool:
+    """Whether a process holds the lock that a server keeps on its data."""
+    try:
+        with lock.open("rb") as file:
+            fcntl.lockf(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False  # where there is none, or data that cannot be read, the server starts or says why not
+    return False
 
 
 def _make_user(program: str, folder: Path, password: str, *, fresh: bool) -> None:
@@ -264,7 +280,8 @@ def supervise(folder: Path, told: IO[str]) -> int:
         except StoreError as error:
             _tell(told, failed=str(error))
         except OSError as error:
-            _tell(told, failed=cause(str(error), folder))
+            message = f"{error.strerror or error}" + (f": {error.filename}" if error.filename else "")
+            _tell(told, failed=cause(message, folder, MEANINGS.get(error.errno or 0)))
         finally:
             # a newcomer now waits for the lock in use, and finds no server.json once it has it
             published.unlink(missing_ok=True)
