@@ -16,7 +16,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from wafer.errors import ReportError
 from wafer.records import Predicted
-from wafer.reporting.notebooks import known_parameters, read_notebook, run_notebook
+from wafer.reporting.notebooks import LONGEST, _short, known_parameters, read_notebook, run_notebook
 from wafer.runs import Runs
 from wafer.storage import Storage
 
@@ -155,6 +155,12 @@ def test_a_long_error_is_told_in_short(write_notebook, tmp_path, monkeypatch):
         kept = (tmp_path / "out" / file).read_text()
         assert kept.count("much") > 10_000
         assert "h1dden" not in kept
+
+
+def test_no_half_of_a_secret_is_left_where_a_message_is_cut(monkeypatch):
+    """It is masked first and cut then."""
+    monkeypatch.setenv("PREFECT_API_KEY", "h1dden-key")
+    assert _short("x" * (LONGEST - 7) + "h1dden-key and more") == "x" * (LONGEST - 7) + "*** and…"
 
 
 def test_a_notebook_tells_no_secret(write_notebook, tmp_path, monkeypatch):

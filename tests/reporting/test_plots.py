@@ -132,3 +132,15 @@ def test_long_tables_are_cut_and_say_so():
 def test_pictures_carry_their_description(figures):
     """A picture in a notebook has a text for those who do not see it."""
     assert show_plot(figures["elbow.png"], "the elbow").alt == "the elbow"
+
+
+def test_a_plot_that_fails_gives_no_secret_away(monkeypatch):
+    """What it raised is told on one line, with the secret masked before the rest is cut."""
+    monkeypatch.setenv("PREFECT_API_KEY", "h1dden-key")
+
+    def fail():
+        raise ValueError("not\nat all " + "x" * 260 + "h1dden-key" * 9)
+
+    failures = style.draw_each({"forward.png": fail})[1]
+    told = "ValueError: not at all " + "x" * 260 + "*" * 17 + "…"
+    assert failures == {"forward.png": f"the plot forward.png could not be drawn: {told}"}

@@ -9,11 +9,22 @@ import pandas as pd
 import pymongo
 import pymongo.monitoring
 import pytest
+from pymongo.errors import PyMongoError
 
 from tests.intake.storing import add
 from wafer.errors import StoreError
 from wafer.settings import Settings
-from wafer.store.wafers import ANY_TIME, INDEXES, BatchRecord, Conflict, IncomingBatch, Status, Store, open_store
+from wafer.store.wafers import (
+    ANY_TIME,
+    INDEXES,
+    BatchRecord,
+    Conflict,
+    IncomingBatch,
+    Status,
+    Store,
+    _brief,
+    open_store,
+)
 
 SENSORS = ["Sensor-1", "Sensor-2", "Sensor-3"]
 READINGS = np.array([[1.0, np.nan, 3.0], [0.1 + 0.2, -4.0, 1e-300]])
@@ -151,6 +162,12 @@ def test_an_option_that_no_server_knows_is_told(options: str, told: str) -> None
     settings = Settings.read(mongodb_url=f"mongodb://127.0.0.1:9/?{options}")
     with pytest.raises(StoreError, match=f"^MONGODB_URL is not a usable address: {told}"), open_store(settings):
         pass
+
+
+def test_no_half_of_a_secret_is_left_where_a_drivers_message_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is masked first and cut then."""
+    monkeypatch.setenv("PREFECT_API_KEY", "h1dden-key")
+    assert _brief(PyMongoError("x" * 295 + "h1dden-key")) == "x" * 295 + "***"
 
 
 def test_replacing_keeps_the_earlier_readings(settings: Settings) -> None:

@@ -24,7 +24,7 @@ from traitlets.config import Config
 from wafer.errors import ReportError
 from wafer.lifeline import tie_children
 from wafer.reporting.pages import render_page
-from wafer.shown import masked
+from wafer.shown import masked, shown_message
 from wafer.storage import AnyPath, write_bytes, write_text
 
 PARAMETERS_TAG = "parameters"
@@ -173,7 +173,7 @@ def _text(notebook: NotebookNode) -> str:
 
 class _CellFailedError(Exception):
     def __init__(self, message: str, notebook: NotebookNode) -> None:
-        super().__init__(masked(message))
+        super().__init__(message)
         self.notebook = notebook
 
 
@@ -232,7 +232,7 @@ def _failures_told(source: NotebookNode, output: Path, time_limit: float) -> Ite
         yield
     except PapermillExecutionError as error:
         line = next((line for line in error.source.splitlines() if line.strip()), "")
-        message = f"in the cell that starts with {line[:80]!r}: {_short(f'{error.ename}: {error.evalue}')}"
+        message = f"in the cell that starts with {masked(line)[:80]!r}: {_short(f'{error.ename}: {error.evalue}')}"
         raise _CellFailedError(message, _parsed(output)) from error
     except CellTimeoutError as error:
         message = f"because it took longer than {time_limit:g} seconds"
@@ -246,6 +246,4 @@ def _failures_told(source: NotebookNode, output: Path, time_limit: float) -> Ite
 
 
 def _short(text: str) -> str:
-    """One line of at most `LONGEST` signs."""
-    line = " ".join(text.split())
-    return line if len(line) <= LONGEST else line[: LONGEST - 1] + "…"
+    return shown_message(" ".join(text.split()), LONGEST)

@@ -13,6 +13,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from wafer.shown import shown_message
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -93,8 +95,8 @@ def draw_each(plots: Mapping[str, Callable[[], Figure]]) -> tuple[dict[str, Figu
             figure.savefig(io.BytesIO(), format="png")  # some of what can go wrong does so only now
             figures[name] = figure
         except Exception as error:  # noqa: BLE001 - whatever a plot raises, it is told, and the others are drawn
-            cause = " ".join(f"{type(error).__name__}: {error}".split())
-            failures[name] = f"the plot {name} could not be drawn: {cause[:LONGEST_CAUSE]}"
+            cause = shown_message(" ".join(f"{type(error).__name__}: {error}".split()), LONGEST_CAUSE)
+            failures[name] = f"the plot {name} could not be drawn: {cause}"
     return figures, failures
 
 

@@ -32,6 +32,7 @@ from pymongo.uri_parser import parse_uri
 from wafer.addresses import knock
 from wafer.errors import StoreError
 from wafer.settings import Settings
+from wafer.shown import masked
 from wafer.storage import private_folder
 from wafer.store.documents import (
     BatchRecord,
@@ -316,5 +317,5 @@ def _insert_new(collection: Collection[Document], documents: list[Document]) -> 
 
 
 def _brief(error: Exception) -> str:
-    """The first part of a driver's message, which may go on with the whole document or topology."""
-    return str(error).split(", Timeout:")[0].split(" (configured timeouts")[0][:300]
+    """The first part of a driver's message, which may go on with the whole document or topology; without secrets."""
+    return masked(str(error)).split(", Timeout:")[0].split(" (configured timeouts")[0][:300]
