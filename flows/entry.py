@@ -1,7 +1,6 @@
 """What every flow shares: progress artifacts, links to pages, and silence on a terminal."""
 
 import asyncio
-import fcntl
 import logging
 import os
 import re
@@ -21,10 +20,11 @@ from prefect.logging.configuration import setup_logging
 import wafer
 from wafer.progress import Progress
 from wafer.runs import Run
-from wafer.storage import is_local, write_text
+from wafer.storage import is_local, take_lock, write_text
 from wafer.workspace import Workspace
 
 SECONDS_BETWEEN_UPDATES = 2.0
+SECONDS_FOR_A_DATABASE = 300.0
 
 
 @contextmanager
@@ -81,7 +81,7 @@ def make_database(home: Path) -> None:
     """
     done = home / "database-of"
     with (home / "database.lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        take_lock(lock, home, seconds=SECONDS_FOR_A_DATABASE)
         if done.exists() and done.read_text() == prefect.__version__:
             return
         from prefect.server.database import provide_database_interface

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -18,6 +19,7 @@ from wafer.storage import (
     local_folder,
     private_folder,
     read_json,
+    take_lock,
     write_bytes,
     write_json,
     written_folder,
@@ -157,6 +159,17 @@ def test_of_many_writers_of_a_new_file_one_wins(keyed: Storage) -> None:
         won = list(threads.map(lambda n: keyed.put_new("runs/a/run.json", str(n).encode()), range(24)))
     assert sum(won) == 1
     assert keyed.place("runs/a/run.json").read_bytes() == str(won.index(True)).encode()
+
+
+def test_a_lock_that_nobody_gives_back_is_told(tmp_path: Path) -> None:
+    """Another holder, stuck or stopped, is waited for some time only; where it lets go in time that is enough."""
+    with (tmp_path / "lock").open("ab") as stuck, (tmp_path / "lock").open("ab") as mine:
+        take_lock(stuck, tmp_path / "lock")
+        with pytest.raises(TimeoutError, match=r"another process has locked it for 0\.2 seconds: end that.*/lock'$"):
+            take_lock(mine, tmp_path / "lock", seconds=0.2)
+        threading.Timer(0.2, stuck.close).start()
+        take_lock(mine, tmp_path / "lock")
+        assert stuck.closed
 
 
 def test_a_pointer_never_goes_back(keyed: Storage) -> None:

@@ -6,6 +6,7 @@ file that is written last: a manifest, a run's record, or a pointer (`Storage.po
 that the umask gives; only what is nobody else's business is narrower, by `private_folder`.
 """
 
+import errno
 import fcntl
 import json
 import os
@@ -14,10 +15,11 @@ import shutil
 import stat
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from upath import UPath
 
@@ -27,6 +29,7 @@ AnyPath = Path | UPath
 
 LISTED_LAST = "manifest"
 PATIENCE = {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 2, "mode": "standard"}}
+SECONDS_LOCKED = 60.0  # of a file; whoever has one lets go soon
 ATTEMPTS = 100  # of a pointer; each one that fails means that another writer has changed it
 
 
@@ -216,10 +219,27 @@ def _locked(file: Path) -> Iterator[tuple[Path, bytes | None]]:
     file.parent.mkdir(parents=True, exist_ok=True)
     folder = os.open(file.parent, os.O_RDONLY)
     try:
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        take_lock(folder, file.parent)
         yield file, file.read_bytes() if file.exists() else None
     finally:
         os.close(folder)
+
+
+def take_lock(handle: int | IO[bytes], path: Path, kind: int = fcntl.LOCK_EX, seconds: float = SECONDS_LOCKED) -> None:
+    """Lock the open file or folder `path` once nobody else has locked it, which is waited for some time.
+
+    Raises:
+        TimeoutError: another process, which may be stuck or stopped, kept its lock.
+    """
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            return fcntl.flock(handle, kind | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            if time.monotonic() > deadline:
+                told = f"another process has locked it for {seconds:g} seconds: end that"
+                raise TimeoutError(errno.ETIMEDOUT, told, str(path)) from error
+        time.sleep(0.01)
 
 
 def bucket_errors() -> tuple[type[Exception], ...]:

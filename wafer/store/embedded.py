@@ -24,7 +24,7 @@ from urllib.parse import quote_plus
 
 from wafer.errors import StoreError
 from wafer.lifeline import unmarked
-from wafer.storage import private_folder
+from wafer.storage import private_folder, take_lock
 
 USER = "wafer"
 SECRET = "secret"
@@ -91,7 +91,7 @@ def _take(folder: Path) -> None:
         count, file = _held.get(folder, (0, None))
         if file is None:
             file = (folder / "in-use.lock").open("ab")
-            fcntl.flock(file, fcntl.LOCK_SH)
+            take_lock(file, folder, fcntl.LOCK_SH)
         _held[folder] = count + 1, file
 
 
@@ -107,7 +107,7 @@ def _release(folder: Path) -> None:
 def _ensure_started(folder: Path) -> int:
     """The port of the folder's server; whoever comes first starts it, the others wait for that."""
     with (folder / "start.lock").open("ab") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+        take_lock(lock, folder, seconds=2 * SECONDS_TO_START)
         port = _running_port(folder)
         if port is not None:
             return port
