@@ -1,7 +1,12 @@
 """The wafer database, against a real server."""
 
 import datetime
+import json
+import os
+import signal
+import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +19,8 @@ from pymongo.errors import PyMongoError
 from tests.intake.storing import add
 from wafer.errors import StoreError
 from wafer.settings import Settings
+from wafer.store.embedded import embedded_server
+from wafer.store.leases import lease
 from wafer.store.wafers import (
     ANY_TIME,
     INDEXES,
@@ -22,7 +29,7 @@ from wafer.store.wafers import (
     IncomingBatch,
     Status,
     Store,
-    _brief,
+    brief,
     open_store,
 )
 
@@ -167,7 +174,7 @@ def test_an_option_that_no_server_knows_is_told(options: str, told: str) -> None
 def test_no_half_of_a_secret_is_left_where_a_drivers_message_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is masked first and cut then."""
     monkeypatch.setenv("PREFECT_API_KEY", "h1dden-key")
-    assert _brief(PyMongoError("x" * 295 + "h1dden-key")) == "x" * 295 + "***"
+    assert brief(PyMongoError("x" * 295 + "h1dden-key")) == "x" * 295 + "***"
 
 
 def test_replacing_keeps_the_earlier_readings(settings: Settings) -> None:
@@ -309,3 +316,26 @@ def stages_of(plan: dict[str, Any] | None) -> Iterator[dict[str, Any]]:
     while plan is not None:
         yield plan
         plan = plan.get("inputStage")
+
+
+@pytest.mark.slow
+def test_a_server_that_hangs_is_told_within_half_a_minute(settings: Settings, tmp_path: Path) -> None:
+    """A stopped server still takes connections; a run that holds a lease and two stores ends all the same."""
+    with embedded_server(tmp_path / "mongodb") as url:
+        server = json.loads((tmp_path / "mongodb" / "server.json").read_text())["server"]
+        own = settings.model_copy(update={"mongodb_url": url})
+        try:
+            with (
+                pytest.raises(
+                    StoreError, match=r"^no MongoDB server answers at 127\.0\.0\.1:\d+ \([^)]+\): see that it runs"
+                ),
+                open_store(own) as outer,
+                lease(outer, "training"),
+                open_store(own) as store,
+            ):
+                os.kill(server, signal.SIGSTOP)
+                start = time.monotonic()
+                store.find(["Wafer-1"])
+        finally:
+            os.kill(server, signal.SIGCONT)
+    assert time.monotonic() - start < 35

@@ -27,11 +27,12 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import pymongo
 from pymongo import ReturnDocument
 from pymongo.errors import DuplicateKeyError, PyMongoError
 
 from wafer.errors import LeaseError
-from wafer.store.wafers import Store
+from wafer.store.wafers import Store, brief
 
 __all__ = ["Holder", "Lease", "lease", "leases"]
 
@@ -39,6 +40,7 @@ SECONDS_BETWEEN_BEATS = 10.0
 SECONDS_TO_EXPIRE = 45.0
 SECONDS_TO_WAIT = 60.0  # longer than a killed holder's lease lasts
 SECONDS_BETWEEN_TRIES = 1.0
+SECONDS_TO_ANSWER = 5.0  # a renewal or a giving back; the next beat tries again
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +109,7 @@ class Lease:
 
     def _renew(self) -> bool:
         """Prolong it where it is still this one; whether that was so."""
-        with self._beating:
+        with self._beating, pymongo.timeout(SECONDS_TO_ANSWER):
             asked = _passed()
             try:
                 now = self._store.now()
@@ -115,7 +117,7 @@ class Lease:
                     {"_id": self.name, "token": self._token}, {"$set": {"beat": now, "expires": now + self._span}}
                 )
             except PyMongoError as error:
-                log.warning("lease %s could not be renewed: %s", self.name, type(error).__name__)
+                log.warning("lease %s could not be renewed: %s", self.name, brief(error))
                 return False
             if not found.matched_count:
                 self._lost = True
@@ -133,7 +135,9 @@ class Lease:
         Raises:
             LeaseError: it was not.
         """
-        if not self._store.leases.delete_one({"_id": self.name, "token": self._token}).deleted_count:
+        with pymongo.timeout(SECONDS_TO_ANSWER):
+            given_back = self._store.leases.delete_one({"_id": self.name, "token": self._token}).deleted_count
+        if not given_back:
             self._lost = True
             self.check()
 

@@ -26,7 +26,7 @@ import pandas as pd
 import pymongo
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import BulkWriteError, PyMongoError, ServerSelectionTimeoutError
+from pymongo.errors import AutoReconnect, BulkWriteError, PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from wafer.addresses import knock
@@ -50,6 +50,8 @@ __all__ = ["BatchRecord", "Conflict", "IncomingBatch", "Status", "Store", "open_
 
 DUPLICATE_KEY = 11000
 MILLISECONDS_TO_CONNECT = 8000
+MILLISECONDS_BETWEEN_LOOKS = 5000  # of the driver at a server; one that hangs is found out by them
+SECONDS_TO_CLOSE = 2.0  # which is a courtesy to a server, and waits for one that is gone or stopped
 WAFERS_A_QUERY = 500
 # what an index is scanned for; whether a field exists is asked of every document
 ANY_TEXT = {"$gt": ""}
@@ -281,22 +283,29 @@ def _connected(url: str, database: str) -> Iterator[Store]:
         if why := knock(url):  # known at once, where the driver would go on trying for seconds
             raise StoreError(f"no MongoDB server is there: {why}")
         client: pymongo.MongoClient[Document] = pymongo.MongoClient(
-            url, serverSelectionTimeoutMS=MILLISECONDS_TO_CONNECT, appname="wafer", tz_aware=True
+            url,
+            serverSelectionTimeoutMS=MILLISECONDS_TO_CONNECT,
+            connectTimeoutMS=MILLISECONDS_TO_CONNECT,  # in which a server must answer such a look, too
+            heartbeatFrequencyMS=MILLISECONDS_BETWEEN_LOOKS,
+            appname="wafer",
+            tz_aware=True,
         )
     except (PyMongoError, ValueError) as error:
-        raise StoreError(f"MONGODB_URL is not a usable address: {_brief(error)}") from error
-    with client:
-        try:
-            store = Store(client[database])
-            store.ensure_indexes()
-            yield store
-        except ServerSelectionTimeoutError as error:
-            nodes = ", ".join(
-                f"{host}:{port}" for host, port in sorted(client.topology_description.server_descriptions())
-            )
-            raise StoreError(f"no MongoDB server answers at {nodes}: {_brief(error)}") from error
-        except PyMongoError as error:
-            raise StoreError(f"the database failed: {_brief(error)}") from error
+        raise StoreError(f"MONGODB_URL is not a usable address: {brief(error)}") from error
+    try:
+        store = Store(client[database])
+        store.ensure_indexes()
+        yield store
+    except AutoReconnect as error:
+        nodes = ", ".join(f"{host}:{port}" for host, port in sorted(client.topology_description.server_descriptions()))
+        raise StoreError(
+            f"no MongoDB server answers at {nodes} ({brief(error)}): see that it runs and run this again"
+        ) from error
+    except PyMongoError as error:
+        raise StoreError(f"the database failed: {brief(error)}") from error
+    finally:
+        with pymongo.timeout(SECONDS_TO_CLOSE):
+            client.close()
 
 
 def _insert_new(collection: Collection[Document], documents: list[Document]) -> list[str]:
@@ -309,13 +318,13 @@ def _insert_new(collection: Collection[Document], documents: list[Document]) -> 
         problems = (error.details or {}).get("writeErrors", [])
         other = [p for p in problems if p["code"] != DUPLICATE_KEY]
         if other or not problems:
-            what = other[0]["errmsg"][:200] if other else _brief(error)
+            what = other[0]["errmsg"][:200] if other else brief(error)
             refused = f"{len(other) or 'some'} of {len(documents)} documents"
             raise StoreError(f"the database refused {refused} for {collection.name}: {what}") from None
         return [p["op"]["_id"] for p in problems]
     return []
 
 
-def _brief(error: Exception) -> str:
+def brief(error: Exception) -> str:
     """The first part of a driver's message, which may go on with the whole document or topology; without secrets."""
     return masked(str(error)).split(", Timeout:")[0].split(" (configured timeouts")[0][:300]
