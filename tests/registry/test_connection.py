@@ -1,7 +1,9 @@
 import socket
 import subprocess
 import sys
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,39 @@ def test_an_unreachable_server_is_refused_quickly():
         with pytest.raises(RegistryError, match=f"the model registry at {uri} cannot be reached: .*refused"):
             Registry(uri)
     assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("scheme", "proxy", "told"),
+    [
+        ("http", "", "the server does not answer in time: see whether it hangs, and run this again"),
+        ("http", "http://127.0.0.1:9", "the proxy that HTTP_PROXY or HTTPS_PROXY names cannot be reached"),
+        ("https", "", "no trusted TLS connection could be made"),
+    ],
+)
+def test_what_keeps_a_server_from_answering_is_told(scheme, proxy, told, monkeypatch, capfd):
+    """A server that takes connections and says nothing, or nonsense, and a dead proxy: the cause, in silence, soon."""
+    for name, value in {"http_proxy": proxy, "no_proxy": "", "MLFLOW_HTTP_REQUEST_TIMEOUT": "1"}.items():
+        monkeypatch.setenv(name, value)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen()
+        if scheme == "https":
+            threading.Thread(target=_say_nonsense, args=(server,), daemon=True).start()
+        uri = f"{scheme}://127.0.0.1:{server.getsockname()[1]}"
+        start = time.perf_counter()
+        with pytest.raises(RegistryError, match=f"^the model registry at {uri} could not .*{told}"):
+            Registry(uri).champion()
+        assert time.perf_counter() - start < 20
+    assert capfd.readouterr() == ("", "")
+
+
+def _say_nonsense(server):
+    with suppress(OSError):
+        while True:
+            connection, _ = server.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.0 400 Bad Request\r\n\r\n")
 
 
 @pytest.mark.parametrize(

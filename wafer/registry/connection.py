@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 import requests
 from mlflow.exceptions import MlflowException
 from sqlalchemy.exc import SQLAlchemyError
+from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import TimeoutError as UnansweredError
 
 from wafer.addresses import REGISTRY, WEB, check_address, knock, missing_driver
 from wafer.errors import RegistryError
@@ -17,14 +19,15 @@ from wafer.shown import masked
 from wafer.storage import bucket_errors
 
 FAILURES: tuple[type[Exception], ...] = (MlflowException, SQLAlchemyError, requests.RequestException, OSError)
-QUIET_LOGGERS = ("alembic", "mlflow", "mlflow.store", "mlflow.utils", "mlflow.tracking")
+QUIET_LOGGERS = ("alembic", "mlflow", "mlflow.store", "mlflow.utils", "mlflow.tracking", "urllib3.connectionpool")
 # read by MLflow at each call; what the user has set stays
 QUIET_ENVIRONMENT = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
-    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
-    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    # a server that hangs is told within half a minute
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "12",
 }
 
 
@@ -64,5 +67,24 @@ def translated(uri: str, doing: str) -> Iterator[None]:
     try:
         yield
     except FAILURES + bucket_errors() as error:
-        first_line = str(error).strip().partition("\n")[0].rstrip(".")
-        raise RegistryError(f"the model registry at {masked(uri)} could not {doing}: {masked(first_line)}") from error
+        told = _unanswered(error) or masked(str(error).strip().partition("\n")[0].rstrip("."))
+        raise RegistryError(f"the model registry at {masked(uri)} could not {doing}: {told}") from error
+
+
+def _unanswered(error: BaseException) -> str | None:
+    """Why a server gave no answer, known by the types of errors; None where it gave one."""
+    cause: BaseException | None = error
+    while not isinstance(cause, requests.ConnectionError | requests.Timeout):
+        if cause is None:
+            return None
+        cause = cause.__cause__ or cause.__context__  # MLflow's own error holds no more than the text
+    reason = getattr(cause.args[0], "reason", cause) if cause.args else cause
+    if isinstance(cause, requests.exceptions.ProxyError):
+        return "the proxy that HTTP_PROXY or HTTPS_PROXY names cannot be reached: start or unset it, or set NO_PROXY"
+    if isinstance(cause, requests.exceptions.SSLError):
+        return f"no trusted TLS connection could be made ({masked(str(reason))}): see whether it is http:// there"
+    if isinstance(reason, requests.Timeout | UnansweredError):
+        return "the server does not answer in time: see whether it hangs, and run this again"
+    if isinstance(reason, NewConnectionError):
+        return "nobody answers there: start the server, and run this again"
+    return f"the connection broke ({masked(str(reason))}): see that it is a registry, and that it runs"
