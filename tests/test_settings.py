@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import REPOSITORY
-from wafer.errors import SettingsError
+from wafer.errors import DeliveryError, SettingsError
 from wafer.settings import Settings, prepare_environment
 
 
@@ -111,3 +111,40 @@ def test_prefects_home_follows_the_storage(monkeypatch: pytest.MonkeyPatch, tmp_
     os.environ["PREFECT_HOME"] = "mine"
     prepare_environment()
     assert os.environ["PREFECT_HOME"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("WAFER_STATE", "s3://fab/state"),
+        ("PREFECT_HOME", "http://127.0.0.1/prefect"),
+        ("MONGODB_DATABASE", "a\nb"),
+        ("MONGODB_DATABASE", "fab.one"),
+        ("WAFER_COMMIT", "x" * 9000),
+        ("WAFER_COMMIT", "a\nb"),
+    ],
+)
+def test_what_would_fail_later_or_elsewhere_is_refused_by_name(
+    variable: str, value: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An address in the place of a folder, a database's name that no server takes, a commit that MLflow cannot keep."""
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(SettingsError, match=f"^{variable}[: ]") as caught:
+        Settings.read()
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.parametrize("address", ["gs://fab/x", "http://me:h1dden@fab/x", "s3:///x", "ftp://fab"])
+def test_a_delivery_lies_in_a_folder_or_a_bucket(address: str) -> None:
+    """Any other address is refused, without its password, before a library is asked for it."""
+    with pytest.raises(DeliveryError, match=r": expected a folder, or s3://bucket/prefix$") as caught:
+        Settings.read().opened(address)
+    assert "h1dden" not in str(caught.value)
+
+
+def test_a_name_that_is_too_long_is_told_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A message does not grow with what a variable holds."""
+    monkeypatch.setenv("WAFER_PROJECT", "x" * 5000)
+    with pytest.raises(SettingsError, match=r"cannot be read: File name too long$") as caught:
+        Settings.read()
+    assert len(str(caught.value)) < 500

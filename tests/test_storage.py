@@ -2,7 +2,9 @@
 
 import os
 import shutil
+import socket
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,11 +13,15 @@ import pytest
 from upath import UPath
 
 from wafer.errors import StorageError
+from wafer.runs import Runs
 from wafer.settings import Settings
 from wafer.storage import (
+    PATIENCE,
     Storage,
+    bucket_errors,
     copy_where_missing,
     is_local,
+    is_silent,
     local_folder,
     private_folder,
     read_json,
@@ -234,3 +240,37 @@ def test_a_copy_that_is_there_is_left_alone(storage: UPath, tmp_path: Path) -> N
     (tmp_path / "made" / "part").write_bytes(b"2")
     copy_where_missing(tmp_path / "made", target)
     assert (target / "part").read_bytes() == b"2"
+
+
+def test_a_bucket_that_hangs_is_asked_three_times_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that takes connections and says nothing: the first call tells, and nothing else is asked of it."""
+    monkeypatch.setitem(PATIENCE, "read_timeout", 0.5)
+    with socket.socket() as server:
+        server.bind(("127.0.0.1", 0))
+        server.listen(50)
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+        storage = Storage("s3://fab/x", endpoint_url=address, key="k", secret="s")
+        start = time.monotonic()
+        with pytest.raises(bucket_errors(), match="Read timeout") as caught:
+            storage.write_text("a.txt", "a")
+        assert time.monotonic() - start < 8
+    assert is_silent(caught.value)
+    assert is_silent(_wrapped(caught.value))
+    assert not is_silent(OSError(28, "full"))
+
+
+def _wrapped(cause: Exception) -> Exception:
+    error = StorageError("another sentence")
+    error.__cause__ = cause
+    return error
+
+
+def test_a_run_whose_bucket_hangs_asks_it_nothing_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It stays `running`, as that of a killed process does; any other failure is noted."""
+    client = pytest.importorskip("botocore.exceptions")
+    runs = Runs(Storage(str(tmp_path)))
+    silence = client.ReadTimeoutError(endpoint_url="http://127.0.0.1")
+    for error, state in ((silence, "running"), (OSError(28, "full"), "failed")):
+        with pytest.raises(type(error)), runs.started("training") as run:
+            raise error
+        assert run.outcome()["state"] == state

@@ -15,7 +15,7 @@ from upath import UPath
 
 from wafer.errors import StorageError, WaferError
 from wafer.shown import shown_message
-from wafer.storage import Storage, as_json, write_json
+from wafer.storage import Storage, as_json, is_silent, write_json
 
 KINDS = ("delivery", "ingest-training", "ingest-prediction", "training", "prediction", "study")
 RUNS, LATEST, STUDY = "runs", "latest", "study"
@@ -94,12 +94,14 @@ class Runs:
     def started(self, kind: str) -> Iterator[Run]:
         """A new run, which ends with the block: as finished, or as failed with the first line of its error.
 
-        A run whose process is killed stays `running`, without an end.
+        A run whose process is killed, or whose bucket gives no answer, stays `running`, without an end.
         """
         run, note = self._new(kind)
         try:
             yield run
         except BaseException as error:
+            if is_silent(error):
+                raise
             told = str(error) if isinstance(error, WaferError) else f"{type(error).__name__}: {error}"
             failed = {"state": "failed", "ended": _now(), "error": shown_message(told.partition("\n")[0], 500)}
             try:

@@ -15,13 +15,14 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from upath import UPath
 
 from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, sqlite_address
-from wafer.errors import SettingsError
+from wafer.errors import DeliveryError, SettingsError
 from wafer.shown import hide_secrets_of, masked, shown_text
-from wafer.storage import Storage, private_folder
+from wafer.storage import Storage, bucket_path, private_folder
 
 PACKAGED = Path(__file__).parent / "defaults"
 DEFAULTS = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[1]
 """What a folder of one's own may replace: expectations/, notebooks/ and params.yaml, in the wheel or in a checkout."""
+BUCKET = re.compile(r"s3://[^/?#\s]+(/.*)?")
 FOLDERS = (("storage_url", "WAFER_STORAGE"), ("state_folder", "WAFER_STATE"), ("prefect_folder", "PREFECT_HOME"))
 
 
@@ -46,7 +47,7 @@ class Settings(BaseSettings):
         None, alias="WAFER_STATE", description="local folder of embedded state; default <WAFER_STORAGE>/state"
     )
     mongodb_url: str | None = Field(None, alias="MONGODB_URL", description="unset: the embedded server")
-    mongodb_database: str = Field("wafer", alias="MONGODB_DATABASE")
+    mongodb_database: str = Field("wafer", alias="MONGODB_DATABASE", pattern=r"^[^\s\p{C}/\\.\"$*<>:|?]{1,63}$")
     mlflow_url: str | None = Field(
         None, alias="MLFLOW_TRACKING_URI", description="unset: SQLite below the state folder"
     )
@@ -62,6 +63,7 @@ class Settings(BaseSettings):
         None,
         alias="WAFER_COMMIT",
         description="commit of the code instead of the one that git names; stamped into an image",
+        pattern=r"^[\w.+-]{1,100}$",
     )
 
     jobs: int = Field(
@@ -129,7 +131,8 @@ class Settings(BaseSettings):
             told = first["msg"].removeprefix("Value error, ")
             raise SettingsError(f"{first['loc'][0]}: {told}, got {got}") from error
         except (OSError, UnicodeError) as error:
-            raise SettingsError(f"{shown_text(file)} cannot be read: {error}") from error
+            why = getattr(error, "strerror", None) or error  # without the path once more
+            raise SettingsError(f"{shown_text(file)} cannot be read: {why}") from error
         settings._check_addresses()
         settings._check_folders()
         return settings
@@ -143,7 +146,7 @@ class Settings(BaseSettings):
         ):
             if address is not None:
                 check_address(variable, address, schemes)
-        if "://" in self.storage_url and not re.fullmatch(r"s3://[^/?#\s]+(/.*)?", self.storage_url):
+        if "://" in self.storage_url and not BUCKET.fullmatch(self.storage_url):
             got = shown_text(masked(self.storage_url))
             raise SettingsError(f"WAFER_STORAGE is {got!r}: expected a folder, or s3://bucket/prefix")
 
@@ -153,6 +156,10 @@ class Settings(BaseSettings):
         if "://" not in self.storage_url:
             folders["WAFER_STORAGE"] = Path(self.storage_url)
         for variable, folder in folders.items():
+            if folder is not None and ":/" in str(folder):  # of `s3://` a path has kept one slash
+                raise SettingsError(
+                    f"{variable} is {shown_text(masked(str(folder)))}: expected a folder of this machine"
+                )
             path = "" if folder is None else str(folder.absolute())
             if "?" in path or not path.isprintable():
                 raise SettingsError(
@@ -213,8 +220,16 @@ class Settings(BaseSettings):
         return Path(self.project or Path.cwd(), path).absolute()
 
     def opened(self, path: str) -> UPath:
-        """A folder or `s3://` address that a person named, opened with the endpoint and keys of these settings."""
-        return UPath(path, **self.s3_options) if "://" in path else UPath(Path(path).absolute())
+        """A folder or `s3://` address that a person named, opened with the endpoint and keys of these settings.
+
+        Raises:
+            DeliveryError: it is an address of another kind, or names no bucket.
+        """
+        if "://" not in path:
+            return UPath(Path(path).absolute())
+        if not BUCKET.fullmatch(path):
+            raise DeliveryError(f"{shown_text(masked(path))}: expected a folder, or s3://bucket/prefix")
+        return bucket_path(path, **self.s3_options)
 
     @property
     def prefect_home(self) -> Path:

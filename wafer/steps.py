@@ -34,7 +34,7 @@ from wafer.records import (
 )
 from wafer.runs import Run
 from wafer.shown import shown_message
-from wafer.storage import copy_where_missing, written_folder
+from wafer.storage import copy_where_missing, is_silent, written_folder
 from wafer.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def _list_runs(workspace: Workspace) -> None:
     from wafer.reporting.index import write_index
 
     first = sys.exception()
+    if is_silent(first):
+        return
     try:
         write_index(workspace.runs)
     except Exception as error:  # noqa: BLE001 - a page that fails, fails alone

@@ -28,8 +28,9 @@ from wafer.errors import StorageError
 AnyPath = Path | UPath
 
 LISTED_LAST = "manifest"
-PATIENCE = {"connect_timeout": 5, "read_timeout": 20, "retries": {"max_attempts": 2, "mode": "standard"}}
 SECONDS_LOCKED = 60.0  # of a file; whoever has one lets go soon
+# a bucket that hangs is told within half a minute: three attempts of the client, none by s3fs on top of them
+PATIENCE = {"connect_timeout": 5, "read_timeout": 8, "retries": {"total_max_attempts": 3, "mode": "standard"}}
 ATTEMPTS = 100  # of a pointer; each one that fails means that another writer has changed it
 
 
@@ -53,7 +54,7 @@ class Storage:
         elif not rest.split("/", 1)[0]:
             raise StorageError("WAFER_STORAGE names no bucket: expected s3://bucket/prefix")
         else:
-            self.root = UPath(url, config_kwargs=PATIENCE, **options)
+            self.root = bucket_path(url, **options)
 
     def __repr__(self) -> str:
         return f"Storage({str(self.root)!r})"
@@ -242,10 +243,32 @@ def take_lock(handle: int | IO[bytes], path: Path, kind: int = fcntl.LOCK_EX, se
         time.sleep(0.01)
 
 
+def bucket_path(url: str, **options: Any) -> UPath:
+    """What opens an address ``s3://bucket/prefix``, with what s3fs takes besides."""
+    from botocore.handlers import BUILTIN_HANDLERS, add_expect_header
+    from s3fs import S3FileSystem
+
+    S3FileSystem.retries = 1  # of the class, since each thread has instances of its own
+    # a put would first ask whether it may go on, and aiohttp waits for that answer without end
+    BUILTIN_HANDLERS[:] = [entry for entry in BUILTIN_HANDLERS if entry[1] is not add_expect_header]
+    path: UPath = UPath(url, config_kwargs=PATIENCE, **options)
+    return path
+
+
 def bucket_errors() -> tuple[type[Exception], ...]:
     """What a bucket's client raises; nothing where it was not loaded, since then no bucket was asked."""
     client = sys.modules.get("botocore.exceptions")
     return () if client is None else (client.BotoCoreError, client.ClientError)
+
+
+def is_silent(error: BaseException | None) -> bool:
+    """Whether an error says that a bucket gave no answer, so that whoever asks it again waits as long again."""
+    client = sys.modules.get("botocore.exceptions")
+    while client is not None and error is not None:
+        if isinstance(error, client.HTTPClientError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _failures() -> tuple[type[Exception], ...]:
