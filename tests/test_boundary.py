@@ -3,10 +3,11 @@
 import errno
 import os
 import re
+import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import click
@@ -27,11 +28,14 @@ def raising(error: BaseException) -> Callable[[], None]:
 
 
 @pytest.fixture(autouse=True)
-def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A state folder and a folder of temporary files of the test's own."""
+def own_places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A state folder and a folder of temporary files of the test's own, and Ctrl-C as it was."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("WAFER_STORAGE", "data")
     (tmp_path / "data" / "state").mkdir(parents=True)
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_an_error_of_the_library_is_its_sentence_alone(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -162,6 +166,21 @@ def test_an_interrupt_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert bounded(raising(KeyboardInterrupt())) == 130
     assert bounded(raising(click.Abort())) == 130
     assert capsys.readouterr().err == "wafer: interrupted\n" * 2
+
+
+def test_a_second_interrupt_shows_no_traceback() -> None:
+    """While the interpreter ends, and waits for threads of other libraries, Ctrl-C ends it at once."""
+    code = (
+        "import atexit, os, signal, time\n"
+        "from wafer.boundary import bounded\n"
+        "def interrupted():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    time.sleep(10)\n"
+        "atexit.register(interrupted)\n"
+        "raise SystemExit(bounded(interrupted))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=REPOSITORY, check=False)
+    assert (done.returncode, done.stderr) == (-signal.SIGINT, "wafer: interrupted\n")
 
 
 @pytest.mark.parametrize(

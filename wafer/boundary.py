@@ -13,6 +13,7 @@ import errno
 import os
 import select
 import shutil
+import signal
 import sys
 import tempfile
 import threading
@@ -115,6 +116,7 @@ def _end_of(work: Callable[[], object]) -> int:
     except click.ClickException as error:
         return _tell_usage(error)
     except (KeyboardInterrupt, click.Abort):
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C once more ends what is left at once, without a traceback
         _print("interrupted")
         return EXIT_INTERRUPTED
     except Exception as error:  # noqa: BLE001 - the one place where everything ends
