@@ -3,6 +3,7 @@
 import datetime
 import json
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -158,6 +159,17 @@ def test_an_unreachable_server_is_told_in_one_sentence() -> None:
         pass
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 300
+
+
+@pytest.mark.slow
+def test_a_wrong_password_is_told_briefly(tmp_path: Path) -> None:
+    """Without the server's whole answer, and without the password."""
+    with embedded_server(tmp_path / "mongodb") as url:
+        wrong = Settings.read(mongodb_url=re.sub("//wafer:[^@]+@", "//wafer:h1dden@", url))
+        told = r"^the database failed: [^{}]*[Aa]uthentication failed[^{}]*$"
+        with pytest.raises(StoreError, match=told) as caught, open_store(wrong):
+            pass
+    assert "h1dden" not in str(caught.value)
 
 
 @pytest.mark.parametrize(

@@ -326,5 +326,8 @@ def _insert_new(collection: Collection[Document], documents: list[Document]) -> 
 
 
 def brief(error: Exception) -> str:
-    """The first part of a driver's message, which may go on with the whole document or topology; without secrets."""
-    return masked(str(error)).split(", Timeout:")[0].split(" (configured timeouts")[0][:300]
+    """The first part of a driver's message, which may go on with a whole document, answer or topology; no secrets."""
+    told = masked(str(error))
+    for rest in (", Timeout:", " (configured timeouts", ", full error: "):
+        told = told.partition(rest)[0]
+    return told[:300]
