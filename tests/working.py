@@ -7,11 +7,11 @@ import pandas as pd
 
 from wafer import steps
 from wafer.params import Params
-from wafer.records import Decided, Evaluated, Fitted, Frozen, Ingested, Kind, Predicted
+from wafer.records import TABLE, Decided, Evaluated, Fitted, Frozen, Ingested, Kind, Predicted
 from wafer.runs import Run
 from wafer.settings import Settings
 from wafer.storage import AnyPath
-from wafer.store.snapshot import FACTS, Snapshot, _manifest_digest, _values_digest, write_snapshot
+from wafer.store.snapshot import Snapshot, _manifest_digest, _values_digest, write_snapshot
 from wafer.workspace import Workspace
 
 
@@ -60,7 +60,7 @@ def keep_training(
         "batches": [{"digest": "0", "file": str(name), "wafers": len(part)} for name, part in wafers.groupby("batch")],
         "wafers": len(wafers),
         "faulty": int((wafers["label"] == 1).sum()),
-        "sensors": [name for name in wafers.columns if name not in FACTS],
+        "sensors": [name for name in wafers.columns if name not in TABLE],
         "values_sha256": _values_digest(wafers),
     }
     digest = _manifest_digest(manifest)

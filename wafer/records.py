@@ -12,6 +12,9 @@ NOTEBOOKS = ("data_quality", "exploration", "training", "prediction")
 REPORTS = {f"report-{name.replace('_', '-')}": name for name in NOTEBOOKS}
 """The steps that run a notebook each, and its name."""
 
+TABLE = ("wafer", "order", "batch", "label")
+"""Columns of a table of wafers beside the sensors, none of which may be called so."""
+
 
 @dataclass(frozen=True)
 class Delivered:

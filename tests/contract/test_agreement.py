@@ -190,10 +190,21 @@ def test_other_stamps_and_names_are_agreed_on(tmp_path):
         ({"MaxDroppedShare": -0.1}, "MaxDroppedShare: must be at least 0.0, got -0.1"),
         ({"ColName": ["Wafer", "Output"]}, "ColName: expected an object of keys and values, got ['Wafer', 'Output']"),
         ({"ColName": {"Wafer": "varchar", " ": "float"}, "NumberofColumns": 2}, "ColName: a sensor needs a name"),
-        (
-            {"ColName": {"Wafer": "varchar", "label": "float"}, "NumberofColumns": 2},
-            "ColName: a sensor may not be called 'label'",
+        *(
+            (
+                {"ColName": {"Wafer": "varchar", name: "float"}, "NumberofColumns": 2},
+                f"ColName: a sensor may not be called {name!r}",
+            )
+            for name in ("label", "wafer", "or der", "batch")
         ),
+        (
+            {"ColName": {"Wafer": "varchar", "\u00e9": "float", "e\u0301": "float"}, "NumberofColumns": 3},
+            "ColName: each name once, but 'e\u0301' stands twice",
+        ),
+        ({"WaferNames": ["a\x1b[1m"]}, r"WaferNames: expected a name that can be printed, got 'a\x1b[1m'"),
+        ({"LabelNames": ["a\nb"]}, r"LabelNames: expected a name that can be printed, got 'a\nb'"),
+        ({"Labels": {"d\u00e9faut": 1, "de\u0301faut": -1}}, "read alike, so they cannot mean good and faulty"),
+        ({"Labels": {"\uff2f\uff2b": 1, "ok": -1}}, "read alike, so they cannot mean good and faulty"),
         (
             {"ColName": {"Wafer": "varchar", "S\n1": "float"}, "NumberofColumns": 2},
             "ColName: expected a name that can be",

@@ -419,6 +419,14 @@ def test_an_id_with_too_large_a_number_is_told_so(tmp_path):
     ]
 
 
+def test_a_pattern_may_find_a_name_without_stamps(tmp_path, form):
+    """Stamps that are optional in the suite's pattern and not there have no digits, and the name no date."""
+    lenient = dataclasses.replace(form, stamps=re.compile(r"(_(?P<date>[0-9]+))?(_(?P<time>[0-9]+))?\.csv\Z"))
+    (tmp_path / "wafer.csv").write_text(f"{HEADER}\nWafer-1,1,1,2,-1\n")
+    facts = read_delivery(tmp_path / "wafer.csv", lenient).facts
+    assert (facts["date_stamp"], facts["time_stamp"], facts["stamp"], facts["delivered"]) == ("", "", None, None)
+
+
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
@@ -427,6 +435,8 @@ def test_an_id_with_too_large_a_number_is_told_so(tmp_path):
         ("stamps", "(_+)+(?P<date>[0-9]+)_(?P<time>[0-9]+)", "meta.form.stamps: expected repeats that the next"),
         ("wafer_id", "Wafer-[0-9]+", "meta.form.wafer_id: needs the groups number in each match"),
         ("sensors", ["a", "a"], "meta.form.sensors: each name once"),
+        ("sensors", ["a", "order"], "meta.form.sensors: each needs a name, and none of them is one of wafer, order, "),
+        ("sensors", ["a", "b\x1b"], r"meta.form.sensors: expected a name that can be printed, got 'b\x1b'"),
         ("labels", {"bad": 2}, "meta.form.labels: expected spellings of -1 (good) and 1 (faulty), got"),
         ("colour", "blue", "meta.form.colour: unknown key"),
     ],

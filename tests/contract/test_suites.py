@@ -434,6 +434,17 @@ def test_a_customers_own_rule_about_facts_needs_no_code(tmp_path):
             "rule file_name: meta.severity is 'reject file' or 'warn', got 'drop wafer'",
         ),
         (lambda s: rule(s, "wafers")["meta"].update(message="{x}"), "expectations[13].meta.message: knows no {x}"),
+        (
+            lambda s: rule(s, "wafers")["meta"].update(message="none\nwafer: accepted"),
+            r"meta.message: expected one line of at most 600 characters, got 'none\nwafer: accepted'",
+        ),
+        (lambda s: rule(s, "wafers")["meta"].update(message="x" * 601), "meta.message: expected one line of at most"),
+        (
+            lambda s: rule(s, "wafers")["meta"].update(expected="\x1b[2K"),
+            r"meta.expected: expected text on one line, got",
+        ),
+        (lambda s: rule(s, "wafers")["meta"].update(rule="a\u202eb"), "meta.rule: expected text on one line, got"),
+        (lambda s: s["meta"].update(max_dropped_message="a\tb"), "meta.max_dropped_message: expected one line of at"),
         (lambda s: rule(s, "wafers")["meta"].update(message="{"), "expectations[13].meta.message: cannot be used"),
         (lambda s: rule(s, "wafers")["meta"].update(colour=1), "expectations[13].meta.colour: unknown key"),
         (lambda s: rule(s, "wafers")["meta"].pop("source"), "expectations[13].meta.source: missing"),

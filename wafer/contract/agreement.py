@@ -13,11 +13,12 @@ from typing import Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from wafer.contract.agreed_rules import agreed_rules
-from wafer.contract.form import LABEL, MOST_DIGITS, WAFER, check_apart, check_labels
+from wafer.contract.form import MOST_DIGITS, check_apart, check_labels
 from wafer.contract.patterns import check_numbered
 from wafer.contract.suites import Contract
 from wafer.documents import DocumentError, Part, fitted, quoted, read_file, read_json
 from wafer.errors import AgreementError
+from wafer.records import TABLE
 from wafer.shown import shown_text
 from wafer.storage import AnyPath, write_json
 
@@ -308,10 +309,8 @@ def _check_columns(columns: Mapping[str, str]) -> None:
             raise ValueError(f"expected varchar, float or Integer for {quoted(name)}, got {quoted(kind)}")
         if role != "wafer" and not _plain(name):
             raise ValueError(f"a {role} needs a name")
-        if not name.isprintable():
-            raise ValueError(f"expected a name that can be printed, got {quoted(name)}")
-        if role == "sensor" and _plain(name) in (WAFER, LABEL):
-            raise ValueError(f"a sensor may not be called {quoted(name)}, as a table's id or label is")
+        if role == "sensor" and _plain(name) in TABLE:
+            raise ValueError(f"a sensor may not be called {quoted(name)}, as a column of a table of wafers is")
         found[role].append(name)
     if len(found["wafer"]) != 1 or len(found["label"]) > 1 or not found["sensor"]:
         counts = ", ".join(f"{len(names)} {role}" for role, names in found.items())

@@ -161,7 +161,7 @@ def _name_facts(name: str, form: Form) -> dict[str, Any]:
     found = form.stamps.search(name)
     if found is None:
         return {}
-    date, time = found["date"], found["time"]
+    date, time = (found[stamp] or "" for stamp in ("date", "time"))  # a pattern may find a name without them
     facts: dict[str, Any] = {"date_stamp": date, "time_stamp": time}
     if (len(date), len(time)) == form.stamp_lengths:
         facts["stamp"] = f"{date}_{time}"

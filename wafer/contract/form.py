@@ -5,6 +5,7 @@ import csv
 import datetime
 import itertools
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,6 +18,7 @@ from pydantic import Field, field_validator, model_validator
 from wafer.contract.patterns import check_numbered, check_pattern
 from wafer.documents import DocumentError, Part, fitted, quoted
 from wafer.errors import AgreementError
+from wafer.records import TABLE
 
 Kind = Literal["training", "prediction"]
 
@@ -184,15 +186,20 @@ def _read_as(label: str) -> str:
     try:
         return repr(float(label) + 0.0)
     except ValueError:
-        return label.casefold()
+        return unicodedata.normalize("NFKC", label).casefold()
 
 
 def check_apart(names: Mapping[str, Sequence[str]], ignore_spaces: bool = True) -> None:
-    """Refuse a name that stands twice among `names`, which are by key, with a ValueError that tells the keys."""
+    """Refuse a name that cannot be printed, or that stands twice among `names`, which are by key, with a ValueError.
+
+    Two names that only Unicode tells apart, an é of one character and of two, are the same to a person.
+    """
     keys: dict[str, str] = {}
     for key, listed in names.items():
         for name in listed:
-            plain = name.replace(" ", "") if ignore_spaces else name
+            if not name.isprintable():
+                raise ValueError(f"{key}: expected a name that can be printed, got {quoted(name)}")
+            plain = unicodedata.normalize("NFC", name.replace(" ", "") if ignore_spaces else name)
             if plain in keys:
                 where = "twice" if keys[plain] == key else f"in {keys[plain]} too"
                 raise ValueError(f"{key}: each name once, but {quoted(name)} stands {where}")
@@ -230,8 +237,8 @@ class _FormPart(Part):
 
     @model_validator(mode="after")
     def _holds_together(self) -> Self:
-        if {WAFER, LABEL} & set(self.sensors) or "" in self.sensors:
-            raise ValueError("sensors: each needs a name, and none of them is 'wafer' or 'label'")
+        if {"", *TABLE} & set(self.sensors):
+            raise ValueError(f"sensors: each needs a name, and none of them is one of {', '.join(TABLE)}")
         check_apart({"wafer": self.wafer, "sensors": self.sensors, "label": self.label}, self.ignore_spaces)
         if self.label:
             try:

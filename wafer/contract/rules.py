@@ -34,9 +34,16 @@ class _RuleMeta(Part):
     severity: str
     message: str
     source: str
-    expected: str | None = None
+    expected: str | None = Field(None, max_length=SHOWN_TOGETHER)
     told: Literal["each", "together"] = "each"
     tolerance: float = Field(0.0, ge=0, lt=1)
+
+    @field_validator("rule", "expected")
+    @classmethod
+    def _can_be_printed(cls, text: str | None) -> str | None:
+        if text is not None and not text.isprintable():
+            raise ValueError(f"expected text on one line, got {quoted(text)}")
+        return text
 
     @field_validator("message")
     @classmethod
@@ -156,7 +163,9 @@ def check_names(rules: Sequence[Rule]) -> None:
 
 
 def check_message(message: str, words: Set[str]) -> None:
-    """Refuse a message that has other than the given `words` in braces, with a ValueError."""
+    """Refuse a message that has other than the given `words` in braces or is no short line, with a ValueError."""
+    if len(message) > SHOWN_TOGETHER or not message.isprintable():
+        raise ValueError(f"expected one line of at most {SHOWN_TOGETHER} characters, got {quoted(message)}")
     try:
         parsed = [parts[1:3] for parts in string.Formatter().parse(message) if parts[1] is not None]
     except ValueError as error:

@@ -17,8 +17,9 @@ from wafer.contract.suites import Contract
 from wafer.contract.validation import Suite
 from wafer.documents import DocumentError, Part, fitted, read_file, read_json
 from wafer.errors import AgreementError, UnfitError
+from wafer.records import TABLE
 from wafer.settings import DEFAULTS
-from wafer.store.snapshot import FACTS, Snapshot
+from wafer.store.snapshot import Snapshot
 
 # without a rule about each of these a broken table could pass
 GUARDED = (
@@ -88,7 +89,7 @@ def snapshot_facts(table: pd.DataFrame, sensors: Sequence[str]) -> tuple[dict[st
 
     A share is None for a table without wafers.
     """
-    agreed = [*FACTS, *sensors]
+    agreed = [*TABLE, *sensors]
     kinds = dict.fromkeys(agreed, "f") | {"wafer": "OTU", "batch": "OTU", "order": "i", "label": "i"}
     present = [name for name in agreed if name in table.columns]
     told = {

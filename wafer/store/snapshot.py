@@ -20,11 +20,11 @@ import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from wafer.errors import EmptyError, SnapshotError
+from wafer.records import TABLE
 from wafer.storage import AnyPath, read_json, write_bytes, write_json, written_folder
 from wafer.store.wafers import BatchRecord, Store
 
 DIGITS = 12  # of a digest in a folder's name
-FACTS = ("wafer", "order", "batch", "label")
 NOTHING_LABELLED = "the store holds no labelled wafer: ingest training batches first"
 
 
@@ -43,7 +43,7 @@ class Snapshot:
     @property
     def readings(self) -> pd.DataFrame:
         """(wafers × sensors) float64, NaN for missing."""
-        return self.table.drop(columns=list(FACTS))
+        return self.table.drop(columns=list(TABLE))
 
     @property
     def labels(self) -> NDArray[np.int8]:
