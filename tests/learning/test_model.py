@@ -3,12 +3,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 import pytest
 from numpy.testing import assert_array_equal
 from sklearn.utils.estimator_checks import estimator_checks_generator, parametrize_with_checks
 
 from wafer.errors import ModelError, ParameterError
-from wafer.learning.checks import UnfitLabelsError, faulty_of
+from wafer.learning.checks import UnfitLabelsError, faulty_of, plain_labels, read_classes
 from wafer.learning.decision import Policy
 from wafer.learning.jobs import derived_seed
 from wafer.learning.model import WaferModel
@@ -88,6 +89,7 @@ def test_the_named_label_is_the_faulty_one(
         ("Good", "Bad", "bad", "faulty_label must be one of the labels, 'Bad' and 'Good', got 'bad'"),
         (-1, 1, "1", "faulty_label must be one of the labels, -1 and 1, got '1'"),
         (-1, 1, [1], r"faulty_label must be one of the labels, -1 and 1, got \[1\]"),
+        (-1, 1, pd.NA, "faulty_label must be one of the labels, -1 and 1, got <NA>"),
         ("x" * 9999, "y" * 9999, None, "^.{1,200}$"),
     ],
 )
@@ -95,6 +97,42 @@ def test_labels_without_meaning_are_refused(wafers: Any, good: Any, faulty: Any,
     """Labels whose spelling does not say which one means faulty need it named; a name that fits none is refused."""
     with pytest.raises(UnfitLabelsError, match=message):
         WaferModel(faulty_label=named).fit(wafers.X, np.where(wafers.y == 1, faulty, good))
+
+
+@pytest.mark.parametrize(("good", "faulty"), [(-1, 1), (False, True), (0.0, 1), (0, True), (-1.0, np.int8(1))])
+def test_numbers_in_an_array_of_objects_are_numbers(good: Any, faulty: Any) -> None:
+    """Labels that a frame of mixed columns hands out as objects are learned as the numbers that they are."""
+    labels = plain_labels(pd.Series([good, faulty, good], dtype=object))
+    assert labels.dtype.kind in "bif"
+    assert read_classes(labels, None)[1] == faulty == labels[1]
+    assert labels.tolist() == [good, faulty, good]
+
+
+@pytest.mark.parametrize(
+    ("third", "message"),
+    [
+        (None, r"^each wafer needs a label, 1 of 240 are missing, the first in row 2 \(counted from 0\)$"),
+        (pd.NA, "each wafer needs a label, 1 of 240 are missing, the first in row 2"),
+        (float("nan"), "each wafer needs a label, 1 of 240 are missing, the first in row 2"),
+        (1, "^labels must be of one kind, got numbers and others, as 'good' and 1$"),
+    ],
+)
+def test_missing_and_mixed_labels_are_told(wafers: Any, third: Any, message: str) -> None:
+    """Text labels of which one is missing or a number are refused in words, though the faulty one is named."""
+    labels = np.where(wafers.y == 1, "bad", "good").astype(object)
+    labels[2] = third
+    with pytest.raises(UnfitLabelsError, match=message):
+        WaferModel(faulty_label="bad").fit(wafers.X, labels)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("imputation", ["median", "knn"])
+def test_absurd_readings_overflow_in_silence(wafers: Any, imputation: str) -> None:
+    """The largest doubles, in training and in scoring, end at the clip: finite probabilities, and no warning."""
+    X = wafers.X.copy()
+    X.iloc[::2, 0], X.iloc[1::2, 0], X.iloc[7, :] = 1.7e308, -1.7e308, 1.7e308
+    model = WaferModel(**QUICK, imputation=imputation, n_jobs=2).fit(X, wafers.y, wafers.order)
+    assert np.isfinite(model.predict_proba(X)).all()
 
 
 def test_reasons_are_learned_from_the_labels_of_the_fit(fitted: WaferModel, wafers: Any) -> None:

@@ -53,6 +53,28 @@ def check_parameters(model: Any) -> None:
         raise ParameterError(f"policy must be a wafer.learning.decision.Policy or None, got {got}")
 
 
+def plain_labels(y: Any) -> Any:
+    """`y` as scikit-learn takes it: of an array of objects, as a frame of mixed columns gives, numbers become numbers.
+
+    Raises:
+        UnfitLabelsError: some are missing, or some are text and others numbers.
+    """
+    labels = np.asarray(y)
+    if labels.dtype != object or labels.ndim != 1:
+        return y
+    missing = np.flatnonzero(pd.isna(labels))
+    if len(missing):
+        told = f"{len(missing)} of {len(labels)} are missing, the first in row {missing[0]}"
+        raise UnfitLabelsError(f"each wafer needs a label, {told} (counted from 0)")
+    numbers = np.array([isinstance(label, bool | int | float | np.bool_ | np.number) for label in labels])
+    if numbers.all():
+        return np.array(labels.tolist())
+    if numbers.any():
+        example = " and ".join(reprlib.repr(labels[at]) for at in (np.argmin(numbers), np.argmax(numbers)))
+        raise UnfitLabelsError(f"labels must be of one kind, got numbers and others, as {example}")
+    return y
+
+
 def read_classes(labels: NDArray[Any], named: Any) -> tuple[NDArray[Any], Any]:
     """The two classes of `labels`, sorted, and the one that means faulty.
 
@@ -77,7 +99,7 @@ def read_classes(labels: NDArray[Any], named: Any) -> tuple[NDArray[Any], Any]:
                 f"labels are {told}, which does not say what they mean: name the faulty one as faulty_label"
             )
         return classes, known[1]
-    if np.ndim(named) != 0 or named not in known:
+    if np.ndim(named) != 0 or pd.isna(named) or named not in known:
         raise UnfitLabelsError(f"faulty_label must be one of the labels, {told}, got {reprlib.repr(named)}")
     return classes, known[known.index(named)]
 

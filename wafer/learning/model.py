@@ -16,12 +16,12 @@ from threadpoolctl import threadpool_limits
 
 from wafer.errors import ModelError
 from wafer.learning.backtest import held_out
-from wafer.learning.checks import check_parameters, checked_order, chosen_sensors, read_classes
+from wafer.learning.checks import check_parameters, checked_order, chosen_sensors, plain_labels, read_classes
 from wafer.learning.clusters import ElbowClusters, profile
 from wafer.learning.decision import Policy, fit_sigmoid
 from wafer.learning.experts import ExpertRules, fit_experts
 from wafer.learning.features import WaferFeatures, by_sensor
-from wafer.learning.jobs import derived_seed, run
+from wafer.learning.jobs import derived_seed, overflowing, run
 from wafer.learning.panel import fit_panel, panel_recipes
 from wafer.learning.search import inner_folds
 
@@ -152,16 +152,17 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         Raises:
             ParameterError: an impossible parameter.
             ModelError: labels of one class alone, labels of which it is not known which one means faulty, or an order
-                that does not fit the wafers.
+                that does not fit the wafers; labels that are missing or of several kinds.
             ValueError: readings that are not numbers, or infinite.
         """
         check_parameters(self)
-        readings, labels = validate_data(
-            self, X, y, dtype=np.float64, ensure_all_finite="allow-nan", ensure_min_samples=2
-        )
+        with overflowing():
+            readings, labels = validate_data(
+                self, X, plain_labels(y), dtype=np.float64, ensure_all_finite="allow-nan", ensure_min_samples=2
+            )
         self.classes_, self.faulty_label_ = read_classes(labels, self.faulty_label)
         faulty, places = labels == self.faulty_label_, checked_order(order, len(readings))
-        with threadpool_limits(1):  # sums over several threads would not give the same bits
+        with threadpool_limits(1), overflowing():  # sums over several threads would not give the same bits
             probability = self._learn(readings, faulty, places)
             foresee = partial(self._foresee, readings, faulty, places)
             self.held_out_ = held_out(probability, faulty, places, foresee, window=self.reference_window)

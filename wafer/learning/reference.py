@@ -20,7 +20,7 @@ from sklearn.utils import Tags
 from sklearn.utils.validation import check_is_fitted, validate_data
 from xgboost import XGBClassifier
 
-from wafer.learning.checks import read_classes
+from wafer.learning.checks import plain_labels, read_classes
 from wafer.learning.clusters import in_stable_order, knee
 from wafer.learning.features import NeighborImputer
 from wafer.lifeline import tie_children
@@ -64,7 +64,7 @@ class ReferenceModel(ClassifierMixin, BaseEstimator):
         Raises:
             ModelError: labels of one class alone, or others.
         """
-        readings, labels = validate_data(self, X, y, dtype=np.float64, ensure_all_finite="allow-nan")
+        readings, labels = validate_data(self, X, plain_labels(y), dtype=np.float64, ensure_all_finite="allow-nan")
         self.classes_, _ = read_classes(labels, None)
         self.imputer_ = NeighborImputer(neighbors=NEIGHBORS, scaled=False).fit(readings)
         filled = self.imputer_.transform(readings)
