@@ -183,7 +183,10 @@ def _files(
         from wafer.contract.suites import Contract
         from wafer.store.guard import load_guard
 
-        looks += [partial(Contract.load, kind, suites) for kind in kinds]
+        def rehearse(kind: str) -> None:
+            Contract.load(kind, suites).rehearse()
+
+        looks += [partial(rehearse, kind) for kind in kinds]
         looks += [partial(load_guard, suites)] if guard else []
     if notebooks:
         from wafer.reporting.notebooks import read_notebook

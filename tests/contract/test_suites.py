@@ -466,14 +466,36 @@ def test_a_suite_that_cannot_be_used_is_refused_by_name(tmp_path, change, messag
 
 
 def test_a_rule_that_cannot_be_evaluated_is_an_error(tmp_path):
-    """An expectation that raises on the data is named, and nothing is accepted by it."""
+    """An expectation that raises on the data is named with its file, ahead and in use; nothing is accepted by it."""
     suite = small_suite(tmp_path / "a")
     rule(suite, "file_name").update(
         type="expect_column_values_to_be_between", kwargs={"column": "name", "min_value": 1}
     )
-    contract = Contract.of(suite, "training")
-    with pytest.raises(AgreementError, match="rule file_name: could not be evaluated"):
+    (tmp_path / "training.json").write_text(json.dumps(suite))
+    contract = Contract.load("training", tmp_path)
+    told = f"^{re.escape(str(tmp_path))}/training.json: rule file_name: could not be evaluated"
+    with pytest.raises(AgreementError, match=told):
+        contract.rehearse()
+    with pytest.raises(AgreementError, match=told):
         list(check([deliver(tmp_path, wafers(3))], contract))
+
+
+@pytest.mark.parametrize(
+    ("kind", "section", "kwargs"),
+    [
+        ("expect_column_values_to_be_between", "expectations", {"column": "name", "min_value": 1}),
+        ("expect_column_pair_values_a_to_be_greater_than_b", "expectations", {"column_A": "size", "column_B": "name"}),
+        ("expect_column_values_to_be_of_type", "readings", {"column": "Sensor-1", "type_": "int"}),
+    ],
+)
+def test_a_rule_that_no_file_can_be_judged_by_is_told_ahead(tmp_path, kind, section, kwargs):
+    """What an expectation makes of facts or readings is tried on a made-up file; the suite's own rules pass that."""
+    suite = small_suite(tmp_path / "a")
+    Contract.of(suite, "training").rehearse()
+    meta = {"rule": "own", "severity": "warn", "message": "{got}", "source": "house"}
+    suite[section].append({"type": kind, "kwargs": kwargs, "meta": meta})
+    with pytest.raises(AgreementError, match="rule own: "):
+        Contract.of(suite, "training").rehearse()
 
 
 LAX = {

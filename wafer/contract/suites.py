@@ -8,7 +8,8 @@ words, stands in the suite.
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
 
@@ -83,6 +84,7 @@ class Contract:
     form: Form
     rules: tuple[Rule, ...]
     _suites: Mapping[Section, Suite]
+    _place: str = ""
 
     @classmethod
     def load(cls, kind: str, folder: Path = DEFAULTS / "expectations") -> "Contract":
@@ -93,7 +95,7 @@ class Contract:
         """
         suite = _read_suite(kind, folder)
         try:
-            return cls.of(suite, kind)
+            return replace(cls.of(suite, kind), _place=f"{_suite_path(kind, folder)}: ")
         except AgreementError as error:
             raise AgreementError(f"{_suite_path(kind, folder)}: {error}") from error
 
@@ -155,8 +157,27 @@ class Contract:
             AgreementError: a rule could not be evaluated, or the suite accepts a file that has no table.
         """
         readable = [delivery for delivery in deliveries if delivery.unread is None]
-        verdicts = iter(self._judge(readable) if readable else ())
+        with self._named():
+            verdicts = iter(self._judge(readable) if readable else ())
         return [next(verdicts) if d.unread is None else unread_verdict(d.file, d.unread) for d in deliveries]
+
+    def rehearse(self) -> None:
+        """Apply each rule once to a file that is made up.
+
+        Raises:
+            AgreementError: a rule could not be evaluated, see `judge`.
+        """
+        with self._named():
+            for suite in self._suites.values():
+                suite.rehearse(TEXT_FACTS)
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        """Tell the suite's file of a rule that could not be evaluated."""
+        try:
+            yield
+        except AgreementError as error:
+            raise AgreementError(f"{self._place}{error}") from error
 
     def _judge(self, deliveries: Sequence[Delivery]) -> list[Verdict]:
         breaches: list[list[Breach]] = [[] for _ in deliveries]

@@ -3,7 +3,7 @@
 The only importer of `great_expectations`, which takes seconds: it is imported when the first suite is made.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from typing import TYPE_CHECKING, Any
 
 from wafer.contract.rules import Rule
@@ -64,6 +64,17 @@ class Suite:
             lost = ", ".join(sorted(failing - broken.keys()))
             raise AgreementError(f"suite {self._suite.name}: no rows for {lost}")
         return broken
+
+    def rehearse(self, text: Set[str] = frozenset()) -> None:
+        """Apply each rule to a row made up for it, "x" in the columns of `text` and 1 in others.
+
+        Raises:
+            AgreementError: as `broken`, before there is anything to judge.
+        """
+        import pandas as pd
+
+        columns = sorted({column for rule in self._rules.values() for column in rule.columns})
+        self.broken(pd.DataFrame({column: ["x" if column in text else 1.0] for column in columns}))
 
     def _results(self, batch: Any, suite: Any, detail: str) -> dict[str, Any]:
         """The results of the rules that `batch` breaks, by rule; each rule of the suite must have one."""

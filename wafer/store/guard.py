@@ -79,7 +79,9 @@ def load_guard(folder: Path = DEFAULTS / "expectations") -> tuple[tuple[Rule, ..
     path = Path(folder) / "snapshot.json"
     try:
         rules = _read_rules(path)
-        return rules, Suite("snapshot", rules)
+        suite = Suite("snapshot", rules)
+        suite.rehearse()
+        return rules, suite
     except AgreementError as error:
         raise AgreementError(f"{path}: {error}") from error
 
