@@ -360,9 +360,11 @@ def test_wrong_use_is_one_clear_sentence(
 
 
 def test_without_a_version_it_says_what_makes_one(wafer: Wafer, tmp_path: Path) -> None:
-    """In an empty registry listing and log say so, and are no error."""
+    """In an empty registry listing and log say so, and are no error; a check of nothing is a negative result."""
     settings = Settings.read(storage_url=str(tmp_path))
     assert wafer(settings, "list")[:2] == (0, "no version yet: `wafer train` makes the first\n")
+    told = "wafer: there is no version to check yet: `wafer train` makes the first\n"
+    assert wafer(settings, "verify") == (1, "", told)
     assert wafer(settings, "log")[:2] == (0, "no decision yet\n")
     told = "no version was in use at 2020-01-01 00:00:00 UTC: there has been no champion yet\n"
     assert wafer(settings, "at", "2020-01-01")[:2] == (1, told)

@@ -383,7 +383,8 @@ def test_a_first_agreement_never_overwrites_and_checks_its_arguments(tmp_path):
     assert path.read_bytes() == before
     for arguments, message in (
         ({"kind": "other"}, "kind: expected training or prediction, got 'other'"),
-        ({"sensors": 0}, "sensors: expected at least 1, got 0"),
+        ({"sensors": 0}, "sensors: expected 1 to 50000, got 0"),
+        ({"sensors": 10**400}, "sensors: expected 1 to 50000, got 10"),
         ({"customer": "a_b"}, "customer: expected letters, digits and hyphens, got 'a_b'"),
     ):
         with pytest.raises(AgreementError, match=message):

@@ -117,6 +117,7 @@ def test_files_stream(tmp_path: Path) -> None:
     [
         ({"batches": 0}, "batches must be a whole number of at least 1, got 0"),
         ({"wafers": -5}, "wafers must be a whole number of at least 1, got -5"),
+        ({"wafers": 10**24}, f"wafers must be at most 10000, got {10**24}"),
         ({"wafers": 2.5}, "wafers must be a whole number of at least 1, got 2.5"),
         ({"seed": -1}, "seed must be a whole number of at least 0, got -1"),
         ({"seed": True}, "seed must be a whole number of at least 0, got True"),

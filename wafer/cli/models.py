@@ -29,7 +29,7 @@ from wafer.cli.model_texts import (
 )
 from wafer.cli.params import params_file, params_in_use
 from wafer.cli.store import as_json
-from wafer.errors import EXIT_NEGATIVE
+from wafer.errors import EXIT_NEGATIVE, EmptyError
 from wafer.shown import shown_text
 
 if TYPE_CHECKING:
@@ -315,7 +315,7 @@ def verify(version: str | None, as_json: bool) -> None:
 
     Every file's digest is compared, and the probe wafers must score as they did. Without a VERSION all are checked; one
     that cannot be fetched has failed.
-    Exit status: 0 all is as registered, 1 something is not.
+    Exit status: 0 all is as registered, 1 something is not, or there is no version.
 
     \b
     Examples:
@@ -324,6 +324,8 @@ def verify(version: str | None, as_json: bool) -> None:
     """
     registry = _registry()
     wanted = registry.versions() if version is None else [registry.version(version)]
+    if not wanted:
+        raise EmptyError("there is no version to check yet: `wafer train` makes the first")
     found = {one.version: registry.verify(one) for one in wanted}
     if as_json:
         print_json({number: [asdict(check) for check in checks] for number, checks in found.items()})

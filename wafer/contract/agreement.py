@@ -25,6 +25,7 @@ from wafer.storage import AnyPath, write_json
 DATE_FORMATS: Mapping[int, str] = {8: "%d%m%Y", 6: "%d%m%y"}
 TIME_FORMATS: Mapping[int, str] = {6: "%H%M%S", 4: "%H%M"}
 TYPES: Mapping[str, str] = {"varchar": "wafer", "float": "sensor", "integer": "label"}
+MOST_SENSORS = 50_000  # of a first agreement; a line with more than some 100,000 fields is not taken apart
 _DROPPED_MESSAGE = "too many wafers would have to be dropped: {got}, agreed is {expected}"
 
 
@@ -192,8 +193,8 @@ def init_agreement(path: AnyPath, kind: str = "training", sensors: int = 590, cu
         raise AgreementError(f"{path}: is there already and stays as it is")
     if kind not in ("training", "prediction"):
         raise AgreementError(f"kind: expected training or prediction, got {kind!r}")
-    if sensors < 1:
-        raise AgreementError(f"sensors: expected at least 1, got {sensors}")
+    if not 1 <= sensors <= MOST_SENSORS:
+        raise AgreementError(f"sensors: expected 1 to {MOST_SENSORS}, got {quoted(sensors)}")
     if not re.fullmatch("[A-Za-z][A-Za-z0-9-]*", customer):
         raise AgreementError(f"customer: expected letters, digits and hyphens, got {customer!r}")
     columns = {"Wafer": "varchar"} | {f"Sensor - {number}": "float" for number in range(1, sensors + 1)}

@@ -34,6 +34,7 @@ SENSOR_NAMES = tuple(f"Sensor-{number}" for number in range(1, SENSORS + 1))
 CONSTANT_SENSORS = 116
 ARRIVAL = 7  # the first batch in which the late sensors give readings
 LAST_BATCH = 99_999  # one batch a day: the year 2293
+MOST_WAFERS = 10_000  # of a batch file
 FAULT_RATE = 0.06
 
 # Sensors that are measured, and go missing, together: (how many sensors, share of wafers without a reading).
@@ -194,7 +195,7 @@ def simulate_frame(batch: int, *, wafers: int, seed: int) -> pd.DataFrame:
     Raises:
         ParameterError: an argument is out of range.
     """
-    _require("wafers", wafers, 1)
+    _require("wafers", wafers, 1, MOST_WAFERS)
     _require("batch", batch, 0, LAST_BATCH)
     _require("seed", seed, 0)
     readings, labels = _draw(build_fab(seed), batch, wafers, seed)
@@ -339,7 +340,7 @@ def simulate_batches(
         ParameterError: an argument is out of range (raised at the call, before anything is written).
     """
     _require("batches", batches, 1)
-    _require("wafers", wafers, 1)
+    _require("wafers", wafers, 1, MOST_WAFERS)
     _require("seed", seed, 0)
     _require("first_batch", first_batch, 0)
     _require("first_batch + batches - 1", first_batch + batches - 1, 0, LAST_BATCH)
