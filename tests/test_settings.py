@@ -142,9 +142,36 @@ def test_a_delivery_lies_in_a_folder_or_a_bucket(address: str) -> None:
     assert "h1dden" not in str(caught.value)
 
 
-def test_a_name_that_is_too_long_is_told_briefly(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A message does not grow with what a variable holds."""
-    monkeypatch.setenv("WAFER_PROJECT", "x" * 5000)
-    with pytest.raises(SettingsError, match=r"cannot be read: File name too long$") as caught:
+@pytest.mark.parametrize(
+    ("name", "why"),
+    [
+        ("x" * 5000, "File name too long; name one that is there"),
+        ("nowhere", "No such file or directory; name one that is there"),
+        ("file", "Not a directory; name one that is there"),
+        ("a?b", "its name may hold neither `\\?`"),
+        ("a\nb", "its name may hold neither `\\?`"),
+        ("a\udcffb", "its name may hold neither `\\?`"),
+        ("s3://fab/x", "expected a folder of this machine"),
+    ],
+)
+def test_a_project_that_cannot_be_used_is_refused_by_its_own_name(
+    name: str, why: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Not by that of the storage, which lies in it by default; nothing is made, and the message does not grow."""
+    monkeypatch.chdir(tmp_path)
+    Path("file").touch()
+    monkeypatch.setenv("WAFER_PROJECT", name)
+    with pytest.raises(SettingsError, match=f"^WAFER_PROJECT is .*: {why}") as caught:
         Settings.read()
     assert len(str(caught.value)) < 500
+    assert [file.name for file in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_storage_that_lies_in_the_project_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody has set the variable that the message names."""
+    (tmp_path / "a?b" / "expectations").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a?b")
+    with pytest.raises(
+        SettingsError, match=r"^WAFER_STORAGE, by default data/ of the project, is the folder .*a\?b/data"
+    ):
+        Settings.read()

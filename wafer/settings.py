@@ -118,7 +118,7 @@ class Settings(BaseSettings):
     def read(cls, **overrides: Any) -> "Settings":
         """The settings of this process; `overrides` take field names and win over the environment."""
         named = overrides.pop("project", None)
-        project = find_project() if named is None else Path(named).absolute()
+        project = find_project() if named is None else _named_project(named)
         file = (project or Path.cwd()) / ".env"
         hide_secrets_of(file)
         try:
@@ -151,21 +151,14 @@ class Settings(BaseSettings):
             raise SettingsError(f"WAFER_STORAGE is {got!r}: expected a folder, or s3://bucket/prefix")
 
     def _check_folders(self) -> None:
-        """Refuse a folder whose name a database's address or a terminal would read as something else."""
         folders = {"WAFER_STATE": self.state_folder, "PREFECT_HOME": self.prefect_folder}
         if "://" not in self.storage_url:
-            folders["WAFER_STORAGE"] = Path(self.storage_url)
+            storage = Path(self.storage_url)
+            default = self.project is not None and storage == self.project / "data"
+            folders["WAFER_STORAGE, by default data/ of the project," if default else "WAFER_STORAGE"] = storage
         for variable, folder in folders.items():
-            if folder is not None and ":/" in str(folder):  # of `s3://` a path has kept one slash
-                raise SettingsError(
-                    f"{variable} is {shown_text(masked(str(folder)))}: expected a folder of this machine"
-                )
-            path = "" if folder is None else str(folder.absolute())
-            if "?" in path or not path.isprintable():
-                raise SettingsError(
-                    f"{variable} is the folder {shown_text(path)}: its name may hold neither `?`, which would start a "
-                    "query in the address of a database, nor control characters; name another folder"
-                )
+            if folder is not None:
+                _check_name(variable, folder)
 
     @classmethod
     def study(cls, storage: Path, state: Path) -> "Settings":
@@ -247,10 +240,39 @@ class Settings(BaseSettings):
         return None if self.mlflow_url else str(self.state / "mlflow" / "artifacts")
 
 
+def _check_name(variable: str, folder: Path) -> None:
+    """Refuse a folder whose name a database's address or a terminal would read as something else."""
+    if ":/" in str(folder):  # of `s3://` a path has kept one slash
+        raise SettingsError(f"{variable} is {shown_text(masked(str(folder)))}: expected a folder of this machine")
+    path = str(folder.absolute())
+    if "?" in path or not path.isprintable():
+        raise SettingsError(
+            f"{variable} is the folder {shown_text(path)}: its name may hold neither `?`, which would start a "
+            "query in the address of a database, nor control characters; name another folder"
+        )
+
+
+def _named_project(named: str | Path) -> Path:
+    project = Path(named).absolute()
+    _check_name("WAFER_PROJECT", project)
+    try:
+        os.stat(f"{project}/.")  # noqa: PTH116 - a path would drop the dot, which only a folder has
+    except OSError as error:
+        raise SettingsError(
+            f"WAFER_PROJECT is the folder {shown_text(project)}: {error.strerror}; name one that is there, or make a "
+            "project there with `wafer init`"
+        ) from error
+    return project
+
+
 def find_project() -> Path | None:
-    """The folder that WAFER_PROJECT names, else the working directory or the nearest above it with `expectations/`."""
+    """The folder that WAFER_PROJECT names, else the working directory or the nearest above it with `expectations/`.
+
+    Raises:
+        SettingsError: WAFER_PROJECT names no folder, or one whose name cannot be used.
+    """
     if named := os.environ.get("WAFER_PROJECT"):
-        return Path(named).absolute()
+        return _named_project(named)
     return next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "expectations").is_dir()), None)
 
 
