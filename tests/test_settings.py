@@ -167,6 +167,24 @@ def test_a_project_that_cannot_be_used_is_refused_by_its_own_name(
     assert [file.name for file in tmp_path.iterdir()] == ["file"]
 
 
+def test_a_tilde_is_the_home_folder_as_in_a_shell(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """In every variable, from the environment and from a `.env`, which no shell reads; no folder is called `~`."""
+    home = tmp_path / "home"
+    (home / "fab").mkdir(parents=True)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("WAFER_PROJECT", "~/fab")
+    monkeypatch.setenv("WAFER_STATE", "~/state")
+    (home / "fab" / ".env").write_text("WAFER_STORAGE=~/out\nPREFECT_HOME=~\nWAFER_LINK_ROOTS=~/a:/b\n")
+    settings = Settings.read()
+    assert (settings.project, settings.storage_url) == (home / "fab", str(home / "out"))
+    assert (settings.state, settings.prefect_home) == (home / "state", home)
+    assert settings.link_roots == (home / "a", Path("/b"))
+    assert settings.of_project("~/raw") == home / "raw"  # deliver.folder of the parameters
+    assert str(settings.opened("~/raw")) == str(home / "raw")
+    assert Settings.read(storage_url="~nobody-of-this-name/x").storage_url == str(tmp_path / "~nobody-of-this-name/x")
+
+
 def test_a_storage_that_lies_in_the_project_is_told_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Nobody has set the variable that the message names."""
     (tmp_path / "a?b" / "expectations").mkdir(parents=True)

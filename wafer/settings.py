@@ -79,11 +79,11 @@ class Settings(BaseSettings):
     @field_validator("link_roots", mode="before")
     @classmethod
     def _folders(cls, value: Any) -> Any:
-        folders = [Path(name) for name in value.split(os.pathsep) if name] if isinstance(value, str) else value
-        for folder in folders:
-            if not Path(folder).is_absolute():
-                raise ValueError(f"expected absolute folders, separated by '{os.pathsep}'")
-        return tuple(folders)
+        names = value.split(os.pathsep) if isinstance(value, str) else value
+        folders = tuple(folder_named(name) for name in names if name)
+        if not all(folder.is_absolute() for folder in folders):
+            raise ValueError(f"expected absolute folders, separated by '{os.pathsep}'")
+        return folders
 
     @field_validator("*", mode="before")
     @classmethod
@@ -102,7 +102,7 @@ class Settings(BaseSettings):
             if value and "://" not in str(value):
                 from_file = name not in given and not os.environ.get(variable)
                 base = Path(project) if project and from_file else Path.cwd()
-                found[variable] = str(base.absolute() / value)
+                found[variable] = str(base.absolute() / folder_named(value))
             elif name == "storage_url" and not value and project:
                 found[variable] = str(Path(project).absolute() / "data")
             elif name == "storage_url" and not value:
@@ -210,7 +210,7 @@ class Settings(BaseSettings):
 
     def of_project(self, path: str) -> Path:
         """A path that stands in a file of the project, relative to it; without one, to the working directory."""
-        return Path(self.project or Path.cwd(), path).absolute()
+        return Path(self.project or Path.cwd(), folder_named(path)).absolute()
 
     def opened(self, path: str) -> UPath:
         """A folder or `s3://` address that a person named, opened with the endpoint and keys of these settings.
@@ -219,7 +219,7 @@ class Settings(BaseSettings):
             DeliveryError: it is an address of another kind, or names no bucket.
         """
         if "://" not in path:
-            return UPath(Path(path).absolute())
+            return UPath(folder_named(path).absolute())
         if not BUCKET.fullmatch(path):
             raise DeliveryError(f"{shown_text(masked(path))}: expected a folder, or s3://bucket/prefix")
         return bucket_path(path, **self.s3_options)
@@ -240,6 +240,11 @@ class Settings(BaseSettings):
         return None if self.mlflow_url else str(self.state / "mlflow" / "artifacts")
 
 
+def folder_named(name: str | Path) -> Path:
+    """The folder that a person has named where no shell has read it: a leading `~` or `~user` is a home folder."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111 - as in a shell, `~` and the name of no user stays as it is
+
+
 def _check_name(variable: str, folder: Path) -> None:
     """Refuse a folder whose name a database's address or a terminal would read as something else."""
     if ":/" in str(folder):  # of `s3://` a path has kept one slash
@@ -253,7 +258,7 @@ def _check_name(variable: str, folder: Path) -> None:
 
 
 def _named_project(named: str | Path) -> Path:
-    project = Path(named).absolute()
+    project = folder_named(named).absolute()
     _check_name("WAFER_PROJECT", project)
     try:
         os.stat(f"{project}/.")  # noqa: PTH116 - a path would drop the dot, which only a folder has
