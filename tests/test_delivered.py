@@ -12,7 +12,8 @@ import pytest
 from hypothesis import strategies as st
 
 from wafer.delivered import LARGEST_READ, Entry, list_files, read_parts
-from wafer.errors import DeliveryError, UnreadError
+from wafer.errors import DeliveryError, StorageError, UnreadError
+from wafer.settings import Settings
 
 OUTSIDE = "it is a link to {}, outside of its folder and of those that WAFER_LINK_ROOTS names"
 
@@ -310,3 +311,16 @@ def test_whatever_a_folder_holds_is_told_truly(delivered: dict[str, str]) -> Non
 def test_whatever_many_folders_hold_is_told_truly(delivered: dict[str, str]) -> None:
     """The same for thousands of folders, others each time."""
     _is_told_truly(delivered)
+
+
+def test_a_bucket_that_is_not_there_is_told(s3_address: str) -> None:
+    """Not as a file or folder that is missing in it, which is told where the bucket is there."""
+    settings = Settings.read(storage_url=os.devnull, s3_endpoint=s3_address)
+    place = settings.opened("s3://nosuch-bucket/x")
+    with pytest.raises(
+        StorageError, match=r"^s3://nosuch-bucket/x: there is no bucket 'nosuch-bucket', and none is made"
+    ):
+        list_files([place])
+    place.fs.mkdir("bucket-of-deliveries")
+    with pytest.raises(DeliveryError, match=r"^s3://bucket-of-deliveries/x: no such file or folder$"):
+        list_files([settings.opened("s3://bucket-of-deliveries/x")])

@@ -15,7 +15,7 @@ from typing import IO
 
 from wafer.errors import DeliveryError, UnreadError
 from wafer.shown import shown_text
-from wafer.storage import AnyPath, is_local
+from wafer.storage import AnyPath, is_local, need_bucket
 
 BATCH_ENDING = ".csv"
 LARGEST_READ = 16 * 2**30
@@ -90,6 +90,7 @@ def list_files(paths: Iterable[AnyPath], link_roots: Sequence[Path] = ()) -> Lis
 
     Raises:
         DeliveryError: a path is not there, or cannot be looked into.
+        StorageError: its bucket is not there.
     """
     files: list[Entry] = []
     folders: list[str] = []
@@ -100,6 +101,7 @@ def list_files(paths: Iterable[AnyPath], link_roots: Sequence[Path] = ()) -> Lis
         try:
             if not path.is_dir():
                 if not path.exists():
+                    need_bucket(path, shown_text(path))
                     raise DeliveryError(f"{shown_text(path)}: no such file or folder")
                 files.append(Entry(path))
                 continue

@@ -84,27 +84,8 @@ class Storage:
             raise StorageError(f"WAFER_STORAGE: {self.root} cannot be written: {told}") from error
 
     def need_bucket(self) -> None:
-        """Make sure that the bucket is there, where this is one; in a missing one nothing is found, without an error.
-
-        Raises:
-            StorageError: it is not, or it refuses the keys, or there are none, or no server answers.
-        """
-        if is_local(self.root):
-            return
-        bucket = self.root.path.split("/", 1)[0]
-        try:
-            self.root.fs.call_s3("head_bucket", Bucket=bucket)
-        except FileNotFoundError as error:
-            raise StorageError(
-                f"WAFER_STORAGE is {self.root}: there is no bucket {bucket!r}, and none is made for you: mend the name"
-            ) from error
-        except PermissionError as error:
-            raise StorageError(
-                f"WAFER_STORAGE is {self.root}: it refuses these keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
-            ) from error
-        except _failures() as error:
-            told = " ".join(str(error).split()).rstrip(".")
-            raise StorageError(f"WAFER_STORAGE is {self.root}: {told}") from error
+        """Make sure that the bucket is there, where this is one, see the function `need_bucket`."""
+        need_bucket(self.root, f"WAFER_STORAGE is {self.root}")
 
     def exists(self, key: str) -> bool:
         """Whether there is a file or folder of this key."""
@@ -253,6 +234,29 @@ def bucket_path(url: str, **options: Any) -> UPath:
     BUILTIN_HANDLERS[:] = [entry for entry in BUILTIN_HANDLERS if entry[1] is not add_expect_header]
     path: UPath = UPath(url, config_kwargs=PATIENCE, **options)
     return path
+
+
+def need_bucket(place: AnyPath, named: str) -> None:
+    """Make sure that a place's bucket, if any, is there; in a missing one nothing is found, without an error.
+
+    Raises:
+        StorageError: it is not, or refuses the keys, or there are none, or no server answers; it starts with `named`.
+    """
+    if is_local(place):
+        return
+    remote = UPath(place)
+    bucket = remote.path.split("/", 1)[0]
+    try:
+        remote.fs.call_s3("head_bucket", Bucket=bucket)
+    except FileNotFoundError as error:
+        raise StorageError(
+            f"{named}: there is no bucket {bucket!r}, and none is made for you: mend the name"
+        ) from error
+    except PermissionError as error:
+        raise StorageError(f"{named}: it refuses these keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)") from error
+    except _failures() as error:
+        told = " ".join(str(error).split()).rstrip(".")
+        raise StorageError(f"{named}: {told}") from error
 
 
 def bucket_errors() -> tuple[type[Exception], ...]:
