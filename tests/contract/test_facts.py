@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import re
+import time
 from pathlib import Path
 
 import pyarrow as pa
@@ -247,6 +248,24 @@ def test_lines_of_endless_fields_are_counted_and_not_taken_apart(tmp_path, form)
     assert header == [Finding(1, None, "Wafer, Sensor-1, …", "200001 columns")]
     path.write_text(HEADER + "\n" + '"a",' * 200_000 + "\n")
     assert read_delivery(path, roomy).findings == {"ragged_lines": [Finding(2, None, "5", "200001")]}
+
+
+@pytest.mark.parametrize("line", ["", ",", '"'])
+def test_millions_of_bad_lines_are_told_in_seconds(tmp_path, form, line):
+    """Blank and ragged ones are counted to the last; of those to be taken apart the first hundred thousand are."""
+    path, many = tmp_path / NAME, 1_500_000
+    path.write_text(f"{HEADER}\nWafer-1,1,2,3,-1\n" + f"{line}\n" * many + "Wafer-2,1,2,3,1\n")
+    started = time.process_time()
+    found = read_delivery(path, dataclasses.replace(form, max_bytes=10**7))
+    assert time.process_time() - started < 4
+    if line == '"':
+        told = "more than 100,000 lines are not as agreed, and those after line 100003 were not looked at"
+        assert (found.facts["unreadable"], found.facts["broken_lines"], found.table) == (told, 100_001, None)
+    else:
+        fact = "ragged_lines" if line else "blank_lines"
+        assert (found.facts[fact], found.facts["wafers"]) == (many, many * bool(line) + 2)
+        assert found.findings[fact][0].line == 3
+        assert list(found.lines) == [2, many + 3]
 
 
 def test_columns_in_another_order_are_still_the_same_columns(read):

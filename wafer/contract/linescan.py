@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 
 from wafer.contract.form import LABEL, WAFER, WIDEST, Finding, Form, Header, shorten
+from wafer.delivered import PART
 
 # what both float() and the strict parse read as the same finite number, infinities by their size apart; no digit can be
 # taken by two parts of it, so that a long text that is no number is refused in one pass
@@ -27,6 +28,8 @@ NUMBER = re.compile(r"[ \t]*[+-]?(?:[0-9]+(?:\.[0-9]*)?|\.[0-9]+)(?:[eE][+-]?[0-
 
 # findings kept of one kind in one file; beyond it they are only counted
 KEPT = 10_000
+LOOKED_AT = 100_000  # bad lines of one file, which is turned away long before
+Counts = np.ndarray[Any, np.dtype[np.int64]]
 
 
 @dataclass
@@ -82,18 +85,27 @@ def parse(body: memoryview | bytes, header: Header) -> pa.Table:
 
 
 def examine(body: memoryview, header: Header, form: Form, evidence: Evidence) -> Sound:
-    """Find everything that is wrong with the lines after the header, and parse those that are sound."""
+    """Find everything that is wrong with the lines after the header, and parse those that are sound.
+
+    Blank and ragged lines are counted without end. Of a file with very many other bad lines the rest is not looked at.
+    """
     kept, lines = bytearray(), []
-    wafers = 0
-    for number, raw in enumerate(io.BytesIO(body), start=2):
-        line = raw.rstrip(b"\n").removesuffix(b"\r")
-        if not line:
-            evidence.add("blank_lines", Finding(number))
-            continue
-        wafers += 1
-        if _is_sound(line.decode(), number, header, form, evidence):
-            kept += line + b"\n"
-            lines.append(number)
+    wafers = bad = 0
+    stream, first = io.BytesIO(body), 2
+    while part := stream.read(PART) + stream.readline():
+        places = _Lines.of(part)
+        wafers += int(np.count_nonzero(places.length))
+        for at in _worth_a_look(places, header, evidence):
+            line = part[places.start[at] : places.start[at] + places.length[at]]
+            if not line:
+                evidence.add("blank_lines", Finding(first + at))
+            elif _is_sound(line.decode(), first + at, header, form, evidence):
+                kept += line + b"\n"
+                lines.append(first + at)
+            elif (bad := bad + 1) > LOOKED_AT:
+                unseen = f"those after line {first + at} were not looked at"
+                return Sound(None, (), wafers, f"more than {LOOKED_AT:,} lines are not as agreed, and {unseen}")
+        first += len(places.start)
     if not lines:
         return Sound(None, (), wafers)
     try:
@@ -103,6 +115,42 @@ def examine(body: memoryview, header: Header, form: Form, evidence: Evidence) ->
     if table.num_rows != len(lines):
         return Sound(None, (), wafers, f"{len(lines)} lines were read as {table.num_rows} rows")
     return Sound(table, lines, wafers)
+
+
+@dataclass(frozen=True)
+class _Lines:
+    """The lines of a text: where each starts, its length without its end, its commas, its quotes and inner returns."""
+
+    start: Counts
+    length: Counts
+    commas: Counts
+    odd: Counts
+
+    @classmethod
+    def of(cls, text: bytes) -> "_Lines":
+        letters = np.frombuffer(text, np.uint8)
+        end = np.flatnonzero(letters == ord("\n"))
+        if not text.endswith(b"\n"):
+            end = np.append(end, len(text))
+        start = np.concatenate(([0], end[:-1] + 1))
+        returned = (end > start) & (letters[end - 1] == ord("\r"))
+        commas, odd = (
+            np.add.reduceat(found, start, dtype=np.int64)
+            for found in (letters == ord(","), (letters == ord('"')) | (letters == ord("\r")))
+        )
+        return cls(start, end - start - returned, commas, odd - returned)
+
+
+def _worth_a_look(lines: _Lines, header: Header, evidence: Evidence) -> list[int]:
+    """Which lines to look at one by one; blank and ragged ones beyond those that are kept are only counted."""
+    look = np.ones(len(lines.start), bool)
+    blank = lines.length == 0
+    ragged = ~blank & (lines.odd == 0) & (lines.commas + 1 != header.width)
+    for fact, found in (("blank_lines", blank), ("ragged_lines", ragged)):
+        more = np.flatnonzero(found)[max(0, max(KEPT, evidence.listed) - evidence.counts[fact]) :]
+        look[more] = False
+        evidence.counts[fact] += len(more)
+    return list(map(int, np.flatnonzero(look)))
 
 
 def _is_sound(line: str, number: int, header: Header, form: Form, evidence: Evidence) -> bool:
