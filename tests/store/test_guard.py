@@ -165,12 +165,20 @@ def test_thresholds_are_those_of_the_file(fab: pd.DataFrame, tmp_path: Path) -> 
         (3, "type", "expect_column_mean_to_be_between", "rule wafers: .* does not judge each row by itself"),
         (3, "kwargs", {"column": "wafers", "minimum": 1}, "rule wafers: .* refuses its kwargs"),
         (3, "extra", 1, r"expectations\[3\].extra: unknown key"),
+        (
+            0,
+            "kwargs",
+            {"column": "columns_missing", "max_value": 10**9},
+            "a rule about 'columns_missing' needs max_value 0",
+        ),
+        (6, "kwargs", {"column": "labels_unknown", "min_value": 0}, "a rule about 'labels_unknown' needs max_value 0"),
+        (8, "kwargs", {"column": "faulty", "min_value": 0}, "a rule about 'faulty' needs min_value 1 or more"),
     ],
 )
 def test_a_suite_that_cannot_be_used_is_refused(
     fab: pd.DataFrame, tmp_path: Path, place: int, key: str, value: Any, message: str
 ) -> None:
-    """Unknown expectations, facts and keys, and a fact that no rule guards, are errors that name file and rule."""
+    """Unknown expectations, facts and keys, and a fact without a guard or with room, are errors with file and rule."""
     rules = json.loads((EXPECTATIONS / "snapshot.json").read_bytes())["expectations"]
     rules[place][key] = value
     with pytest.raises(AgreementError, match=f"snapshot.json: .*{message}"):

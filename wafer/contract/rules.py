@@ -162,6 +162,14 @@ def check_names(rules: Sequence[Rule]) -> None:
             raise AgreementError(f"rule {name}: stands twice in the suite")
 
 
+def leaves_no_room(rule: Rule, *, from_one: bool) -> bool:
+    """Whether the rule is one of bounds that let a count pass only where it is 0, or is at least 1."""
+    given = {key: value for key, value in rule.kwargs.items() if key != "column" and value is not None}
+    if rule.type != "expect_column_values_to_be_between" or not given.keys() <= {"min_value", "max_value"}:
+        return False
+    return bool(given.get("min_value", 0) >= 1 if from_one else given.get("max_value") == 0)
+
+
 def check_message(message: str, words: Set[str]) -> None:
     """Refuse a message that has other than the given `words` in braces or is no short line, with a ValueError."""
     if len(message) > SHOWN_TOGETHER or not message.isprintable():

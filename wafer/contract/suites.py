@@ -19,7 +19,7 @@ from pydantic import Field, field_validator
 
 from wafer.contract.facts import FACTS, LABEL_FACTS, TEXT_FACTS, Delivery, read_delivery
 from wafer.contract.form import Finding, Form, Kind
-from wafer.contract.rules import Reason, Rule, RulePart, Section, check_message, check_names
+from wafer.contract.rules import Reason, Rule, RulePart, Section, check_message, check_names, leaves_no_room
 from wafer.contract.validation import Suite
 from wafer.contract.verdicts import Breach, DroppedRow, Verdict, keep_rows, pass_verdict, unread_verdict
 from wafer.delivered import Entry, list_files
@@ -380,8 +380,4 @@ def _guards(rule: Rule, fact: str) -> bool:
         return rule.type == "expect_column_values_to_be_in_set" and given == {"value_set": ["utf-8"]}
     if fact == "unreadable":
         return rule.type == "expect_column_values_to_be_null" and not given
-    if rule.type != "expect_column_values_to_be_between" or not given.keys() <= {"min_value", "max_value"}:
-        return False
-    if fact in ("size", "wafers"):
-        return isinstance(least := given.get("min_value"), int | float) and least >= 1
-    return bool(given.get("max_value") == 0)
+    return leaves_no_room(rule, from_one=fact in ("size", "wafers"))

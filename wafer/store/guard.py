@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from wafer.contract.form import Finding
-from wafer.contract.rules import Rule, check_names
+from wafer.contract.rules import Rule, check_names, leaves_no_room
 from wafer.contract.suites import Contract
 from wafer.contract.validation import Suite
 from wafer.documents import DocumentError, Part, fitted, read_file, read_json
@@ -21,20 +21,18 @@ from wafer.records import TABLE
 from wafer.settings import DEFAULTS
 from wafer.store.snapshot import Snapshot
 
-# without a rule about each of these a broken table could pass
-GUARDED = (
+# a table in which one of these is counted is broken, and one that lacks any of those teaches nothing
+NONE_OF = (
     "columns_missing",
     "columns_extra",
     "columns_mistyped",
-    "wafers",
     "wafers_doubled",
     "labels_unknown",
-    "good",
-    "faulty",
-    "fault_rate",
-    "missing_share",
     "infinite_readings",
 )
+SOME_OF = ("wafers", "good", "faulty")
+# without a rule about each of these a broken table could pass
+GUARDED = (*NONE_OF, *SOME_OF, "fault_rate", "missing_share")
 KNOWN = frozenset({*GUARDED, "wafers_disordered", "empty_sensors", "constant_sensors"})
 _NAMED = 3
 
@@ -81,6 +79,7 @@ def load_guard(folder: Path = DEFAULTS / "expectations") -> tuple[tuple[Rule, ..
         rules = _read_rules(path)
         suite = Suite("snapshot", rules)
         suite.rehearse()
+        _check_bounds(rules)
         return rules, suite
     except AgreementError as error:
         raise AgreementError(f"{path}: {error}") from error
@@ -157,3 +156,13 @@ def _read_rules(path: Path) -> tuple[Rule, ...]:
         if fact not in guarded:
             raise AgreementError(f"no rule guards {fact!r}, without which no table is fit to train on")
     return rules
+
+
+def _check_bounds(rules: Sequence[Rule]) -> None:
+    """Of the rules about what makes a table useless one leaves no room."""
+    for fact in (*NONE_OF, *SOME_OF):
+        about = [rule for rule in rules if fact in rule.columns]
+        if not any(leaves_no_room(rule, from_one=fact in SOME_OF) for rule in about):
+            needed = f"a rule about {fact!r} needs {'min_value 1 or more' if fact in SOME_OF else 'max_value 0'}"
+            names = ", ".join(rule.name for rule in about)
+            raise AgreementError(f"rule {names}: would let a table pass that no model can learn from; {needed}")
