@@ -13,9 +13,9 @@ from tests.conftest import REPOSITORY
 from tests.faults.delivery import agree, line, write
 from tests.terminal import wafer
 from wafer import preflight
-from wafer.errors import DeliveryError, EmptyError, PreflightError
+from wafer.errors import DeliveryError, EmptyError, PreflightError, RegistryError
 from wafer.fab.simulate import simulate_batches
-from wafer.preflight import look_ahead, need_batch_files, need_labelled_wafers
+from wafer.preflight import look_ahead, need_batch_files, need_champion, need_labelled_wafers
 from wafer.settings import Settings
 from wafer.workspace import Workspace
 
@@ -204,6 +204,31 @@ def test_a_training_on_no_store_is_refused_before_one_is_made(place: Path, monke
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == "wafer: the store holds no labelled wafer: ingest training batches first\n"
     assert list(place.iterdir()) == []
+
+
+def test_a_prediction_without_a_model_is_refused_before_anything_is_taken_in(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`wafer predict` where nothing was ever trained: one sentence, exit status 2, and the folder is as it was."""
+    list(simulate_batches(place / "raw", batches=1, wafers=2, seed=1, labelled=False))
+    before = sorted(place.rglob("*"))
+    monkeypatch.chdir(REPOSITORY)
+    monkeypatch.setenv("WAFER_STORAGE", str(place / "data"))
+    done = wafer("predict", "--raw", str(place / "raw"))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "wafer: the registry has no champion yet: run the training first\n"
+    assert sorted(place.rglob("*")) == before
+
+
+@pytest.mark.slow
+def test_a_registry_without_a_champion_is_told_before_anything_starts(settings: Settings) -> None:
+    """An embedded registry that is there is asked, one that is not there is not made."""
+    registry = settings.state / "mlflow"
+    for there in (False, True):
+        with Workspace(settings) as workspace, pytest.raises(RegistryError, match="the registry has no champion yet"):
+            need_champion(workspace)
+        assert registry.exists() == there
+        registry.mkdir(parents=True, exist_ok=True)
 
 
 def test_a_store_without_both_labels_is_told_before_anything_starts(settings: Settings, tmp_path: Path) -> None:

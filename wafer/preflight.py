@@ -16,7 +16,7 @@ from pathlib import Path
 from wafer.addresses import DATABASES, knock, missing_driver
 from wafer.boundary import CAUSES
 from wafer.delivered import list_files
-from wafer.errors import EmptyError, PreflightError, SettingsError, StorageError, WaferError
+from wafer.errors import EmptyError, PreflightError, RegistryError, SettingsError, StorageError, WaferError
 from wafer.params import read_params
 from wafer.settings import Settings
 from wafer.shown import masked, shown_text
@@ -109,6 +109,20 @@ def need_labelled_wafers(workspace: Workspace) -> None:
             f"none of the {held.labelled:,} labelled wafers of the store is {lacking}, and a model learns from both: "
             f"ingest batches with {lacking} wafers first"
         )
+
+
+def need_champion(workspace: Workspace) -> None:
+    """Refuse to score without a model in use; an embedded registry that was never made is not made for this.
+
+    Raises:
+        RegistryError: there is no champion yet, or the registry cannot be reached.
+    """
+    from wafer.registry.champion import NO_CHAMPION
+
+    settings = workspace.settings
+    made = settings.mlflow_url is not None or (settings.state / "mlflow").exists()
+    if not made or workspace.registry.champion() is None:
+        raise RegistryError(NO_CHAMPION)
 
 
 def _places(settings: Settings, storage: str) -> Iterator[str]:

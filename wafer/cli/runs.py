@@ -115,9 +115,12 @@ def train(params_file: Path | None, force: bool) -> None:
     Example:
       wafer train --params params.yaml
     """
+    from wafer.preflight import need_labelled_wafers
+
     with _opened() as workspace:
         params = params_in_use(params_file)
-        _get_ready(workspace, trains=True, params=params, kinds=KINDS[:1], guard=True, notebooks=NOTEBOOKS[:3])
+        needs = {"params": params, "kinds": KINDS[:1], "guard": True, "notebooks": NOTEBOOKS[:3]}
+        _get_ready(workspace, need_labelled_wafers, **needs)
         from flows.train import train as flow
 
         _end(workspace, [flow(str(params), force)])
@@ -132,11 +135,13 @@ def predict(raw: str | None) -> None:
     Example:
       wafer predict --raw incoming/prediction
     """
+    from wafer.preflight import need_champion
+
     with _opened() as workspace:
         folders: Folders = (
             [workspace.settings.opened(raw)] if raw is not None else lambda: [workspace.raw("prediction")]
         )
-        _get_ready(workspace, raw=folders, kinds=KINDS[1:], notebooks=NOTEBOOKS[3:])
+        _get_ready(workspace, need_champion, raw=folders, kinds=KINDS[1:], notebooks=NOTEBOOKS[3:])
         from flows.predict import predict as flow
 
         _end(workspace, [flow(raw)])
@@ -226,16 +231,19 @@ def _stored_deliveries(workspace: "Workspace") -> "Sequence[AnyPath]":
     return folders if any(folder.exists() for folder in folders) else []
 
 
-def _get_ready(workspace: "Workspace", *, trains: bool = False, **needs: Any) -> None:
-    """Look ahead for what the work needs, then make Prefect's home and let only this library talk on the terminal."""
+def _get_ready(workspace: "Workspace", *looks: "Callable[[Workspace], None]", **needs: Any) -> None:
+    """Look ahead for what the work needs, then make Prefect's home and let only this library talk on the terminal.
+
+    `looks` are those into what earlier work has left; they come last, since they open the store or the registry.
+    """
     from wafer.lifeline import end_in_order, tie_children
-    from wafer.preflight import look_ahead, need_labelled_wafers
+    from wafer.preflight import look_ahead
     from wafer.progress import show_log_lines
     from wafer.settings import make_prefect_home
 
     look_ahead(workspace.settings, **needs)
-    if trains:
-        need_labelled_wafers(workspace)
+    for look in looks:
+        look(workspace)
     tie_children()
     end_in_order()
     make_prefect_home(workspace.settings)

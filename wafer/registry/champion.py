@@ -7,6 +7,8 @@ from wafer.errors import RegistryError
 from wafer.registry.tracking import Registry
 from wafer.storage import Storage, copy_where_missing
 
+NO_CHAMPION = "the registry has no champion yet: run the training first"
+
 
 def fetch_champion(registry: Registry, storage: Storage) -> tuple[int, str]:
     """The champion's number, and the key of the folder that holds its parts, verified against the registry.
@@ -17,7 +19,7 @@ def fetch_champion(registry: Registry, storage: Storage) -> tuple[int, str]:
     """
     champion = registry.champion()
     if champion is None:
-        raise RegistryError("the registry has no champion yet: run the training first")
+        raise RegistryError(NO_CHAMPION)
     key = f"models/{champion.digest[:12]}"
     with tempfile.TemporaryDirectory() as scratch:
         copy_where_missing(registry.fetch(champion, Path(scratch, "model")), storage.place(key))
