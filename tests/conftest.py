@@ -91,6 +91,16 @@ def small_params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+SECONDS_OF_A_SLOW_TEST = 1800  # on a machine that does much else; whatever hangs is found out by it
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Give each slow test the time that it may need."""
+    for item in items:
+        if item.get_closest_marker("slow") and not item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(SECONDS_OF_A_SLOW_TEST))
+
+
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print what came of the odd fabs, over all processes that trained on them."""
     outcomes: Counter[str] = Counter()

@@ -33,7 +33,6 @@ def run(names: tuple[str, ...], storage: Path, params: Path, **environment: str)
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_a_study_leaves_results_and_no_state(tmp_path: Path, small_params: Path) -> None:
     """The whole study, though the environment names a production database: its own outputs only."""
     (tmp_path / "models" / "of-an-earlier-run").mkdir(parents=True)

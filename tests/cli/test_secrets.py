@@ -81,7 +81,6 @@ def test_an_address_that_cannot_be_read_gives_no_secret_away(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1800)
 def test_a_whole_run_gives_no_secret_away_and_leaves_nothing_to_others(tmp_path: Path, small_params: Path) -> None:
     """Under umask 077, with every secret set: neither those nor the embedded database's own password stand anywhere but
     in its file `secret`; whatever is made, with Prefect's and MLflow's databases, is for its owner. A `secantusd.toml`

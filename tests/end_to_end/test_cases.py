@@ -221,7 +221,6 @@ def fab(tmp_path_factory: pytest.TempPathFactory, small_params: Path) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_a_whole_job_with_bins_without_a_fault_and_wafers_that_contradict(fab: Path) -> None:
     """Calibration bins of 22 good wafers stop no training, a file whose wafers all contradict no prediction.
 
@@ -259,7 +258,6 @@ def test_a_whole_job_with_bins_without_a_fault_and_wafers_that_contradict(fab: P
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 def test_a_whole_job_of_which_no_file_is_accepted(fab: Path) -> None:
     """Each step that has nothing to work on says so; the pages of both ingests are there, in a study too."""
     given = {"WAFER_STORAGE": "nothing", "WAFER_JOBS": "1"}

@@ -17,7 +17,7 @@ from tests.end_to_end.conftest import Run
 from wafer import steps
 from wafer.params import read_params
 
-pytestmark = [pytest.mark.slow, pytest.mark.invariant, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.invariant]
 BIN = Path(sys.executable).parent
 
 

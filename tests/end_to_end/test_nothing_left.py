@@ -21,7 +21,7 @@ from wafer.settings import Settings
 from wafer.store.embedded import wait_until_stopped
 from wafer.study import run_study
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.slow
 
 MARK = "WAFER_TEST_RUN"
 SECONDS_TO_GET_THERE = 600

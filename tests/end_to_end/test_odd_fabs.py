@@ -117,7 +117,6 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
 @pytest.mark.parametrize("first", range(0, FABS, CHUNK))
 def test_a_training_on_an_odd_fab_ends_in_a_version_or_a_sentence(
     first: int, tmp_path: Path, empty_database: Path, record_property: Any

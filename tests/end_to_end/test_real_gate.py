@@ -12,7 +12,7 @@ from wafer.params import Params, read_params
 from wafer.registry import Registry
 from wafer.settings import Settings
 
-pytestmark = [pytest.mark.slow, pytest.mark.invariant, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.invariant]
 GOOD = {"panel": "linear", "max_clusters": 1}
 WORSE = {"panel": "forests", "trees": 10, "max_clusters": 1}
 

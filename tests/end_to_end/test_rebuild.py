@@ -27,7 +27,7 @@ for file in sys.argv[2:]:
     working.ingest(Settings.read(), "training", Path(sys.argv[1]))
     working.train(Settings.read(), read_params(file))
 """
-pytestmark = [pytest.mark.slow, pytest.mark.invariant, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.invariant]
 MODELS = "import sys; sys.argv[0] = 'wafer'; from wafer.cli.main import main; main()"
 Python = Callable[..., subprocess.CompletedProcess[str]]
 

@@ -10,7 +10,7 @@ import yaml
 
 from tests.end_to_end.conftest import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.invariant, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.invariant]
 
 
 def results(storage: Path) -> dict[str, object]:

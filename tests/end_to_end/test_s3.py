@@ -20,7 +20,7 @@ from wafer.fab.simulate import simulate_batches
 from wafer.records import Ingested
 from wafer.workspace import Workspace, open
 
-pytestmark = [pytest.mark.slow, pytest.mark.invariant, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.invariant]
 BIN = Path(sys.executable).parent
 KEY, SECRET, BUCKET = "fabkey", "fabsecret", "fab-bucket"
 INGEST = (

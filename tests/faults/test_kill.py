@@ -8,7 +8,7 @@ import pytest
 
 from tests.faults.scene import Scene
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 SAMPLED_POINTS = 3
 PARTS = 8
 

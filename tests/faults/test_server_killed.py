@@ -7,7 +7,7 @@ import pytest
 from tests.faults.scene import Scene
 from wafer.store.embedded import embedded_server, wait_until_stopped
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = pytest.mark.slow
 SOME = ["before insert wafers", "before insert batches", "before update wafers"]
 
 

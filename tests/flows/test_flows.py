@@ -30,7 +30,7 @@ from wafer.storage import read_json
 
 def at_length_on_a_server(test: Callable[..., None]) -> Callable[..., None]:
     """Run on one Prefect server, which takes its time to start, with the others that need it."""
-    for mark in pytest.mark.slow, pytest.mark.timeout(1800), pytest.mark.xdist_group("prefect"):
+    for mark in pytest.mark.slow, pytest.mark.xdist_group("prefect"):
         test = mark(test)
     return pytest.mark.usefixtures("prefect_server")(test)
 

@@ -135,7 +135,6 @@ def test_impossible_evaluations_are_refused(wafers: Any) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_the_alarm_ceiling_is_kept_on_later_batches() -> None:
     """On the synthetic fab, forward in time, alarms come as often as the ceiling says, within a factor of 1.5.
 

@@ -11,7 +11,6 @@ from wafer.learning.reference import ReferenceModel
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_reference_search_agrees_with_the_reference_method(real_wafers: Path) -> None:
     """On 200 real wafers the model scores 100 others as the re-stated method of the reference systems does."""
     script = real_wafers.parent / "bench" / "reference_method.py"

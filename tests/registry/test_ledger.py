@@ -51,7 +51,6 @@ def run_together(registry: Registry, place: Path, versions: int, times: int) -> 
 
 @pytest.mark.slow
 @pytest.mark.invariant
-@pytest.mark.timeout(1800)
 def test_processes_that_decide_at_once_agree(registry, log_training, tmp_path):
     """Three processes decide and promote at once: one champion, every line kept, `previous` is the one before."""
     for _ in range(3):
@@ -62,7 +61,6 @@ def test_processes_that_decide_at_once_agree(registry, log_training, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_many_processes_that_decide_at_once_agree(registry, log_training, tmp_path):
     """The same with eight processes and eighty decisions."""
     for _ in range(8):
@@ -169,7 +167,6 @@ def struck(registry: Registry, action: str, version: str | Path, strike: str | i
 
 @pytest.mark.slow
 @pytest.mark.invariant
-@pytest.mark.timeout(1800)
 @pytest.mark.parametrize("healer", ["the same decision again", "a decision on another version"])
 def test_killed_between_line_and_alias_the_next_decision_heals(registry, log_training, healer):
     """The line is written, the alias not moved: the old champion is in use until the next decision moves it."""
@@ -187,7 +184,6 @@ def test_killed_between_line_and_alias_the_next_decision_heals(registry, log_tra
 
 @pytest.mark.slow
 @pytest.mark.invariant
-@pytest.mark.timeout(1800)
 def test_killed_before_its_line_nothing_was_decided(registry, log_training):
     """Without its line a decision has changed nothing, and running it again completes it."""
     registry.decide(log_training(1.5), RULES)
@@ -200,7 +196,6 @@ def test_killed_before_its_line_nothing_was_decided(registry, log_training):
 
 @pytest.mark.slow
 @pytest.mark.invariant
-@pytest.mark.timeout(1800)
 def test_a_training_killed_before_the_gate_leaves_the_champion(
     registry, log_training, make_scores, readings, model_folder, tmp_path
 ):
@@ -220,7 +215,6 @@ def test_a_training_killed_before_the_gate_leaves_the_champion(
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 @pytest.mark.parametrize("action", ["decide", "promote"])
 def test_killed_at_every_write_a_decision_heals(registry, log_training, action):
     """Whichever write a decision is killed at, running it again ends with one champion and a whole ledger."""

@@ -130,7 +130,6 @@ def write_training(place: Path, model_folder: Path, readings, make_scores) -> Pa
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(900)
 def test_killed_at_every_write_a_training_is_whole_or_known_as_unfinished(
     registry, log_training, model_folder, readings, make_scores, tmp_path, page
 ):
