@@ -16,7 +16,7 @@ from tests.registry.rules import RULES, rules
 from wafer.errors import ModelError, RegistryError, TamperedError
 from wafer.learning.parts import model_digest
 from wafer.registry import Registry
-from wafer.registry.packaging import digest_folder
+from wafer.registry.packaging import digest_folder, make_probe, split_probe
 from wafer.scoring.bundle import Bundle
 
 
@@ -251,9 +251,20 @@ def test_a_model_that_scores_otherwise_is_refused_by_the_gate(registry, model_fo
     )
     probe = Path(str(registry.artifact_root)) / version.run_id / "artifacts" / "probe.parquet"
     stored = pd.read_parquet(probe)
-    stored.assign(probability=stored["probability"] + 0.01).to_parquet(probe, index=False)
+    stored.assign(**{"": stored[""] + 0.01}).to_parquet(probe, index=False)
     loads, scores_alike = registry.verify(1)
     assert (loads.passed, scores_alike.passed, scores_alike.value) == (True, False, pytest.approx(0.01))
+
+
+def test_a_sensor_may_be_called_as_a_column_of_ours():
+    """The probe keeps the readings of a sensor `probability`, beside what the model said; earlier ones can be read."""
+    readings = pd.DataFrame({"probability": [1.5, 2.5], "cluster": [3.5, 4.5]}, index=[7, 8])
+    probe = make_probe(readings, pd.DataFrame({"probability": [0.1, None]}))
+    own, noted = split_probe(probe)
+    pd.testing.assert_frame_equal(own, readings.reset_index(drop=True))
+    assert noted.fillna(-1).tolist() == [0.1, -1]
+    earlier = split_probe(pd.DataFrame({"Sensor-1": [1.5], "probability": [0.1]}))
+    assert (list(earlier[0]), earlier[1].tolist()) == (["Sensor-1"], [0.1])
 
 
 def test_an_unknown_version_is_one_clear_sentence(registry, log_training):

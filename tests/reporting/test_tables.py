@@ -366,3 +366,11 @@ def test_sensors_are_told_apart(wafers):
     assert telling["auc"].iloc[0] == pytest.approx(expected, abs=5e-4)
     correlated = sensors.correlations(wafers)
     assert abs(correlated.loc["Sensor-8", "Sensor-9"]) > 0.9
+
+
+def test_sensors_are_those_of_any_name():
+    """All columns of a training table but its own four, whatever the agreement calls them."""
+    table = pd.DataFrame([["Wafer-1", 1, "a.csv", -1, 0.5, None, 2.0]])
+    table.columns = ["wafer", "order", "batch", "label", "probability", "Druck 3", "Sensor-1"]
+    assert sensors.sensor_names(table) == ["probability", "Druck 3", "Sensor-1"]
+    assert list(sensors.missing_by_batch(table).loc["a.csv"]) == [0, 1, 0]

@@ -46,10 +46,23 @@ def scored_wafers(bundle: Bundle, readings: pd.DataFrame) -> pd.DataFrame:
     return table[["Prediction", "probability", "cluster", "unknown"]].astype("float64").set_index(readings.index)
 
 
+def make_probe(readings: pd.DataFrame, scored: pd.DataFrame) -> pd.DataFrame:
+    """Readings, and in a last column without a name, as no sensor is, the probabilities that stand in `scored`."""
+    probe = readings.reset_index(drop=True)
+    probe.insert(probe.shape[1], "", scored["probability"].to_numpy())
+    return probe
+
+
+def split_probe(probe: pd.DataFrame) -> tuple[pd.DataFrame, "pd.Series[float]"]:
+    """The readings of a probe and the probabilities in its last column, which had a name in earlier builds."""
+    return probe.iloc[:, :-1], probe.iloc[:, -1]
+
+
 def probe_deviation(bundle: Bundle, probe: pd.DataFrame) -> float:
-    """The largest difference from the probabilities noted in `probe`, a column besides the readings."""
-    found = scored_wafers(bundle, probe.drop(columns="probability"))["probability"]
-    gap = np.abs(found.fillna(-1.0).to_numpy() - probe["probability"].fillna(-1.0).to_numpy())
+    """The largest difference from the probabilities noted in `probe`, see `make_probe`."""
+    readings, noted = split_probe(probe)
+    found = scored_wafers(bundle, readings)["probability"]
+    gap = np.abs(found.fillna(-1.0).to_numpy() - noted.fillna(-1.0).to_numpy())
     return float(np.max(gap, initial=0.0))
 
 

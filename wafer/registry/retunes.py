@@ -14,6 +14,7 @@ from wafer.errors import RegistryError
 from wafer.learning.decision import Policy
 from wafer.learning.evaluation import measured
 from wafer.learning.parts import model_digest
+from wafer.registry.packaging import split_probe
 from wafer.registry.provenance import lineage
 from wafer.registry.records import FINISHED, RETUNED, TRAINING, WHY, Version
 from wafer.registry.reruns import RerunStore
@@ -38,7 +39,7 @@ class RetuneStore(RerunStore):
         scores = rescored(self.scores(parent), policy, parent.version)
         params = {**(self.stored_json(parent, PARAMS) or {}), "policy": asdict(policy)}
         found, _ = measured(scores, policy, seed=params.get("evaluate", {}).get("seed", 0))
-        example = self.stored_frame(parent, PROBE).drop(columns="probability")
+        example, _ = split_probe(self.stored_frame(parent, PROBE))
         with tempfile.TemporaryDirectory() as scratch:
             self._with_policy(parent, policy).save(Path(scratch, "model"))
             champion = self.champion()

@@ -97,7 +97,7 @@ class RunLog(VersionStore):
         scored = packaging.scored_wafers(bundle, example)
         in_use = {"threshold": bundle.classifier.threshold_, "policy": asdict(bundle.classifier.policy_)}
         tags = tags | as_tags(in_use) | {"digest": digest}
-        probe = example.reset_index(drop=True).assign(probability=scored["probability"].to_numpy())
+        probe = packaging.make_probe(example, scored)
         with (
             translated(self.tracking_uri, f"log the {kind}"),
             self._run(f"{kind} {now()[:19]}Z", kind, tags) as run_id,

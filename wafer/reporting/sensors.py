@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
+from wafer.records import TABLE
 from wafer.reporting.plots import PERCENT, short_batch
 from wafer.reporting.style import (
     CLUSTERS,
@@ -33,7 +34,7 @@ Floats = NDArray[np.float64]
 
 def sensor_names(wafers: pd.DataFrame) -> list[str]:
     """The columns that are sensors, in their order."""
-    return [name for name in wafers.columns if name.startswith("Sensor-")]
+    return [name for name in wafers.columns if name not in TABLE]
 
 
 def missing_by_batch(wafers: pd.DataFrame) -> pd.DataFrame:
