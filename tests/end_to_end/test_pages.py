@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.conftest import REPOSITORY
-from wafer import study
+from tests.terminal import wafer
 
 pytestmark = pytest.mark.slow
 
@@ -48,9 +48,8 @@ def browser() -> str:
 def reports(tmp_path_factory: pytest.TempPathFactory, small_params: Path) -> Path:
     """The reports of a whole small study, made as `make notebooks` makes them."""
     storage = tmp_path_factory.mktemp("study")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(REPOSITORY)
-        assert study.main(["--storage", str(storage), "--params", str(small_params)]) == 0
+    done = wafer("study", "--storage", storage, "--params", small_params, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
     return storage / "runs" / "study"
 
 
