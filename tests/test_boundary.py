@@ -184,6 +184,24 @@ def test_a_second_interrupt_shows_no_traceback() -> None:
 
 
 @pytest.mark.parametrize(
+    ("first", "status", "told"), [(SystemExit(143), 143, ""), (KeyboardInterrupt(), 130, "wafer: interrupted\n")]
+)
+def test_what_fails_once_a_signal_has_come_is_not_told(
+    first: BaseException, status: int, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A signal to all processes of a command ends its servers too, which what is left in order then misses."""
+
+    def work() -> None:
+        try:
+            raise first
+        finally:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused")
+
+    assert bounded(work) == status
+    assert capsys.readouterr().err == told
+
+
+@pytest.mark.parametrize(
     ("ends", "status", "told"),
     [
         (None, 0, r"wafer: the thread side failed \(ValueError: no\); the traceback is in \S+\n"),

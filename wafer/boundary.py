@@ -116,12 +116,29 @@ def _end_of(work: Callable[[], object]) -> int:
     except click.ClickException as error:
         return _tell_usage(error)
     except (KeyboardInterrupt, click.Abort):
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C once more ends what is left at once, without a traceback
-        _print("interrupted")
-        return EXIT_INTERRUPTED
+        return _tell_interrupt()
     except Exception as error:  # noqa: BLE001 - the one place where everything ends
+        # told to end, what is left in order may fail, since the same signal has reached servers and pools
+        if any(isinstance(earlier, SystemExit) and earlier.code == EXIT_ENDED for earlier in _before(error)):
+            return EXIT_ENDED
+        if any(isinstance(earlier, KeyboardInterrupt) for earlier in _before(error)):
+            return _tell_interrupt()
         return _tell(error)
     return done if isinstance(done, int) else 0
+
+
+def _before(error: BaseException) -> Iterator[BaseException]:
+    """The errors while whose handling `error` was raised, the latest first."""
+    seen = {id(error)}
+    while (earlier := error.__context__) is not None and id(earlier) not in seen:
+        seen.add(id(earlier))
+        yield (error := earlier)
+
+
+def _tell_interrupt() -> int:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C once more ends what is left at once, without a traceback
+    _print("interrupted")
+    return EXIT_INTERRUPTED
 
 
 def _open_streams() -> None:
