@@ -1,6 +1,7 @@
 """What every test may use: real small things, started here and stopped again."""
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -89,6 +90,12 @@ def small_params(tmp_path_factory: pytest.TempPathFactory) -> Path:
     file = tmp_path_factory.mktemp("params") / "params.yaml"
     file.write_text(yaml.safe_dump(content))
     return file
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C be heard by what tests start, also where these run in a shell's background, which ignores it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 SECONDS_OF_A_SLOW_TEST = 1800  # on a machine that does much else; whatever hangs is found out by it

@@ -159,6 +159,8 @@ def test_two_versions_are_compared(wafer: Wafer, made: Settings) -> None:
     assert other["auc_difference"] == pytest.approx(-found["auc_difference"])
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_what_was_made_differently_is_told(tmp_path: Path, model_folder: Path) -> None:
     """A parameter, a snapshot and a library that differ stand beside each other; what is the same is left out."""
     registry = Registry.open(Settings.read(storage_url=str(tmp_path)))
@@ -195,6 +197,8 @@ def test_the_ledger_is_told(wafer: Wafer, made: Settings) -> None:
     assert [check["name"] for check in second["checks"]][-3:] == ["forward ROC AUC", "forward cost", "best"]
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_who_was_in_use_at_a_moment(wafer: Wafer, model_folder: Path, tmp_path: Path) -> None:
     """With or without a time zone: which version, since and until when, by which decision; as JSON too."""
     settings = make(tmp_path, model_folder)
@@ -275,6 +279,8 @@ def test_another_threshold_needs_no_training(wafer: Wafer, model_folder: Path, t
     assert found["now"]["policy"]["cost_missed_fault"] == 1000
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_champions_change_by_hand(wafer: Wafer, model_folder: Path, tmp_path: Path) -> None:
     """Promote and roll back, each with its reason in the ledger; a broken version is refused and fails its check."""
     settings = make(tmp_path, model_folder)
@@ -313,6 +319,8 @@ def test_champions_change_by_hand(wafer: Wafer, model_folder: Path, tmp_path: Pa
     )
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_what_cannot_be_fetched_does_not_hide_the_others(wafer: Wafer, model_folder: Path, tmp_path: Path) -> None:
     """One version's files are gone: it fails its check, the other is checked as ever, and the exit status is 1."""
     settings = make(tmp_path, model_folder)

@@ -202,6 +202,8 @@ def test_files_are_judged_apart(contract, tmp_path):
     assert [verdict.accepted for verdict in alone] == [False, True, False, True]
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_large_files_are_not_held_in_memory_together(contract, tmp_path):
     """What a chunk holds is bounded by the size of its tables too: later files are read when earlier ones are done."""
     paths = [deliver(tmp_path, wafers(5), f"wafer_{day:02}012020_000000.csv") for day in range(1, 21)]

@@ -303,6 +303,8 @@ def test_production_order_follows_the_agreement(rule: str, expected: list[int]) 
     assert order.dtype == np.int64
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_the_real_deliveries_are_taken_in_whole(settings: Settings, real_wafers: Path) -> None:
     """13 labelled files with 59 faulty of 1,237 wafers; of 15 unlabelled ones a single one is turned away."""
     training = working.ingest(settings, "training", real_wafers / "training")

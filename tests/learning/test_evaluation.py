@@ -198,6 +198,8 @@ def test_wafers_without_a_probability_are_not_measured() -> None:
     assert scores["probability"].isna().all()
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_plain_model_stands_beside_the_other(wafers: Any) -> None:
     """It is scored in the same folds and batches, not on permuted labels; the gain is paired, and 0 over itself."""
     told: list[tuple[int, int]] = []

@@ -25,6 +25,8 @@ def slipping(registry: Registry, log_training) -> Version:
     return log_training(1.25, auc=0.68)
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_margins_do_not_add_up(registry, slipping):
     """What is not worse than the champion, but worse than the best before it, is refused; both comparisons are kept."""
     decision = registry.decide(slipping, STEP)
@@ -117,6 +119,8 @@ def test_the_same_model_again_changes_nothing(registry, log_training, another_mo
     assert (registry.ledger()[-1], registry.aliases()) == (decision, {"champion": 1, "challenger": 2})
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_rollback_passes_over_the_same_model(registry, log_training, another_model):
     """Back from a model that was put into use twice, the one before both is in use; and forth again."""
     registry.decide(log_training(2.0), STEP)

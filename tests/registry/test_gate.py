@@ -148,6 +148,8 @@ def test_the_canary_tells_its_band():
     )
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_the_band_is_that_of_chance():
     """Rankings that know nothing scatter with the standard error that the band is made of."""
     chance = np.random.default_rng(0)

@@ -81,6 +81,8 @@ def test_a_line_is_written_once(registry, log_training):
     assert registry.ledger() == lines
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_rollback_is_not_carried_out_on_another_champion(registry, log_training, monkeypatch):
     """A champion that appears while a rollback is under way is not rolled back in the place of the other."""
     for _ in range(3):

@@ -226,6 +226,8 @@ def test_why_git_could_not_check_out_is_told(checkout: Path, tmp_path: Path) -> 
     assert not (tmp_path / "tree").exists()
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_every_library_that_differs_is_named(tmp_path: Path) -> None:
     """Of a version with its list all of them, else those of its tags; None stands for one that is absent."""
     now = versions_now()

@@ -159,6 +159,8 @@ def test_killed_at_every_write_a_training_is_whole_or_known_as_unfinished(
     assert strike > 8
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_training_killed_with_its_version_made_is_completed(
     registry, model_folder, readings, make_scores, tmp_path, page
 ):

@@ -92,6 +92,8 @@ def test_a_retuned_version_is_what_a_training_would_have_made(
     assert twin["forward.alarm_rate"] > registry.metrics(1)["forward.alarm_rate"]
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_the_gate_decides_by_the_new_costs(registry: Registry, champion: Version) -> None:
     """Equal ROC AUC, another operating point: more alarms pay; ledger, tags and metrics say so."""
     decision = registry.retune(1, COSTLY, "  faults slip through ", RULES)

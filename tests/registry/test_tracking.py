@@ -131,6 +131,8 @@ def test_a_logged_version_without_decision_leaves_the_champion(registry, log_tra
     assert registry.aliases() == {"champion": 3, "previous": 1}
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_two_deciders_at_once_leave_one_champion_and_a_whole_ledger(registry, log_training):
     """Two decisions at the same time are both in the ledger, and the champion is one of the two versions."""
     registry.decide(log_training(2.0), RULES)
@@ -198,6 +200,8 @@ def test_fetching_gives_the_parts_and_nothing_else(registry, log_training, model
     assert digest_folder(registry.fetch(1, tmp_path / "model")) == digest_folder(model_folder)
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_any_changed_file_of_a_model_is_refused(registry, log_training):
     """Each file of a registered model, changed by one byte, cut, or gone, is refused and named."""
     log_training()

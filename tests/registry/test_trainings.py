@@ -116,6 +116,8 @@ def test_the_newest_of_two_trainings_is_the_challenger(registry: Registry, log_t
     assert [version.stage for version in registry.versions()] == ["archived", "staging"]
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_failed_report_is_kept_with_its_training(
     registry: Registry, log_training, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

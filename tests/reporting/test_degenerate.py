@@ -380,6 +380,8 @@ def test_a_nameless_axis_is_noticed() -> None:
         check_figure(figure)
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_every_axis_of_every_plot_is_named(scenes: dict[str, Scene]) -> None:
     """On ordinary data each plot has a title, and each of its axes, colour bars and twins included, a name."""
     for function, arguments in CALLS.items():

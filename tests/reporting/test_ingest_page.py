@@ -187,6 +187,8 @@ def test_nothing_delivered_or_nothing_readable(tmp_path: Path) -> None:
     assert text.count("No file could be read.") == 2
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_thousands_of_bad_files_stay_below_the_limit(tmp_path: Path, statistics: DeliveryStatistics) -> None:
     """Of 5,000 files with fifty long reasons each, as much is told as fits into 6 MB; each file has its row."""
     long = {"rule": "bad_cells", "message": "<&'\"" * 200, "line": None}

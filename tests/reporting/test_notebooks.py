@@ -255,6 +255,8 @@ def check_page(page: Path, pictures: int) -> None:
     assert len(text) < 6_000_000
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_the_training_report_runs_and_works_offline(outputs, notebooks, tmp_path):
     """The training notebook runs top to bottom on the newest run of a storage, and its page is self-contained."""
     report = run_notebook("training", {"storage": str(outputs)}, tmp_path, notebooks=notebooks)
