@@ -299,7 +299,7 @@ def _is_told_truly(delivered: dict[str, str]) -> None:
 
 
 @hypothesis.given(entries)
-@hypothesis.settings(max_examples=200, deadline=None, derandomize=True, database=None)
+@hypothesis.settings(max_examples=100, deadline=None, derandomize=True, database=None)
 def test_whatever_a_folder_holds_is_told_truly(delivered: dict[str, str]) -> None:
     """Files and allowed links are read, all else is told with its reason or as left out, whatever it is called."""
     _is_told_truly(delivered)

@@ -367,6 +367,8 @@ def test_wrong_use_is_one_clear_sentence(
     assert "Traceback" not in err
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_without_a_version_it_says_what_makes_one(wafer: Wafer, tmp_path: Path) -> None:
     """In an empty registry listing and log say so, and are no error; a check of nothing is a negative result."""
     settings = Settings.read(storage_url=str(tmp_path))

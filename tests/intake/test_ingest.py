@@ -56,6 +56,8 @@ def test_good_files_are_stored_and_others_quarantined(settings: Settings, delive
     assert stored[sensors].to_numpy().tobytes() == frame[sensors].to_numpy().tobytes()
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_second_run_changes_nothing(settings: Settings, delivery: Path) -> None:
     """The collections, the quarantine and the snapshot's digest stay; the report says that all was known."""
     working.ingest(settings, "training", delivery)

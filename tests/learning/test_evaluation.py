@@ -87,6 +87,8 @@ def test_model_is_given_the_production_order(wafers: Any, quick: dict[str, int])
     assert_array_equal(scores["alarm"], expected >= model.threshold_)
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_evaluation_finds_skill_and_the_canary_none(wafers: Any, quick: dict[str, int]) -> None:
     """The three protocols come together; real labels are told apart, shuffled ones are not."""
     calls: list[tuple[int, int]] = []

@@ -109,6 +109,8 @@ def test_the_champion_scores_with_its_own_threshold(snapshot: Snapshot, model_fo
     assert set(scores["batch"]) == {"Wafer_03.csv"}
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_later_batches_decide_where_there_are_enough_faults(
     registry: Registry,
     log_trained: LogTrained,
@@ -146,6 +148,8 @@ def test_later_batches_decide_where_there_are_enough_faults(
         ("broken champion", "version 1 cannot score the batches after its training (version 1 of 'wafer': "),
     ],
 )
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_else_stored_forward_scores_are_compared(
     registry: Registry, log_trained: LogTrained, snapshot: Snapshot, case: str, because: str
 ) -> None:

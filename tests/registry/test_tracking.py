@@ -96,6 +96,8 @@ def test_a_worse_version_is_refused(registry, log_training):
     assert [line.promoted for line in registry.ledger()] == [True, False]
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_version_that_is_not_worse_replaces_the_champion(registry, log_training):
     """A version that is not worse becomes champion; the one before is remembered as previous and archived."""
     registry.decide(log_training(1.5), RULES)
@@ -105,6 +107,8 @@ def test_a_version_that_is_not_worse_replaces_the_champion(registry, log_trainin
     assert [version.stage for version in registry.versions()] == ["archived", "production"]
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_refused_challenger_is_archived_by_the_next(registry, log_training):
     """Only the newest challenger is staging."""
     registry.decide(log_training(2.0), RULES)
@@ -122,6 +126,8 @@ def test_deciding_again_about_the_champion_changes_nothing(registry, log_trainin
     assert len(registry.ledger()) == 1
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_logged_version_without_decision_leaves_the_champion(registry, log_training):
     """A training that dies between logging and deciding leaves the old champion in use, and the rerun completes."""
     registry.decide(log_training(2.0), RULES)
@@ -159,6 +165,8 @@ def test_rolling_back_restores_the_champion_before(registry, log_training):
     assert registry.ledger()[-1] == decision
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_promoting_by_hand_needs_a_reason_and_a_whole_model(registry, log_training):
     """A refused version can be promoted by hand, with a reason, and only if it loads as it was registered."""
     registry.decide(log_training(2.0), RULES)
@@ -286,6 +294,8 @@ def test_scores_without_wafer_ids_are_refused(registry, log_training, make_score
     assert registry.versions() == []
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_logging_and_deciding_say_nothing_on_the_terminal(registry, log_training, capfd):
     """MLflow's own messages do not reach the user."""
     registry.decide(log_training(2.0), RULES)

@@ -45,6 +45,8 @@ def alive(process: int) -> bool:
     return True
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     """The server keeps its files in the folder, stops when its user is gone, and starts again on them."""
     with embedded_server(tmp_path) as url, pymongo.MongoClient(url) as client:

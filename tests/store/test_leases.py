@@ -141,6 +141,8 @@ def test_a_holder_killed_elsewhere_passes_it_on(store: Store, tmp_path: Path) ->
         assert (tmp_path / "notes").read_text() == "in\n"
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_holder_that_slept_too_long_stops(store: Store, tmp_path: Path) -> None:
     """Stopped for longer than its lease lasts, it finds that another has it, and writes no more."""
     taker = Taker(1.0, 2.0, tmp_path / "notes")
