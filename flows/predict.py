@@ -8,6 +8,7 @@ from flows.entry import Finished, failures, opened, progress_artifact
 from flows.ingest import ingest_batches
 from flows.report import report
 from wafer import steps
+from wafer.preflight import need_champion
 from wafer.progress import heard_by
 from wafer.records import Predicted
 
@@ -23,6 +24,7 @@ def predict_batches(run_id: str) -> Predicted:
 def predict(raw: str | None = None) -> Finished:
     """Score the batch files in the folder `raw` (default: those delivered to the storage)."""
     with wafer.open() as workspace, steps.working(workspace, "prediction") as run:
+        need_champion(workspace)
         ingested = ingest_batches(run.id, raw, "prediction")
         predicted = predict_batches(run.id)
         failed = failures(report(run.id, "prediction", return_state=True))

@@ -146,7 +146,7 @@ def test_an_odd_fab_goes_through_the_training(
 
 @on_a_server
 def test_predicting_before_any_training_says_so(storage: Settings, tmp_path: Path, small_params: Path) -> None:
-    """Without a champion the prediction flow fails with the sentence that tells what to do."""
+    """Without a champion the prediction flow fails with the sentence that tells what to do, and takes nothing in."""
     with wafer.open() as workspace:
         steps.deliver_where_empty(workspace, read_params(small_params).deliver)
     with pytest.raises(RegistryError, match="run the training first"):
@@ -154,6 +154,8 @@ def test_predicting_before_any_training_says_so(storage: Settings, tmp_path: Pat
     (failed, _) = workspace.runs.all()
     assert (failed["kind"], failed["state"]) == ("prediction", "failed")
     assert "run the training first" in failed["error"]
+    with wafer.open() as again:
+        assert again.store.status().batches["prediction"] == 0
 
 
 @on_a_server
