@@ -332,6 +332,11 @@ def check_figure(figure: Figure) -> None:
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert shown
     assert shown[0].get_title(loc="left"), "the first panel has no title"
+    picture = figure.bbox.padded(2)
+    for name in (axis.label for axes in shown for axis in (axes.xaxis, axes.yaxis) if axis.label.get_text()):
+        place = name.get_window_extent()
+        assert picture.containsx(place.x0) and picture.containsx(place.x1), f"{name.get_text()!r} is cut off"
+        assert picture.containsy(place.y0) and picture.containsy(place.y1), f"{name.get_text()!r} is cut off"
     for axes in shown:
         if not draws(axes):
             assert any(len(text.get_text()) > 8 for text in axes.texts), "a panel is empty without a word"

@@ -20,6 +20,7 @@ from wafer.reporting.style import DPI, FAULTY, INK, LONGEST_NAME, cut_name, new_
 
 MOST_ROWS = 400
 WIDTH, HEIGHT, TALLEST_ROW = 1180, 800, 18  # points of the map's picture
+LOWEST = 120  # the map of a few files, beside which the name of its axis has room
 MOST_BARS = 60
 NAMED_BARS = 30
 
@@ -45,8 +46,8 @@ def missing_map(share: NDArray[np.floating[Any]], files: Sequence[str], sensors:
     names = [_group_name(files, group) for group in groups]
     width = len(sensors)
     column, line = _cell(width, len(groups))
-    left, right, top, bottom = 215, 130, 34, 52
-    wide, high = left + column * width + right, top + max(line * len(groups), 60) + bottom
+    left, right, top, bottom = 245, 130, 34, 52
+    wide, high = left + column * width + right, top + max(line * len(groups), LOWEST) + bottom
     box = (left / wide, top / high, 1 - (left + right) / wide, 1 - (top + bottom) / high)
     return MissingMap(np.array(rows, np.float32).reshape(len(groups), width), names, sensors, box)
 
@@ -85,7 +86,7 @@ def plot_missing_map(shown: MissingMap, files: Sequence[str]) -> Figure:
         return figure
     column, line = _cell(width, rows)
     box = shown.box
-    figure = Figure(figsize=(column * width / box[2] / DPI, max(line * rows, 60) / box[3] / DPI))
+    figure = Figure(figsize=(column * width / box[2] / DPI, max(line * rows, LOWEST) / box[3] / DPI))
     figure.set_layout_engine("none")
     axes = figure.add_axes((box[0], 1 - box[1] - box[3], box[2], box[3]))
     norm = PowerNorm(0.5, vmin=0, vmax=1)  # a few missing readings must be seen beside a whole empty sensor
@@ -110,7 +111,7 @@ def _name_rows(axes: Axes, files: Sequence[str], rows: int) -> None:
     groups = row_groups(len(files), MOST_ROWS)
     step = int(np.ceil(13 / _cell(1, rows)[1]))  # names need 13 points
     names = [plain(files[groups[at].start]) for at in range(0, rows, step)]
-    axes.set_yticks(range(0, rows, step), names, fontsize=8)
+    axes.set_yticks(range(0, rows, step), names, fontsize=8, family="monospace")  # none is wider than its room
     for text in axes.get_yticklabels():
         text.set_parse_math(False)
 
