@@ -117,6 +117,8 @@ def test_the_quarantine_and_the_reports_lie_in_the_bucket(places: Settings, buck
     assert bucket.unfinished() == 0
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_deliveries_may_lie_in_the_bucket_too(places: Settings, bucket: Bucket, raw: Path) -> None:
     """Without a folder the files below raw/ of the storage are taken in, and those that come later at the next run."""
     files = sorted(raw.iterdir())
