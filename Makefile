@@ -11,10 +11,10 @@ export DVC_NO_ANALYTICS := 1
 RAW ?=
 FILES ?=
 
-.PHONY: help setup run test test-all invariants lint format bench bench-speed bench-model notebooks repro remote pull lock clean
+.PHONY: help setup run test test-all invariants lint format bench bench-speed bench-monitoring bench-model notebooks repro remote pull lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv and install everything from the lock
 
@@ -56,6 +56,9 @@ bench: $(READY) ## speed of checking and storing, as ratios on this machine; FIL
 
 bench-speed: $(READY) ## speed of scoring, reasons, drift and training, as ratios to the bare estimators
 	$(BIN)/python -m bench.speed
+
+bench-monitoring: $(READY) ## what T² and SPE find, how late and how often wrong, for docs/monitoring.md; RAW=DIR for real batches too
+	$(BIN)/python -m bench.monitoring $(if $(RAW),--raw "$(RAW)")
 
 bench-model: $(READY) ## the model's worth on real batches, for docs/model-card.md; RAW=DIR or WAFER_REAL_DATA
 	$(BIN)/python -m bench.model $(if $(RAW),--raw "$(RAW)")
