@@ -39,7 +39,13 @@ def test_the_shipped_file_gives_the_models_own_defaults() -> None:
     params = read_params(SHIPPED)
     fit = params.fit.model_dump()
     assert {**WaferModel().get_params(), **fit} == WaferModel().get_params()
-    assert WaferModel().get_params().keys() - fit.keys() == {"n_jobs", "faulty_label", "policy"}
+    assert WaferModel().get_params().keys() - fit.keys() == {
+        "n_jobs",
+        "faulty_label",
+        "policy",
+        "members",
+        "candidates",
+    }
     assert Policy(**params.policy.model_dump()) == WaferModel().policy_ == Policy()
 
 

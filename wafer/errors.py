@@ -17,7 +17,8 @@
     ├── SnapshotError      a snapshot that is missing or changed
     │   └── UnfitError     a snapshot that no model may be trained on
     ├── ModelError         a model that cannot be fitted, loaded or trusted
-    │   └── TamperedError  an artefact whose bytes are not those that were registered
+    │   ├── TamperedError  an artefact whose bytes are not those that were registered
+    │   └── HandOverError  a model of a study that production cannot keep or train again
     ├── RegistryError      the model registry cannot be reached, or has no such version
     ├── ReportError        a notebook or page that cannot be made
     └── FetchError         the public data set cannot be downloaded or is not what it should be
@@ -131,6 +132,10 @@ class ModelError(WaferError):
 
 class TamperedError(ModelError):
     """An artefact whose bytes are not those that were registered."""
+
+
+class HandOverError(ModelError):
+    """A model of a study that production cannot keep or train again."""
 
 
 class RegistryError(WaferError):

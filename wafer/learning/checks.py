@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from sklearn.base import is_classifier
 from sklearn.utils.multiclass import check_classification_targets, type_of_target
 
 from wafer.errors import ModelError, ParameterError
@@ -44,6 +45,10 @@ def check_parameters(model: Any) -> None:
         if getattr(model, name) not in allowed:
             got = reprlib.repr(getattr(model, name))
             raise ParameterError(f"{name} must be one of {', '.join(allowed)}, got {got}")
+    for name in ("members", "candidates"):
+        given = getattr(model, name)
+        if not isinstance(given, list | tuple) or not all(hasattr(one, "fit") and is_classifier(one) for one in given):
+            raise ParameterError(f"{name} must be a sequence of scikit-learn classifiers, got {reprlib.repr(given)}")
     if isinstance(model.max_missing, bool) or not isinstance(model.max_missing, int | float | np.number):
         raise ParameterError(f"max_missing must be a number, got {reprlib.repr(model.max_missing)}")
     if not 0 <= model.max_missing <= 1:

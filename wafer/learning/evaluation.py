@@ -2,13 +2,15 @@
 
 `shuffled_scores` asks how well faults are told apart within the period that was trained on, `forward_scores` how well
 they are foreseen, and `permuted_scores` is the canary: on shuffled labels nothing can be learned, so an AUC away from
-0.5 shows a leak. Each works on any scikit-learn classifier of two classes; `order` is handed to those that take it.
+0.5 shows a leak. Each works on any scikit-learn classifier of two classes; how `order` reaches it and its parts is said
+by `wafer.learning.borrowed`.
 """
 
-import inspect
 import reprlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -21,6 +23,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedKFold
 from sklearn.utils import _safe_indexing
 
 from wafer.errors import ParameterError
+from wafer.learning.borrowed import fit_in_order, probability_in_order
 from wafer.learning.decision import Policy, tail_share
 from wafer.learning.jobs import derived_seed
 from wafer.learning.metrics import Comparison, compare, summarise
@@ -34,6 +37,7 @@ __all__ = [
     "forward_scores",
     "measured",
     "permuted_scores",
+    "protocol_splits",
     "shuffled_scores",
     "summarise",
 ]
@@ -129,18 +133,32 @@ def score_splits(
         raise ParameterError(
             f"faulty_label must be 1 or None to be judged here, got {reprlib.repr(model.faulty_label)}"
         )
+    with closing(fold_scores(model, X, order, splits, n_jobs=n_jobs)) as scored:
+        frames = _counted(scored, len(splits), progress)
+    return pd.concat(frames, ignore_index=True) if frames else _no_scores()
+
+
+def fold_scores(
+    model: Any,
+    X: pd.DataFrame | NDArray[np.float64],
+    order: ArrayLike | None,
+    splits: Sequence[Split],
+    *,
+    n_jobs: int = 1,
+) -> Generator[pd.DataFrame]:
+    """As `score_splits`, the scores of one split after the other, as they come; closed early, it ends the work."""
     places = None if order is None else np.asarray(order)
     if n_jobs == 1 or len(splits) < 2:
-        frames = _counted((_score(model, X, places, split) for split in splits), len(splits), progress)
-    else:
-        tie_children()
-        jobs = (delayed(_score)(model, X, places, split) for split in splits)
-        try:
-            done = Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="all")(jobs)
-            frames = _counted(done, len(splits), progress)
-        finally:
-            get_reusable_executor().shutdown(wait=True)
-    return pd.concat(frames, ignore_index=True) if frames else _no_scores()
+        yield from (_score(model, X, places, split) for split in splits)
+        return
+    tie_children()
+    jobs = (delayed(_score)(model, X, places, split) for split in splits)
+    whole = False
+    try:
+        yield from Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="all")(jobs)
+        whole = True
+    finally:
+        get_reusable_executor().shutdown(wait=True, kill_workers=not whole)
 
 
 def shuffled_scores(
@@ -228,18 +246,16 @@ def evaluate(
         ParameterError: labels other than -1 and 1.
     """
     labels = _labels(y)
-    splits: list[Split] = []
-    left_out: dict[str, str] = {}
-    protocols: dict[str, Callable[[], list[Split]]] = {
-        "shuffled": lambda: shuffled_splits(labels, folds=folds, repeats=repeats, seed=seed),
-        "forward": lambda: _foreseen(forward_splits(labels, order, batch, first_batch=first_batch), batch, first_batch),
-        "permuted": lambda: permuted_splits(labels, permutations=permutations, folds=folds, seed=seed),
-    }
-    for protocol, split in protocols.items():
-        try:
-            splits += split()
-        except TooFewError as error:
-            left_out[protocol] = str(error)
+    splits, left_out = protocol_splits(
+        labels,
+        order,
+        batch,
+        folds=folds,
+        repeats=repeats,
+        permutations=permutations,
+        first_batch=first_batch,
+        seed=seed,
+    )
     compared = [split for split in splits if plain is not None and split.protocol != "permuted"]
     fits = len(splits) + len(compared)
     told = progress or (lambda done, total: None)
@@ -251,6 +267,35 @@ def evaluate(
         )
         found["plain"] = beside(scores, others, seed=seed)
     return {"wafers": len(labels), "faulty": int(np.sum(labels == 1)), "left_out": silent | left_out, **found}, scores
+
+
+def protocol_splits(
+    y: ArrayLike,
+    order: ArrayLike,
+    batch: ArrayLike,
+    *,
+    folds: int,
+    repeats: int,
+    permutations: int | None,
+    first_batch: int,
+    seed: int,
+) -> tuple[list[Split], dict[str, str]]:
+    """The splits of all protocols, as of `evaluate`, and why some are left out; `permutations` None: no canary."""
+    labels = _labels(y)
+    splits: list[Split] = []
+    left_out: dict[str, str] = {}
+    protocols: dict[str, Callable[[], list[Split]]] = {
+        "shuffled": lambda: shuffled_splits(labels, folds=folds, repeats=repeats, seed=seed),
+        "forward": lambda: _foreseen(forward_splits(labels, order, batch, first_batch=first_batch), batch, first_batch),
+    }
+    if permutations is not None:
+        protocols["permuted"] = partial(permuted_splits, labels, permutations=permutations, folds=folds, seed=seed)
+    for protocol, split in protocols.items():
+        try:
+            splits += split()
+        except TooFewError as error:
+            left_out[protocol] = str(error)
+    return splits, left_out
 
 
 def beside(scores: pd.DataFrame, others: pd.DataFrame, *, seed: int = 0) -> dict[str, dict[str, float]]:
@@ -296,14 +341,11 @@ def _score(model: Any, X: Any, order: Integers | None, split: Split) -> pd.DataF
     fitted = clone(model)
     if "n_jobs" in fitted.get_params(deep=False):
         fitted.set_params(n_jobs=1)  # the fits themselves run side by side
-    with_order = order is not None and "order" in inspect.signature(fitted.fit).parameters
-    before = {"order": order[split.train]} if with_order and order is not None else {}
-    after = {"order": order[split.test]} if with_order and order is not None else {}
-    fitted.fit(_safe_indexing(X, split.train), split.labels[split.train], **before)
-    wafers = _safe_indexing(X, split.test)
-    probability = fitted.predict_proba(wafers, **after)[:, 1]
+    before, after = (None, None) if order is None else (order[split.train], order[split.test])
+    fit_in_order(fitted, _safe_indexing(X, split.train), split.labels[split.train], before)
+    probability = probability_in_order(fitted, _safe_indexing(X, split.test), after)
     threshold = getattr(fitted, "threshold_", None)
-    alarm = probability >= threshold if threshold is not None else fitted.predict(wafers, **after) == 1
+    alarm = probability >= threshold if threshold is not None else probability > 0.5  # the more probable class
     held_out = getattr(fitted, "held_out_", None)
     tail = np.nan if held_out is None else tail_share(held_out["probability"].to_numpy(), probability)
     return pd.DataFrame(

@@ -1,16 +1,17 @@
 """A model of its own for each cluster that has the faults for it, weighed against the pooled panel by its evidence."""
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
 from wafer.learning.jobs import derived_seed
-from wafer.learning.search import Trained, candidates, inner_folds, search_best
+from wafer.learning.search import Trained, borrowed, candidates, inner_folds, search_best
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -87,6 +88,7 @@ class ExpertRules:
     search_budget: int
     search_folds: int
     trees: int
+    candidates: Sequence[Any] = ()  # classifiers of scikit-learn's beside those of `CANDIDATES`
 
 
 def fit_experts(
@@ -114,7 +116,7 @@ def fit_experts(
         inside = cluster == number
         if clusters > 1 and min(faulty[inside].sum(), (~faulty[inside]).sum()) >= rules.min_cluster_faults:
             own_seed = derived_seed(seed, "cluster", number)
-            recipes = candidates(CANDIDATES, rules.search_budget, own_seed, rules.trees)
+            recipes = candidates(CANDIDATES, rules.search_budget, own_seed, rules.trees) + borrowed(rules.candidates)
             folds = inner_folds(faulty[inside], rules.search_folds, own_seed)
             best, tried = search_best(recipes, F[inside], faulty[inside], folds, seed=own_seed, n_jobs=n_jobs)
             models[number], tries[number] = best, len(tried)
@@ -136,7 +138,7 @@ def _table(
         row = {"cluster": number, "wafers": int(inside.sum()), "faulty": int(faulty[inside].sum()), "model": POOLED}
         row |= {"settings": "", "auc": np.nan, "weight": 0.0}
         if best is not None:
-            settings = json.dumps(dict(best.recipe.settings), sort_keys=True)
+            settings = json.dumps(dict(best.recipe.settings), sort_keys=True, default=str)
             row |= {"model": best.recipe.kind, "settings": settings, "auc": best.auc, "weight": weights[number]}
         rows.append(row)
     return pd.DataFrame(rows)

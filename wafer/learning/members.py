@@ -2,7 +2,8 @@
 
 A fitted member scores each wafer by itself (the same bits alone and in a batch, with any number of threads) and is kept
 without pickle: trees as XGBoost's own bytes, linear scores as arrays. A new kind is a class like those here and a line
-in `MEMBERS`; nothing else knows which kinds there are.
+in `MEMBERS`; nothing else knows which kinds there are. The kind "classifier" tries any of scikit-learn's in a member's
+place, for a study; it cannot be kept.
 """
 
 import warnings
@@ -19,7 +20,8 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.tree._splitter import BestSplitter, RandomSplitter
 
-from wafer.errors import ParameterError
+from wafer.errors import HandOverError, ModelError, ParameterError
+from wafer.learning.borrowed import fault_score, fit_in_order, settled
 from wafer.learning.forests import Grown, Trees, grow, out_of_bag
 from wafer.learning.parts import array_bytes, read_arrays
 from wafer.learning.shapley import Branches, read_branches, shapley_values
@@ -279,7 +281,48 @@ class Logistic(Member):
         return cls(arrays["weights"], arrays["centre"], float(arrays["offset"]), float(arrays["limit"]))
 
 
+class Borrowed(Member):
+    """Any classifier of scikit-learn's, which a study tries; the setting "classifier" holds it, not fitted."""
+
+    kind = "classifier"
+
+    def __init__(self, fitted: Any, start: int, stop: int) -> None:
+        self.fitted, self.start, self.stop = fitted, start, stop
+
+    @classmethod
+    def fit(cls, settings: Settings, F: Floats, faulty: Bools, *, seed: int) -> Self:
+        """As of `Member`; features are relative to the production order, which is not handed on."""
+        start, stop, options = columns_and_options(settings, F)
+        return cls(fit_in_order(settled(options["classifier"], seed), F[:, start:stop], faulty, None), start, stop)
+
+    def score(self, F: Floats) -> Floats:
+        """As of `Member`."""
+        return fault_score(self.fitted, F[:, self.start : self.stop])
+
+    def contributions(self, F: Floats, n_jobs: int = 1) -> Floats:
+        """No one knows them of any classifier.
+
+        Raises:
+            ModelError: always.
+        """
+        raise ModelError(f"a {type(self.fitted).__name__} does not say what each sensor contributes to its score")
+
+    def state(self) -> bytes:
+        """It has none that runs no code.
+
+        Raises:
+            HandOverError: always.
+        """
+        raise HandOverError(f"a {type(self.fitted).__name__} cannot be kept without code that runs when it is read")
+
+    @classmethod
+    def restore(cls, state: bytes) -> Self:
+        """As of `state`."""
+        raise ModelError("a classifier of a study is not kept, so that none can be restored")
+
+
 MEMBERS: dict[str, type[Member]] = {one.kind: one for one in (ExtraTrees, RandomForest, Boosted, Logistic)}
+"""The kinds that a model may be made of in production."""
 
 
 def member(kind: str) -> type[Member]:
@@ -288,6 +331,8 @@ def member(kind: str) -> type[Member]:
     Raises:
         ParameterError: there is no such kind.
     """
+    if kind == Borrowed.kind:
+        return Borrowed
     if kind not in MEMBERS:
         raise ParameterError(f"a model's kind must be one of {', '.join(MEMBERS)}, got {kind!r}")
     return MEMBERS[kind]

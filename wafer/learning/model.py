@@ -82,6 +82,8 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         panel: members of the panel: "all" (two forests and a linear model), "forests" or "linear".
         trees: trees of each of the panel's forests, at least 1.
         calibration_folds: folds for probability and threshold, at least 2.
+        members: classifiers of scikit-learn's, not fitted, that join the panel; for a study, as it cannot be saved.
+        candidates: the same, tried for each cluster beside forest and XGBoost.
         policy: what an alarm may cost; None: the defaults of `Policy`.
         faulty_label: the label that means faulty; needed where labels are other than -1 and +1, or 0 and 1.
         seed: of everything random; the same data and parameters give the same model.
@@ -119,6 +121,8 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         panel: str = "all",
         trees: int = 600,
         calibration_folds: int = 4,
+        members: Sequence[Any] = (),
+        candidates: Sequence[Any] = (),
         policy: Policy | None = None,
         faulty_label: Any = None,
         seed: int = 0,
@@ -136,6 +140,8 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         self.panel = panel
         self.trees = trees
         self.calibration_folds = calibration_folds
+        self.members = members
+        self.candidates = candidates
         self.policy = policy
         self.faulty_label = faulty_label
         self.seed = seed
@@ -278,7 +284,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         self.elbow_ = self._clusters.elbow_
         self.profile_ = profile(wafers.relative, wafers.cluster, self._features.selector_.kept_)
         folds = inner_folds(faulty, self.calibration_folds, derived_seed(self.seed, "folds"))
-        recipes = panel_recipes(self._features, self.trees, self.panel)
+        recipes = panel_recipes(self._features, self.trees, self.panel, self.members)
         self._panel = fit_panel(recipes, F, faulty, folds, seed=self.seed, n_jobs=self.n_jobs)
         members = self._panel.members
         self.panel_ = pd.DataFrame({"model": [one.recipe.kind for one in members], "auc": [one.auc for one in members]})
@@ -313,6 +319,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
             search_budget=self.search_budget,
             search_folds=self.search_folds,
             trees=min(self.trees, EXPERT_TREES),
+            candidates=self.candidates,
         )
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -7,6 +7,7 @@ sigmoid makes their mean a probability. Plain averages of different models are h
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from wafer.learning.decision import Sigmoid, fit_sigmoid
 from wafer.learning.features import WaferFeatures
 from wafer.learning.members import member
-from wafer.learning.search import Folds, Recipe, Trained, train
+from wafer.learning.search import Folds, Recipe, Trained, borrowed, train
 
 CHOICES = ("all", "forests", "linear")
 
@@ -42,19 +43,23 @@ class Panel:
         return np.asarray(self.sigmoid.slope * _mean([one.contributions(F, n_jobs) for one in self.members]))
 
 
-def panel_recipes(features: WaferFeatures, trees: int, choice: str = "all") -> list[Recipe]:
+def panel_recipes(
+    features: WaferFeatures, trees: int, choice: str = "all", members: Sequence[Any] = ()
+) -> list[Recipe]:
     """Two forests, which know the eras that they were trained on, and a linear model, which outlasts them.
 
     Parameters:
         features: fitted; tells which columns are which.
         trees: of each forest.
         choice: one of `CHOICES`: all three, the forests, or the linear model.
+        members: classifiers of scikit-learn's that join them, on the same features.
     """
     columns = {"columns": [features.absolute.start, features.absolute.stop]}
     forest = member("extra_trees").fixed(trees) | columns
     forests = [Recipe("extra_trees", forest | {"min_samples_leaf": least}) for least in (2, 5)]
     linear = [Recipe("logistic", {"C": 0.1, "class_weight": "balanced", "max_iter": 500} | columns)]
-    return {"all": [*forests, *linear], "forests": forests, "linear": linear}[choice]
+    chosen = {"all": [*forests, *linear], "forests": forests, "linear": linear}[choice]
+    return [*chosen, *borrowed(members, columns)]
 
 
 def fit_panel(recipes: Sequence[Recipe], F: Floats, faulty: Bools, folds: Folds, *, seed: int, n_jobs: int) -> Panel:

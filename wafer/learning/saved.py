@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from wafer.errors import HandOverError
 from wafer.learning.clusters import ElbowClusters
 from wafer.learning.decision import Policy, Sigmoid
 from wafer.learning.experts import Experts
@@ -61,7 +62,16 @@ CLUSTERS = {"clusters.mean": "mean_", "clusters.axes": "axes_", "clusters.centre
 
 
 def classifier_parts(model: WaferModel) -> tuple[Document, Arrays, dict[str, bytes]]:
-    """A fitted model as a document that JSON can hold, arrays by name, and one file for each member."""
+    """A fitted model as a document that JSON can hold, arrays by name, and one file for each member.
+
+    Raises:
+        HandOverError: classifiers of a study are members or were tried, which the format cannot hold.
+    """
+    if model.members or model.candidates:
+        names = ", ".join(sorted({type(one).__name__ for one in (*model.members, *model.candidates)}))
+        raise HandOverError(
+            f"a model that was made with {names} cannot be saved: the format runs no code when it is read"
+        )
     pooled = {f"pooled-{place}-{one.recipe.kind}": one for place, one in enumerate(model._panel.members)}
     own = {number: f"cluster-{number}-{one.recipe.kind}" for number, one in model._experts.models.items()}
     trained = pooled | {own[number]: one for number, one in model._experts.models.items()}

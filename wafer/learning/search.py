@@ -31,6 +31,11 @@ class Recipe:
         return member(self.kind).fit(self.settings, F, faulty, seed=seed)
 
     @property
+    def named(self) -> dict[str, Any]:
+        """The settings that seeds are drawn from: what an estimator is called may differ from process to process."""
+        return {name: value for name, value in self.settings.items() if not hasattr(value, "get_params")}
+
+    @property
     def bagged(self) -> bool:
         """Whether bootstrap samples tell what it says of wafers that it has not seen."""
         return member(self.kind).bagged(self.settings)
@@ -85,11 +90,11 @@ def train(
     """
     jobs: list[Callable[[], Any]] = []
     for recipe in recipes:
-        whole_seed = derived_seed(seed, recipe.kind, recipe.settings, "whole")
+        whole_seed = derived_seed(seed, recipe.kind, recipe.named, "whole")
         fit_one = partial(member(recipe.kind).fit_bagged, recipe.settings) if recipe.bagged else recipe.fit
         jobs.append(partial(fit_one, F, faulty, seed=whole_seed))
         for number, (inside, outside) in enumerate([] if recipe.bagged else folds):
-            fold_seed = derived_seed(seed, recipe.kind, recipe.settings, number)
+            fold_seed = derived_seed(seed, recipe.kind, recipe.named, number)
             jobs.append(partial(_fold_score, recipe, F, faulty, inside, outside, fold_seed))
     results = run(jobs, n_jobs)
     trained = []
@@ -114,6 +119,14 @@ def _fold_score(
 def _calibrated(recipe: Recipe, fitted: Member, score: Floats, faulty: Bools) -> Trained:
     sigmoid = fit_sigmoid(score, faulty)
     return Trained(recipe, fitted, sigmoid, score, float(roc_auc_score(faulty, score)))
+
+
+def borrowed(classifiers: Sequence[Any], settings: Mapping[str, Any] | None = None) -> list[Recipe]:
+    """A recipe for each of these classifiers of scikit-learn's, with other settings besides."""
+    return [
+        Recipe("classifier", {"place": place, **(settings or {}), "classifier": one})
+        for place, one in enumerate(classifiers)
+    ]
 
 
 def candidates(kinds: Sequence[str], budget: int, seed: int, trees: int) -> list[Recipe]:
