@@ -19,6 +19,7 @@ from tests.conftest import REPOSITORY
 from tests.registry.rules import RULES, another_model, with_canary
 from wafer.cli.main import main
 from wafer.cli.models import models
+from wafer.learning.decision import Policy
 from wafer.learning.model import WaferModel
 from wafer.registry import Registry
 from wafer.scoring.bundle import fit_bundle
@@ -26,7 +27,7 @@ from wafer.settings import Settings
 
 SENSORS = [f"Sensor-{number}" for number in range(1, 9)]
 WAFERS = 120
-COMMANDS = ("list", "show", "compare", "promote", "rollback", "retune", "log", "at", "verify", "rebuild")
+COMMANDS = ("list", "show", "compare", "promote", "rollback", "retune", "what-if", "log", "at", "verify", "rebuild")
 Wafer = Callable[..., tuple[int, str, str]]
 
 
@@ -279,6 +280,36 @@ def test_another_threshold_needs_no_training(wafer: Wafer, model_folder: Path, t
     assert found["now"]["policy"]["cost_missed_fault"] == 1000
 
 
+def test_other_costs_are_answered_from_stored_scores(wafer: Wafer, made: Settings) -> None:
+    """What alarms of other costs would have been worth, and so many inspected wafers of each batch."""
+    status, out, _ = wafer(made, "what-if", "--cost-missed-fault", "10", "--json")
+    found = json.loads(out)
+    assert (status, found["version"], found["policy"]["cost_missed_fault"]) == (0, 1, 10)
+    ways = {row["way"]: row for row in found["ways"]}
+    assert list(ways) == ["no inspection", "inspecting every wafer", "inspecting a random tenth", "this model"]
+    assert [ways[way]["cost"] for way in list(ways)[:3]] == pytest.approx([1250.0, 875.0, 1212.5])
+    told = Policy(cost_missed_fault=10.0).alarms(*(scores(2.0)[name].to_numpy() for name in ("probability", "tail")))
+    assert ways["this model"]["alarm_rate"] == told.mean()
+    lines = wafer(made, "what-if", "1", "--cost-missed-fault", "50", "--alarm-rate", "0.05")[1].splitlines()
+    assert lines[0] == "version 1: a missed fault costs 50, a false alarm 1, 5 % of each batch are inspected"
+    assert [line.split()[:3] for line in lines[2:4]] == [
+        ["no", "inspection", "6,250"],
+        ["inspecting", "every", "wafer"],
+    ]
+    assert lines[-1].startswith("Forward, the alarms cost ") and lines[-1].endswith("here it costs 50.")
+
+
+def test_a_version_without_scores_cannot_tell_what_if(wafer: Wafer, model_folder: Path, tmp_path: Path) -> None:
+    """It is told in one sentence."""
+    settings = make(tmp_path, model_folder)
+    next(
+        Path(str(settings.artifact_root)).glob(f"{Registry.open(settings).version(2).run_id}/**/scores.parquet")
+    ).unlink()
+    status, out, err = wafer(settings, "what-if", "2")
+    assert (status, out) == (2, "")
+    assert "could not read scores.parquet of version 2" in err
+
+
 @pytest.mark.slow
 @pytest.mark.invariant
 def test_champions_change_by_hand(wafer: Wafer, model_folder: Path, tmp_path: Path) -> None:
@@ -347,6 +378,10 @@ def test_what_cannot_be_fetched_does_not_hide_the_others(wafer: Wafer, model_fol
             "cost_missed_fault must be above 0, at most 1,000,000,000",
         ),
         (("retune", "1", "--cost-missed-fault", "20", "--why", "x"), "version 1 has this policy already"),
+        (("what-if", "--cost-false-alarm", "0"), "cost_false_alarm must be above 0, at most 1,000,000,000, got 0.0"),
+        (("what-if", "2", "--alarm-rate", "1.5"), "the alarm rate must be above 0 and at most 1, got 1.5"),
+        (("what-if", "2", "--alarm-rate", "nan"), "the alarm rate must be above 0 and at most 1, got nan"),
+        (("what-if", "2", "--alarm-rate", "few"), "'few' is not a valid float"),
         (("compare", "2", "--params", "no/such/params.yaml"), "no/such/params.yaml is not a file"),
         (("at", "yesterday"), "'yesterday' is no time: expected one like 2026-05-01T12:00"),
         (("at", "0001-01-01T00:00+12:00"), "'0001-01-01T00:00+12:00' is no time"),

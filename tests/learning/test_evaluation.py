@@ -206,11 +206,13 @@ def test_a_plain_model_stands_beside_the_other(wafers: Any) -> None:
     """It is scored in the same folds and batches, not on permuted labels; the gain is paired, and 0 over itself."""
     told: list[tuple[int, int]] = []
     given = {"folds": 3, "repeats": 1, "permutations": 1, "first_batch": 5}
-    metrics, _ = evaluate(
+    metrics, scores = evaluate(
         Plain, *wafers, plain=PlainForest(trees=10), progress=lambda done, total: told.append((done, total)), **given
     )
     assert told[-1] == (3 + 2 + 3 + 3 + 2,) * 2
     others = shuffled_scores(PlainForest(trees=10), wafers.X, wafers.y, None, folds=3, repeats=1)
+    assert scores["plain"].isna().equals(scores["protocol"] == "permuted")
+    assert scores.loc[scores["protocol"] == "shuffled", "plain"].tolist() == others["probability"].tolist()
     found = metrics["plain"]["shuffled"]
     assert found["auc"] == summarise(others)["auc"]
     assert found["gain"] == pytest.approx(metrics["shuffled"]["auc"] - found["auc"])

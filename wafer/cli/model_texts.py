@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from wafer.learning.worth import Worth
     from wafer.registry import Check, Comparison, Decision, Registry, Version
     from wafer.registry.rebuild import Rebuilt
 
@@ -125,6 +126,21 @@ def echo_retuned(parent: "Version", made: "Version", decision: "Decision") -> No
     if parent.threshold == made.threshold:
         click.echo("the threshold stays: the ceiling of alarms sets it, or the ratio of the costs is the same")
     click.echo(decision.reason)
+
+
+def echo_worth(version: "Version", policy: Mapping[str, float], alarm_rate: float | None, worth: "Worth") -> None:
+    """What a version's alarms cost beside ways to do without it."""
+    costs = policy_text(policy)
+    if alarm_rate is not None:
+        share = f"{100 * alarm_rate:g} % of each batch are inspected"
+        costs = f"{costs.rpartition(', ')[0]}, {share}"
+    click.echo(f"version {version.version}: {costs}")
+    if worth.ways.empty:
+        click.echo("its scores are too few to tell: wafers of both kinds are needed")
+        return
+    click.echo(worth.table().rename_axis(None).to_string())
+    for sentence in worth.sentences():
+        click.echo(sentence)
 
 
 def echo_comparison(comparison: "Comparison", one: "Version", other: "Version") -> None:

@@ -21,6 +21,7 @@ from wafer.cli.model_texts import (
     echo_rebuilt,
     echo_retuned,
     echo_versions,
+    echo_worth,
     in_use,
     minute,
     print_json,
@@ -51,6 +52,8 @@ def models() -> None:
       wafer models log
       wafer models retune champion --cost-missed-fault 50 --why "faults slip through"
       wafer models rollback --why "misses the edge faults of week 30"
+    And what alarms would be worth at other costs:
+      wafer models what-if --cost-missed-fault 50
     """
 
 
@@ -242,6 +245,47 @@ def retune(version: str, params_file: Path | None, why: str, as_json: bool, **po
             told = f"the next training follows {shown_text(params)}: to keep it, write there under policy: "
             click.echo(told + ", ".join(lasting))
     sys.exit(0 if decision.promoted else EXIT_NEGATIVE)
+
+
+@models.command("what-if")
+@click.argument("version", default="champion")
+@click.option("--cost-missed-fault", type=float, metavar="COST", help="Cost of a faulty wafer without alarm.")
+@click.option("--cost-false-alarm", type=float, metavar="COST", help="Cost of an alarm on a good wafer, same unit.")
+@click.option("--alarm-rate", type=float, metavar="SHARE", help="Share of each batch that is inspected, come what may.")
+@as_json
+def what_if(version: str, alarm_rate: float | None, as_json: bool, **costs: float | None) -> None:
+    """Tell what the alarms of a VERSION are worth, and what they would be at other costs; nothing is changed.
+
+    The answer comes from the scores that are stored with the VERSION (the champion where it is left out), and stands
+    beside what no inspection, inspecting every wafer or a random tenth, and a plain forest would cost. The alarms are
+    those that a policy of these costs and the VERSION's ceiling would have raised; with --alarm-rate they are so many
+    wafers of each batch, those with the highest probability. What is not named stays as the VERSION has it.
+
+    \b
+    Examples:
+      wafer models what-if
+      wafer models what-if champion --cost-missed-fault 50 --alarm-rate 0.05
+    """
+    from dataclasses import replace
+
+    from wafer.learning.decision import Policy
+    from wafer.learning.worth import highest, worth
+    from wafer.registry.retunes import rescored
+
+    registry = _registry()
+    found = registry.version(version)
+    named = {name: value for name, value in costs.items() if value is not None}
+    policy = replace(Policy(**found.policy), **named)
+    scores = registry.scores(found)
+    if alarm_rate is None:
+        scores = rescored(scores, policy, found.version)
+    else:
+        scores = scores.assign(alarm=highest(scores, "probability", alarm_rate))
+    told = worth(scores, policy)
+    if as_json:
+        print_json({"version": found.version, "policy": asdict(policy), "alarm_rate": alarm_rate, **told.as_dict()})
+    else:
+        echo_worth(found, asdict(policy), alarm_rate, told)
 
 
 @models.command()

@@ -239,8 +239,9 @@ def evaluate(
         progress: called with the fits done and the fits in all.
 
     Returns: metrics {"shuffled": {…}, "forward": {…}, "permuted": {"auc", "auc_low", "auc_high"}, "plain": {…} (as of
-        `beside`), "wafers", "faulty", "left_out"} of finite numbers, and all scores of the model. A protocol that the
-        data are too few for is missing, and stands in `left_out` with the reason in words.
+        `beside`), "wafers", "faulty", "left_out"} of finite numbers, and all scores of the model, where a plain one
+        stands beside it with the column plain, its probability. A protocol that the data are too few for is missing,
+        and stands in `left_out` with the reason in words.
 
     Raises:
         ParameterError: labels other than -1 and 1.
@@ -266,6 +267,7 @@ def evaluate(
             plain, X, order, compared, n_jobs=n_jobs, progress=lambda done, _: told(len(splits) + done, fits)
         )
         found["plain"] = beside(scores, others, seed=seed)
+        scores["plain"] = others["probability"].reindex(scores.index)  # the canary's splits come last
     return {"wafers": len(labels), "faulty": int(np.sum(labels == 1)), "left_out": silent | left_out, **found}, scores
 
 

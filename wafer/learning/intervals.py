@@ -3,7 +3,7 @@
 Each holds its point estimate and lies where the measure can lie, by construction and not by luck of rounding.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -68,3 +68,9 @@ def percentile_interval(point: float, draws: Any, levels: Sequence[float] = LEVE
         return point, point
     low, high = np.percentile(draws, levels)
     return min(float(low), point), max(float(high), point)
+
+
+def interval_text(values: Mapping[str, float], name: str, form: str) -> str:
+    """`<name> [<name>_low, <name>_high]` of some values, each by the format `form`; the first alone where all agree."""
+    point, low, high = (f"{values[each]:{form}}" for each in (name, f"{name}_low", f"{name}_high"))
+    return point if low == high else f"{point} [{low}, {high}]"

@@ -83,7 +83,7 @@ def auc_draws(scores: pd.DataFrame, weights: Floats) -> Floats:
     """The protocol's ROC AUC for each row of `weights`; 0.5 where no group holds both classes."""
     by_faults = scores["protocol"].iloc[0] == "forward"
     total, mass = np.zeros(len(weights)), np.zeros(len(weights))
-    for positions in _groups(scores):
+    for positions in groups(scores):
         faulty = scores["label"].to_numpy()[positions] == 1
         score = scores["probability"].to_numpy()[positions]
         wins = _wins(score[faulty], score[~faulty])
@@ -96,7 +96,7 @@ def auc_draws(scores: pd.DataFrame, weights: Floats) -> Floats:
     return np.where(mass > 0, total / np.where(mass > 0, mass, 1.0), 0.5)
 
 
-def _groups(scores: pd.DataFrame) -> list[NDArray[np.int64]]:
+def groups(scores: pd.DataFrame) -> list[NDArray[np.int64]]:
     """Positions of the scores of each fold or batch."""
     return [np.asarray(rows) for rows in scores.groupby(["repeat", "fold"], sort=False).indices.values()]
 
@@ -108,7 +108,7 @@ def _wins(faulty: Floats, good: Floats) -> Floats:
 def _recall_draws(scores: pd.DataFrame, weights: Floats, rate: float) -> Floats:
     """Share of faults among the `rate` of wafers with the highest probability in each fold or batch."""
     caught, faults = np.zeros(len(weights)), np.zeros(len(weights))
-    for positions in _groups(scores):
+    for positions in groups(scores):
         ranking = positions[np.argsort(-scores["probability"].to_numpy()[positions], kind="stable")]
         w = weights[:, ranking]
         above = np.cumsum(w, axis=1) - w
@@ -228,7 +228,7 @@ def compare(
         interval = percentile_interval(gap, figures[:, 0] - figures[:, 1], levels)
         found += [float(point[0]), float(point[1]), gap, *interval]
     faulty = one["label"].to_numpy() == 1
-    ranked = any(faulty[rows].any() and not faulty[rows].all() for rows in _groups(one))
+    ranked = any(faulty[rows].any() and not faulty[rows].all() for rows in groups(one))
     return Comparison(*(found[:5] if ranked else [None] * 5), *found[5:])
 
 
@@ -246,7 +246,9 @@ def _paired(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd
 
 def _figures(models: tuple[pd.DataFrame, pd.DataFrame], policy: Policy, draws: int, seed: int) -> tuple[Floats, Floats]:
     """ROC AUC and cost of both models, shape (2, models), and as bootstrap draws, shape (2, draws, models)."""
-    costs = np.column_stack([_costs(scores, policy) for scores in models])
+    costs = np.column_stack(
+        [costs_of_alarms(each["label"].to_numpy() == 1, each["alarm"].to_numpy(np.float64), policy) for each in models]
+    )
     slices = []
     for start in range(0, draws, DRAWS):  # so that memory stays small with many wafers
         weights = bootstrap_weights(models[0], min(DRAWS, draws - start), (seed, start))
@@ -255,7 +257,6 @@ def _figures(models: tuple[pd.DataFrame, pd.DataFrame], policy: Policy, draws: i
     return slices[0][:, 0], np.concatenate([drawn[:, 1:] for drawn in slices], axis=1)
 
 
-def _costs(scores: pd.DataFrame, policy: Policy) -> Floats:
-    """What each score costs."""
-    faulty, alarm = scores["label"].to_numpy() == 1, scores["alarm"].to_numpy(np.float64)
+def costs_of_alarms(faulty: Bools, alarm: Floats, policy: Policy) -> Floats:
+    """What each wafer costs whose alarm, or share of one, is `alarm`."""
     return np.where(faulty, policy.cost_missed_fault * (1 - alarm), policy.cost_false_alarm * alarm)

@@ -10,6 +10,7 @@ from wafer.diagnosis.novelty import UNKNOWN_LEVEL
 from wafer.learning.curves import PROTOCOLS, of_protocol
 from wafer.learning.decision import Policy, threshold_curve
 from wafer.learning.model import WaferModel
+from wafer.learning.worth import worth
 from wafer.reporting.tables import listing
 from wafer.scoring.bundle import Bundle
 from wafer.scoring.details import describe_reasons
@@ -30,6 +31,17 @@ def policy_text(model: WaferModel) -> str:
     if model.threshold_ > policy.worthwhile:
         return f"{costs} It is the ceiling that decides: alarms start at **{100 * model.threshold_:.1f} %**."
     return f"{costs} The ceiling is not reached, so alarms start at **{100 * model.threshold_:.1f} %**."
+
+
+def worth_text(scores: pd.DataFrame, policy: Policy) -> str:
+    """What the alarms cost beside the cheapest way without a model, and for which costs they pay, as Markdown."""
+    said = worth(scores, policy).sentences()
+    return "\n\n".join(said) or "**What the alarms are worth could not be measured**: wafers of both kinds are needed."
+
+
+def worth_table(scores: pd.DataFrame, policy: Policy) -> pd.DataFrame:
+    """What each way to do without the model, and the model, costs per 1,000 wafers with its interval, as text."""
+    return worth(scores, policy).table()
 
 
 def threshold_table(scores: pd.DataFrame, policy: Policy) -> pd.DataFrame:
