@@ -1,0 +1,258 @@
+"""Control charts of each sensor, individuals and EWMA, with limits frozen at training from good wafers.
+
+The same rules are asked in two ways. As *published*, of readings in sigma, they are for an engineer who looks at one
+sensor: applied to 590 sensors at once they speak of most of them in every batch, though nothing has happened. As
+*controlled*, they are for all sensors at once: each rule and sensor has the same small share of the false signals that
+are allowed over all of them (Bonferroni's bound), and two things are otherwise.
+
+Readings are taken as normal scores, by their rank among the good training wafers, so that skewed and coarse sensors are
+as the rules expect. Beyond the largest training reading the score follows a power tail fitted to the outermost readings
+(Hill, Annals of Statistics 3, 1975): seldom is a single reading news among 59,000 of a batch.
+
+And a limit is the largest of the published one, of what independent normal readings exceed with the allowed chance, and
+of where an exponential tail, fitted to the strengths that the training wafers themselves showed, falls to it; so a
+sensor that is alike from one wafer to the next needs a longer run.
+"""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from math import pi, sqrt
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from wafer.diagnosis.runs_rules import EWMA, KINDS, RULES, Floats, strengths
+from wafer.errors import ModelError
+
+D2 = 2 / sqrt(pi)  # mean range of two normal readings, in sigma
+LARGEST_RANGE = 3.5  # times the mean moving range: a larger one is left out (Nelson, Technometrics 24, 1982, 269)
+GROSS = 10.0  # sigma from the median, beyond which a training reading is left out of the centre
+FEWEST = 200  # training readings below which a sensor has no controlled limit
+TAIL = 0.05  # share of readings, and of strengths, that a tail is fitted to
+LIGHTEST, HEAVIEST = 0.2, 2.0  # exponents of the power tail: a normal one has about the first
+FARTHEST = 1e6  # times as far out as the training readings, which the power tail goes on to
+WAFERS = 100  # for which the false signals are counted
+ALL = "all"  # instead of names of rules
+
+
+@dataclass(frozen=True)
+class ControlCharts:
+    """What training leaves of each sensor's charts: plain numbers, frozen.
+
+    Attributes:
+        centre, sigma: of each sensor, shape (sensors,), in its unit; NaN for a sensor that never varied, which has no
+            chart.
+        ranked: training readings of each sensor, ascending, shape (wafers, sensors), NaN last.
+        tails: exponent of the power tail below and above them, shape (2, sensors).
+        limits: controlled limits, shape (rules, sensors); infinite where there were too few training readings, NaN
+            where the rule is switched off.
+        rules: names in `wafer.diagnosis.runs_rules.RULES`, as the rows of `limits`.
+        ewma_weight: of the newest reading in the moving average.
+        ewma_limit: published limit of the EWMA chart, in sigma of the average.
+    """
+
+    centre: Floats
+    sigma: Floats
+    ranked: Floats
+    tails: Floats
+    limits: Floats
+    rules: tuple[str, ...]
+    ewma_weight: float
+    ewma_limit: float
+
+    @classmethod
+    def learn(
+        cls,
+        readings: Floats,
+        names: Sequence[str],
+        *,
+        rules: Collection[str] = (*list(RULES)[:8], EWMA),
+        off: Mapping[str, Collection[str]] | None = None,
+        false_sensors: float = 1.0,
+        ewma_weight: float = 0.2,
+        ewma_limit: float = 2.86,
+    ) -> "ControlCharts":
+        """From good wafers in production order, shape (wafers, sensors), NaN for missing.
+
+        Args:
+            names: of the sensors.
+            rules: which rules are applied.
+            off: names of sensors, and which rules are not applied to each; `all` means all of them.
+            false_sensors: how many sensors may signal within `WAFERS` in-control wafers, on average, over all sensors
+                and rules; it sets the controlled limits.
+
+        Raises:
+            ModelError: a sensor or rule is not known.
+        """
+        used = _used(names, tuple(rules), off or {})
+        centre, sigma = centre_and_sigma(readings)
+        ranked = np.sort(readings, axis=0)
+        unlimited = np.where(used, np.inf, np.nan)
+        charts = cls(centre, sigma, ranked, _tails(ranked), unlimited, tuple(rules), ewma_weight, ewma_limit)
+        charted = int((used.any(axis=0) & np.isfinite(sigma)).sum())
+        kinds = charts._kinds()
+        level = false_sensors / (WAFERS * max(charted, 1) * max(len(kinds), 1))
+        limits = _controlled(charts._strengths(charts.normal_scores(readings)), kinds, level)
+        return replace(charts, limits=np.where(used, np.fmax(limits[charts._rows()], charts.published), np.nan))
+
+    @property
+    def published(self) -> Floats:
+        """The limits as published, shape (rules, 1)."""
+        return np.array([[self.ewma_limit if name == EWMA else RULES[name].limit] for name in self.rules])
+
+    def scores(self, readings: Floats) -> Floats:
+        """Distance of each reading from its sensor's centre, in sigma, shape of `readings`, NaN where there is none."""
+        return np.asarray((readings - self.centre) / self.sigma)
+
+    def normal_scores(self, readings: Floats) -> Floats:
+        """Scores that are normal where readings come as the training wafers' did; shape of `readings`."""
+        share = np.full(readings.shape, np.nan)
+        for column, known in enumerate(self.ranked.T):
+            if np.isfinite(self.sigma[column]):
+                values, known = readings[:, column], known[~np.isnan(known)]
+                low, high = (np.searchsorted(known, values, side) for side in ("left", "right"))
+                share[:, column] = (low + high + 1) / (2 * (len(known) + 1))
+        rarity = self._beyond(readings)
+        below = norm.ppf(np.minimum(share, 0.5) * rarity)
+        return np.asarray(np.where(share <= 0.5, below, -norm.ppf(np.minimum(1 - share, 0.5) * rarity)) + 0 * readings)
+
+    def _beyond(self, readings: Floats) -> Floats:
+        """How many times as rare as the outermost training reading each is, 1 within the training readings' range."""
+        low, middle, high = _ends(self.ranked)
+        upward = readings >= middle
+        with np.errstate(divide="ignore", invalid="ignore"):  # a side on which no training reading lies
+            distance = np.where(upward, readings - middle, middle - readings) / np.where(
+                upward, high - middle, middle - low
+            )
+        exponent = np.where(upward, self.tails[1], self.tails[0])
+        return np.asarray(np.clip(np.nan_to_num(distance, nan=1.0), 1.0, FARTHEST) ** (-1 / exponent))
+
+    def textbook(self, readings: Floats) -> NDArray[np.bool_]:
+        """Where which rule is broken as published, shape (rules, wafers, sensors), at the reading that completes it.
+
+        Args:
+            readings: of wafers in production order, shape (wafers, sensors), NaN for missing; charts start anew with
+                the first of them.
+        """
+        off = np.isnan(self.limits)
+        return self._by_rule(self._strengths(self.scores(readings)), np.where(off, np.inf, self.published))
+
+    def signals(self, readings: Floats) -> NDArray[np.bool_]:
+        """The same with controlled limits, for all sensors at once."""
+        return self._by_rule(self._strengths(self.normal_scores(readings)), self.limits)
+
+    def signal_table(self, readings: Floats, names: Sequence[str]) -> pd.DataFrame:
+        """A line for each sensor and rule with a controlled signal, those that signal first come first.
+
+        Returns: columns sensor, rule, first and last (position of a wafer in `readings`), wafers (that signal), and
+            strength beside limit (the largest strength over its limit, both in sigma or readings in a row).
+        """
+        found = self._strengths(self.normal_scores(readings))
+        rule, wafer, sensor = np.nonzero(self._by_rule(found, self.limits))
+        strength = found[self._rows()[rule], wafer, sensor]
+        lines = pd.DataFrame({"sensor": sensor, "rule": rule, "wafer": wafer, "strength": strength})
+        grouped = lines.groupby(["sensor", "rule"], sort=True)
+        table = grouped.agg(
+            first=("wafer", "min"), last=("wafer", "max"), wafers=("wafer", "size"), strength=("strength", "max")
+        ).reset_index()
+        table["limit"] = self.limits[table["rule"], table["sensor"]]
+        table["sensor"] = np.array(list(names), dtype=object)[table["sensor"]]
+        table["rule"] = np.array(self.rules, dtype=object)[table["rule"]]
+        return table.sort_values("first", kind="stable", ignore_index=True)
+
+    def _kinds(self) -> list[str]:
+        return list(dict.fromkeys(RULES[name].kind for name in self.rules))
+
+    def _rows(self) -> NDArray[np.int64]:
+        """For each rule the row of its kind among the strengths."""
+        return np.array([self._kinds().index(RULES[name].kind) for name in self.rules], dtype=np.int64)
+
+    def _strengths(self, scores: Floats) -> Floats:
+        return strengths(scores, self._kinds(), self.ewma_weight)
+
+    def _by_rule(self, found: Floats, limits: Floats) -> NDArray[np.bool_]:
+        return np.asarray(found[self._rows()] > limits[:, None, :])
+
+
+def centre_and_sigma(readings: Floats) -> tuple[Floats, Floats]:
+    """Centre line and sigma of an individuals chart for each column, shape (sensors,) each; NaN where none varies.
+
+    Sigma is the mean moving range of readings that follow each other, missing ones left out, over 2 / sqrt(pi). Moving
+    ranges larger than 3.5 times their mean are left out, and readings farther than ten sigma from the median are left
+    out of the mean, so that a few gross errors among the training wafers do not widen the chart.
+    """
+    ranked = np.take_along_axis(readings, np.argsort(np.isnan(readings), axis=0, kind="stable"), axis=0)
+    ranges = np.abs(np.diff(ranked, axis=0))
+    usual = _column_mean(np.where(ranges <= LARGEST_RANGE * _column_mean(ranges), ranges, np.nan))
+    sigma = np.where(usual > 0, usual / D2, np.nan)
+    middle = _ends(np.sort(readings, axis=0))[1]
+    centre = _column_mean(np.where(np.abs(readings - middle) <= GROSS * sigma, readings, np.nan))
+    return centre, np.where(np.isnan(centre), np.nan, sigma)
+
+
+def _column_mean(X: Floats) -> Floats:
+    present = ~np.isnan(X)
+    count = present.sum(axis=0)
+    return np.where(count > 0, np.where(present, X, 0.0).sum(axis=0) / np.maximum(count, 1), np.nan)
+
+
+def _ends(ranked: Floats) -> Floats:
+    """Smallest, middle and largest value of each ascending column with NaN last, shape (3, sensors)."""
+    last = np.maximum(np.sum(~np.isnan(ranked), axis=0) - 1, 0)
+    return np.asarray(ranked[np.array([0 * last, last // 2, last]), np.arange(ranked.shape[1])])
+
+
+def _tails(ranked: Floats) -> Floats:
+    """Exponent of the power tail of each side's distances from the middle, by Hill's estimator, shape (2, sensors)."""
+    middle = _ends(ranked)[1]
+    present = np.sum(~np.isnan(ranked), axis=0)
+    outer = np.maximum((TAIL / 2 * present).astype(np.int64), 1)
+    found = []
+    for side in (middle - ranked, ranked - middle):
+        ordered = np.sort(np.where(np.isnan(side), -np.inf, side), axis=0)[::-1]
+        start = ordered[np.minimum(outer, len(ordered) - 1), np.arange(ranked.shape[1])]
+        first = np.arange(len(ordered))[:, None] < outer
+        ratio = np.where(first, ordered, np.nan) / np.where(start > 0, start, np.nan)
+        found.append(np.nan_to_num(_column_mean(np.log(ratio)), nan=HEAVIEST))
+    return np.clip(found, LIGHTEST, HEAVIEST)
+
+
+def _controlled(found: Floats, kinds: Sequence[str], level: float) -> Floats:
+    """What strengths exceed with at most the chance `level`, shape (kinds, sensors), by both tails; see the module."""
+    few = np.sum(~np.isnan(found), axis=1) < FEWEST
+    own = np.array(
+        [_tail_limit(own, kind != EWMA and KINDS[kind].runs, level) for own, kind in zip(found, kinds, strict=True)]
+    )
+    normal = np.array([(KINDS["beyond"] if kind == EWMA else KINDS[kind]).limit(level) for kind in kinds])
+    return np.where(few, np.inf, np.fmax(own, normal[:, None]))
+
+
+def _tail_limit(found: Floats, runs: bool, level: float) -> Floats:
+    """Where each column's exponential tail, a geometric one for runs, falls to `level`; at least its largest value."""
+    present = np.maximum(np.sum(~np.isnan(found), axis=0), 1)
+    ranked = np.sort(found, axis=0)
+    start = ranked[((1 - TAIL) * (present - 1)).astype(np.int64), np.arange(found.shape[1])]
+    above = found > start
+    share = above.sum(axis=0) / present
+    excess = np.nan_to_num(_column_mean(np.where(above, found - start, np.nan)), nan=0.0)
+    if runs:  # of a geometric tail with this mean, one more is so many times as rare as an e-th of it
+        excess = np.where(excess > 1, -1 / np.log1p(-1 / np.maximum(excess, 1.0 + 1e-9)), 0.0)
+    reached = start + excess * np.log(np.maximum(share / level, 1.0))
+    return np.asarray(np.fmax(reached, np.fmax.reduce(found, axis=0)))
+
+
+def _used(names: Sequence[str], rules: Sequence[str], off: Mapping[str, Collection[str]]) -> NDArray[Any]:
+    """Which rule is applied to which sensor, shape (rules, sensors)."""
+    columns = {name: column for column, name in enumerate(names)}
+    for what, given, known in (("sensor", off, columns), ("rule", [*rules, *chain(*off.values())], RULES)):
+        strange = [name for name in given if name not in known and (what, name) != ("rule", ALL)]
+        if strange:
+            raise ModelError(f"the monitor's parameters name a {what} that is not there: {strange[0]}")
+    used = np.ones((len(rules), len(names)), dtype=bool)
+    for sensor, without in off.items():
+        used[[ALL in without or rule in without for rule in rules], columns[sensor]] = False
+    return used
