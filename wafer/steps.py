@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 UNREGISTERED = 0
-PLAIN_TREES = 300  # of the plain forest that stands beside each model, at most
 
 log = logging.getLogger("wafer")
 
@@ -248,11 +247,11 @@ def evaluate(
     workspace: Workspace, run: Run, params: EvaluateParams, recipe: FitParams, policy: PolicyParams
 ) -> Evaluated:
     """Score the recipe on wafers that it did not train on: shuffled, forward in time, and with permuted labels."""
+    from wafer.diagnosis.rivals import rivals
     from wafer.learning import evaluation
     from wafer.learning.curves import precision_recall_points, roc_points
     from wafer.learning.decision import Policy
     from wafer.learning.model import WaferModel
-    from wafer.learning.plain import PlainForest
 
     with run.timed("evaluate"), shown("evaluate") as progress:
         frozen = workspace.snapshot(run.read(Frozen).folder)
@@ -264,7 +263,7 @@ def evaluate(
             frozen.order,
             frozen.batches,
             **params.model_dump(),
-            plain=PlainForest(trees=min(PLAIN_TREES, recipe.trees), seed=params.seed),
+            rivals=rivals(trees=recipe.trees, seed=params.seed),
             n_jobs=workspace.settings.jobs,
             progress=progress,
         )

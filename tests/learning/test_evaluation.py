@@ -207,7 +207,11 @@ def test_a_plain_model_stands_beside_the_other(wafers: Any) -> None:
     told: list[tuple[int, int]] = []
     given = {"folds": 3, "repeats": 1, "permutations": 1, "first_batch": 5}
     metrics, scores = evaluate(
-        Plain, *wafers, plain=PlainForest(trees=10), progress=lambda done, total: told.append((done, total)), **given
+        Plain,
+        *wafers,
+        rivals={"plain": PlainForest(trees=10)},
+        progress=lambda done, total: told.append((done, total)),
+        **given,
     )
     assert told[-1] == (3 + 2 + 3 + 3 + 2,) * 2
     others = shuffled_scores(PlainForest(trees=10), wafers.X, wafers.y, None, folds=3, repeats=1)
@@ -218,6 +222,6 @@ def test_a_plain_model_stands_beside_the_other(wafers: Any) -> None:
     assert found["gain"] == pytest.approx(metrics["shuffled"]["auc"] - found["auc"])
     assert found["gain_low"] <= found["gain"] <= found["gain_high"]
     assert set(metrics["plain"]) == {"shuffled", "forward"}
-    itself, _ = evaluate(Plain, *wafers, plain=Plain, **given)
+    itself, _ = evaluate(Plain, *wafers, rivals={"plain": Plain}, **given)
     assert [itself["plain"]["forward"][name] for name in ("gain", "gain_low", "gain_high")] == [0.0] * 3
     assert "plain" not in evaluate(Plain, *wafers, **given)[0]

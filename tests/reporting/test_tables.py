@@ -71,19 +71,39 @@ def test_metrics_are_shown_with_their_intervals():
     assert found.loc["alarm rate"].tolist() == ["10.0 %", "–"]
 
 
-def test_a_plain_forest_stands_beside_the_model():
-    """Both ROC AUCs and the paired difference with its interval; a protocol that lacks one of the two is left out."""
+def test_rivals_stand_beside_the_model():
+    """Each rival's ROC AUC and the paired difference with its interval; a protocol that it lacks is a dash."""
     own = {"auc": 0.735, "auc_low": 0.68, "auc_high": 0.79}
     plain = {"auc": 0.713, "auc_low": 0.66, "auc_high": 0.77, "gain": 0.022, "gain_low": -0.005, "gain_high": 0.05}
-    found = tables.plain_table({"shuffled": own, "plain": {"shuffled": plain, "forward": plain}})
+    found = tables.rivals_table({"shuffled": own, "plain": {"shuffled": plain}, "t2": {}})
     assert found.to_dict("index") == {
-        "shuffled": {
-            "this model": "0.735 [0.680, 0.790]",
-            "plain balanced forest": "0.713 [0.660, 0.770]",
-            "difference": "0.022 [-0.005, 0.050]",
-        }
+        ("this model", "ROC AUC"): {"shuffled": "0.735 [0.680, 0.790]", "forward": "–"},
+        ("plain balanced forest", "ROC AUC"): {"shuffled": "0.713 [0.660, 0.770]", "forward": "–"},
+        ("plain balanced forest", "the model gains"): {"shuffled": "0.022 [-0.005, 0.050]", "forward": "–"},
     }
-    assert tables.plain_table({"shuffled": own}).empty
+    assert tables.rivals_table({"shuffled": own}).empty
+
+
+def test_equal_alarms_are_compared_by_the_faults_caught():
+    """Chance catches as many faults as wafers; a rival's share is followed by what the model catches more."""
+    own = {"recall_at_alarm_rate_5": 0.2, "recall_at_alarm_rate_10": 0.3, "recall_at_alarm_rate_20": 0.5}
+    rival = {name: value / 2 for name, value in own.items()} | {
+        f"gain_{name}": value / 2 for name, value in own.items()
+    }
+    rival |= {"gain_recall_at_alarm_rate_5_low": -0.05, "gain_recall_at_alarm_rate_5_high": 0.2}
+    found = tables.equal_alarms_table({"forward": own, "spe": {"forward": rival}})
+    assert found.to_dict("list") == {
+        "forward, 5 % alarms": ["20.0 %", "5.0 %", "10.0 %", "10.0 % [-5.0 %, 20.0 %]"],
+        "forward, 10 % alarms": ["30.0 %", "10.0 %", "15.0 %", "15.0 %"],
+        "forward, 20 % alarms": ["50.0 %", "20.0 %", "25.0 %", "25.0 %"],
+    }
+    assert list(found.index) == [
+        ("this model", "caught"),
+        ("chance", "caught"),
+        ("SPE", "caught"),
+        ("SPE", "the model catches more"),
+    ]
+    assert tables.equal_alarms_table({"forward": own}).empty
 
 
 def test_the_summary_says_what_became_of_the_version():

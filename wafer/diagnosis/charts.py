@@ -145,6 +145,13 @@ class ControlCharts:
         """The same with controlled limits, for all sensors at once."""
         return self._by_rule(self._strengths(self.normal_scores(readings)), self.limits)
 
+    def excess(self, readings: Floats) -> Floats:
+        """Each wafer's largest strength over its controlled limit, of all rules and sensors, shape (wafers,)."""
+        found = self._strengths(self.normal_scores(readings))[self._rows()]
+        with np.errstate(invalid="ignore"):  # a sensor without a limit is never beyond it
+            found = found / self.limits[:, None, :]
+        return np.asarray(np.nan_to_num(found).max(axis=(0, 2), initial=0.0))
+
     def signal_table(self, readings: Floats, names: Sequence[str]) -> pd.DataFrame:
         """A line for each sensor and rule with a controlled signal, those that signal first come first.
 

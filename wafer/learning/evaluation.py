@@ -7,7 +7,7 @@ by `wafer.learning.borrowed`.
 """
 
 import reprlib
-from collections.abc import Callable, Generator, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
@@ -26,7 +26,7 @@ from wafer.errors import ParameterError
 from wafer.learning.borrowed import fit_in_order, probability_in_order
 from wafer.learning.decision import Policy, tail_share
 from wafer.learning.jobs import derived_seed
-from wafer.learning.metrics import Comparison, compare, summarise
+from wafer.learning.metrics import ALARM_RATES, Comparison, compare, recall_gains, recall_name, summarise
 from wafer.lifeline import tie_children
 
 __all__ = [
@@ -223,7 +223,7 @@ def evaluate(
     permutations: int = 3,
     first_batch: int = 4,
     seed: int = 0,
-    plain: Any | None = None,
+    rivals: Mapping[str, Any] | None = None,
     n_jobs: int = 1,
     progress: Progress | None = None,
 ) -> tuple[dict[str, Any], pd.DataFrame]:
@@ -233,14 +233,14 @@ def evaluate(
         model: an unfitted classifier; it is cloned.
         X, y, order, batch: wafers, labels (-1, 1), production order and batch names, one per wafer.
         folds, repeats, permutations, first_batch, seed: of the protocols; 0 permutations leave the canary out.
-        plain: what the model must beat, an unfitted classifier that is scored in the same folds and batches, such as
-            `wafer.learning.plain.PlainForest`.
+        rivals: what the model must beat: unfitted classifiers by a name of their own, each scored in the same folds and
+            batches, such as `wafer.learning.plain.PlainForest`.
         n_jobs: fits at a time, each in a process of its own; the result does not depend on it.
         progress: called with the fits done and the fits in all.
 
-    Returns: metrics {"shuffled": {…}, "forward": {…}, "permuted": {"auc", "auc_low", "auc_high"}, "plain": {…} (as of
-        `beside`), "wafers", "faulty", "left_out"} of finite numbers, and all scores of the model, where a plain one
-        stands beside it with the column plain, its probability. A protocol that the data are too few for is missing,
+    Returns: metrics {"shuffled": {…}, "forward": {…}, "permuted": {"auc", "auc_low", "auc_high"}, each rival's name:
+        {…} (as of `beside`), "wafers", "faulty", "left_out"} of finite numbers, and all scores of the model, with each
+        rival's probability in a column of its name. A protocol that the data are too few for is missing,
         and stands in `left_out` with the reason in words.
 
     Raises:
@@ -257,17 +257,17 @@ def evaluate(
         first_batch=first_batch,
         seed=seed,
     )
-    compared = [split for split in splits if plain is not None and split.protocol != "permuted"]
-    fits = len(splits) + len(compared)
-    told = progress or (lambda done, total: None)
+    compared = [split for split in splits if split.protocol != "permuted"]
+    given = rivals if rivals and compared else {}
+    fits, told = len(splits) + len(given) * len(compared), progress or (lambda done, total: None)
     scores = score_splits(model, X, order, splits, n_jobs=n_jobs, progress=lambda done, _: told(done, fits))
     found, silent = measured(scores, _policy(model), seed=seed)
-    if compared:
-        others = score_splits(
-            plain, X, order, compared, n_jobs=n_jobs, progress=lambda done, _: told(len(splits) + done, fits)
-        )
-        found["plain"] = beside(scores, others, seed=seed)
-        scores["plain"] = others["probability"].reindex(scores.index)  # the canary's splits come last
+    for number, (name, rival) in enumerate(given.items()):
+        before = len(splits) + number * len(compared)
+        count = partial(lambda before, done, _: told(before + done, fits), before)
+        others = score_splits(rival, X, order, compared, n_jobs=n_jobs, progress=count)
+        found[name] = beside(scores, others, seed=seed)
+        scores[name] = others["probability"].reindex(scores.index)  # the canary's splits come last
     return {"wafers": len(labels), "faulty": int(np.sum(labels == 1)), "left_out": silent | left_out, **found}, scores
 
 
@@ -303,7 +303,8 @@ def protocol_splits(
 def beside(scores: pd.DataFrame, others: pd.DataFrame, *, seed: int = 0) -> dict[str, dict[str, float]]:
     """Another model's ROC AUC in the same folds and batches, and what the first gains over it, with paired intervals.
 
-    Returns: for each protocol that both can be judged by: auc, gain, each with the ends of its interval.
+    Returns: for each protocol that both can be judged by: auc and gain, and for each of `ALARM_RATES` the other model's
+        recall_at_alarm_rate_… and the first's gain_… in it, all with the ends of their intervals.
     """
     found = {}
     for protocol in PROTOCOLS:
@@ -313,8 +314,9 @@ def beside(scores: pd.DataFrame, others: pd.DataFrame, *, seed: int = 0) -> dict
         gain, own = compare(one, two, seed=seed), summarise(two, seed=seed)
         if gain.difference is not None:
             ends = {"gain_low": gain.difference_low, "gain_high": gain.difference_high}
-            found[protocol] = {name: own[name] for name in ("auc", "auc_low", "auc_high")}
-            found[protocol] |= {"gain": gain.difference, **ends}
+            names = ("auc", *map(recall_name, ALARM_RATES))
+            found[protocol] = {end: own[end] for name in names for end in (name, f"{name}_low", f"{name}_high")}
+            found[protocol] |= {"gain": gain.difference, **ends, **recall_gains(one, two, seed=seed)}
     return found
 
 

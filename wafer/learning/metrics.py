@@ -4,7 +4,9 @@ Wafers are resampled with replacement within each class (Efron and Tibshirani, "
 1993); a wafer that was scored in several repeats is drawn with all its scores.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +19,7 @@ from wafer.learning.intervals import percentile_interval
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Measure = Callable[[pd.DataFrame, Floats], Floats]  # of scores, for each row of weights
 
 DRAWS = 1000
 BINS = 10  # of the calibration error
@@ -63,6 +66,11 @@ def summarise(
         "fn": int(np.sum(faulty & ~alarm)),
     }
     return result
+
+
+def recall_name(rate: float) -> str:
+    """The metric of the recall at an alarm rate."""
+    return f"recall_at_alarm_rate_{round(100 * rate)}"
 
 
 def bootstrap_weights(scores: pd.DataFrame, draws: int, seed: int | tuple[int, ...]) -> NDArray[np.float64]:
@@ -165,7 +173,7 @@ def _metrics(scores: pd.DataFrame, weights: Floats, policy: Policy) -> dict[str,
         "false_alarm_rate": false_rate,
     }
     for rate in ALARM_RATES:
-        result[f"recall_at_alarm_rate_{round(100 * rate)}"] = _recall_draws(scores, weights, rate)
+        result[recall_name(rate)] = _recall_draws(scores, weights, rate)
     result |= {
         "brier": brier,
         "brier_skill": 1.0 - brier / np.maximum(share * (1.0 - share), 1e-12),
@@ -220,7 +228,8 @@ def compare(
         ParameterError: the two do not score the same wafers under the same protocol, or there are none.
     """
     one, two = _paired(first, second)
-    points, drawn = _figures((one, two), policy or Policy(), draws, seed)
+    measures = (auc_draws, partial(_cost_draws, policy or Policy()))
+    points, drawn = _figures((one, two), measures, draws, seed)
     levels = (50.0 * (1.0 - confidence), 50.0 * (1.0 + confidence))
     found = []
     for point, figures in zip(points, drawn, strict=True):  # of the ROC AUC, of the cost
@@ -244,17 +253,37 @@ def _paired(first: pd.DataFrame, second: pd.DataFrame) -> tuple[pd.DataFrame, pd
     return one[known].reset_index(drop=True), two[known].reset_index(drop=True)
 
 
-def _figures(models: tuple[pd.DataFrame, pd.DataFrame], policy: Policy, draws: int, seed: int) -> tuple[Floats, Floats]:
-    """ROC AUC and cost of both models, shape (2, models), and as bootstrap draws, shape (2, draws, models)."""
-    costs = np.column_stack(
-        [costs_of_alarms(each["label"].to_numpy() == 1, each["alarm"].to_numpy(np.float64), policy) for each in models]
-    )
+def recall_gains(first: pd.DataFrame, second: pd.DataFrame, *, draws: int = DRAWS, seed: int = 0) -> dict[str, float]:
+    """What the first catches more than the second at equal alarms, with paired intervals; frames as of `compare`.
+
+    Returns: for each of `ALARM_RATES` gain_<name>, gain_<name>_low and gain_<name>_high, <name> as of `recall_name`.
+    """
+    names = [f"gain_{recall_name(rate)}" for rate in ALARM_RATES]
+    measures = [partial(_recall_draws, rate=rate) for rate in ALARM_RATES]
+    points, drawn = _figures(_paired(first, second), measures, draws, seed)
+    found: dict[str, float] = {}
+    for name, point, figures in zip(names, points, drawn, strict=True):
+        gap = float(point[0] - point[1])
+        ends = percentile_interval(gap, figures[:, 0] - figures[:, 1])
+        found |= dict(zip((name, f"{name}_low", f"{name}_high"), (gap, *ends), strict=True))
+    return found
+
+
+def _figures(
+    models: tuple[pd.DataFrame, pd.DataFrame], measures: Sequence[Measure], draws: int, seed: int
+) -> tuple[Floats, Floats]:
+    """Each measure of both models, shape (measures, models), and its bootstrap draws, (measures, draws, models)."""
     slices = []
     for start in range(0, draws, DRAWS):  # so that memory stays small with many wafers
         weights = bootstrap_weights(models[0], min(DRAWS, draws - start), (seed, start))
-        aucs = np.column_stack([auc_draws(scores, weights) for scores in models])
-        slices.append(np.stack([aucs, 1000 * (weights @ costs) / weights.sum(axis=1, keepdims=True)]))
+        slices.append(np.stack([np.column_stack([each(one, weights) for one in models]) for each in measures]))
     return slices[0][:, 0], np.concatenate([drawn[:, 1:] for drawn in slices], axis=1)
+
+
+def _cost_draws(policy: Policy, scores: pd.DataFrame, weights: Floats) -> Floats:
+    """Cost per 1,000 wafers for each row of `weights`."""
+    cost = costs_of_alarms(scores["label"].to_numpy() == 1, scores["alarm"].to_numpy(np.float64), policy)
+    return np.asarray(1000 * (weights @ cost) / weights.sum(axis=1))
 
 
 def costs_of_alarms(faulty: Bools, alarm: Floats, policy: Policy) -> Floats:

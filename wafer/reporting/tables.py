@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from wafer.diagnosis.rivals import RIVALS
 from wafer.learning.curves import PROTOCOLS, of_protocol, precision_recall_points, roc_points, stacked
 from wafer.learning.intervals import delong, wilson
+from wafer.learning.metrics import ALARM_RATES, recall_name
 from wafer.learning.model import WaferModel
 
 METRIC_NAMES = {
@@ -28,7 +30,7 @@ METRIC_NAMES = {
     "calibration_error": "calibration error",
 }
 CLUSTER_COLUMNS = ("cluster", "wafers", "faulty", "faulty %", "model", "auc", "weight", "settings")
-SHARES = frozenset({"alarm_rate", "recall_at_alarm_rate_5", "recall_at_alarm_rate_10", "recall_at_alarm_rate_20"})
+SHARES = frozenset({"alarm_rate", *map(recall_name, ALARM_RATES), *(f"gain_{recall_name(r)}" for r in ALARM_RATES)})
 
 
 def metrics_table(metrics: dict[str, Any]) -> pd.DataFrame:
@@ -40,19 +42,42 @@ def metrics_table(metrics: dict[str, Any]) -> pd.DataFrame:
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("metric")
 
 
-def plain_table(metrics: dict[str, Any]) -> pd.DataFrame:
-    """The model's ROC AUC beside a plain balanced forest's, and what it gains, by protocol; text, for reading."""
-    plain = metrics.get("plain", {})
+def rivals_table(metrics: dict[str, Any]) -> pd.DataFrame:
+    """The model's ROC AUC beside each rival's, and what it gains, a column for each protocol; text, for reading."""
     rows = {
-        protocol: {
-            "this model": _with_interval(metrics[protocol], "auc"),
-            "plain balanced forest": _with_interval(plain[protocol], "auc"),
-            "difference": _with_interval(plain[protocol], "gain"),
-        }
-        for protocol in PROTOCOLS
-        if protocol in metrics and protocol in plain
+        ("this model", "ROC AUC"): {p: _with_interval(metrics.get(p, {}), "auc") for p in PROTOCOLS},
+        **{
+            (title, what): {p: _with_interval(metrics[name].get(p, {}), key) for p in PROTOCOLS}
+            for name, title in RIVALS.items()
+            if metrics.get(name)
+            for what, key in (("ROC AUC", "auc"), ("the model gains", "gain"))
+        },
     }
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("ROC AUC")
+    table = pd.DataFrame.from_dict(rows, orient="index") if len(rows) > 1 else pd.DataFrame()
+    return table.rename_axis(["", ""])
+
+
+def equal_alarms_table(metrics: dict[str, Any]) -> pd.DataFrame:
+    """Share of faults caught at equal alarms, by the model, its rivals and chance; text, for reading.
+
+    Below each rival's share stands what the model catches more, with its paired interval.
+    """
+    shown = [(protocol, rate) for protocol in PROTOCOLS if protocol in metrics for rate in ALARM_RATES]
+    if not shown or not any(metrics.get(name) for name in RIVALS):
+        return pd.DataFrame()
+    rows = {
+        ("this model", "caught"): [_with_interval(metrics[protocol], recall_name(rate)) for protocol, rate in shown],
+        ("chance", "caught"): [f"{100 * rate:.1f} %" for _, rate in shown],
+    }
+    for name, title in RIVALS.items():
+        found = metrics.get(name, {})
+        for what, key in (("caught", ""), ("the model catches more", "gain_")):
+            values = [_with_interval(found.get(protocol, {}), f"{key}{recall_name(rate)}") for protocol, rate in shown]
+            rows |= {(title, what): values} if any(value != "–" for value in values) else {}
+    columns = [f"{protocol}, {100 * rate:.0f} % alarms" for protocol, rate in shown]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    table.index = pd.MultiIndex.from_tuples(table.index, names=["", ""])
+    return table
 
 
 def _with_interval(values: dict[str, Any], key: str) -> str:
