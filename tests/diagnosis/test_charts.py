@@ -94,11 +94,11 @@ def test_rules_are_switched_off_by_sensor() -> None:
     """A rule that is off for a sensor never speaks there; what is not known is refused."""
     readings = np.vstack([np.random.default_rng(0).normal(size=(300, 3)), np.full((60, 3), 9.0)])
     off = {"B": ["all"], "C": ["nelson-1"]}
-    charts = ControlCharts.learn(readings[:300], list("ABC"), rules=["nelson-1", "nelson-2"], off=off)
+    charts = ControlCharts.learn(readings[:300], list("ABC"), rules=["nelson-1", "nelson-2"], without=off)
     for found in (charts.textbook(readings[300:]), charts.signals(readings[300:])):
         assert found.any(axis=1).tolist() == [[True, False, False], [True, False, True]]
     with pytest.raises(ModelError, match="a sensor that is not there: D"):
-        ControlCharts.learn(readings, list("ABC"), off={"D": ["all"]})
+        ControlCharts.learn(readings, list("ABC"), without={"D": ["all"]})
     with pytest.raises(ModelError, match="a rule that is not there: nelson-9"):
         ControlCharts.learn(readings, list("ABC"), rules=["nelson-9"])
 

@@ -71,7 +71,7 @@ class ControlCharts:
         names: Sequence[str],
         *,
         rules: Collection[str] = (*list(RULES)[:8], EWMA),
-        off: Mapping[str, Collection[str]] | None = None,
+        without: Mapping[str, Collection[str]] | None = None,
         false_sensors: float = 1.0,
         ewma_weight: float = 0.2,
         ewma_limit: float = 2.86,
@@ -81,18 +81,19 @@ class ControlCharts:
         Args:
             names: of the sensors.
             rules: which rules are applied.
-            off: names of sensors, and which rules are not applied to each; `all` means all of them.
+            without: names of sensors, and which rules are not applied to each; `all` means all of them.
             false_sensors: how many sensors may signal within `WAFERS` in-control wafers, on average, over all sensors
                 and rules; it sets the controlled limits.
 
         Raises:
             ModelError: a sensor or rule is not known.
         """
-        used = _used(names, tuple(rules), off or {})
+        rules = tuple(dict.fromkeys(rules))
+        used = _used(names, rules, without or {})
         centre, sigma = centre_and_sigma(readings)
         ranked = np.sort(readings, axis=0)
         unlimited = np.where(used, np.inf, np.nan)
-        charts = cls(centre, sigma, ranked, _tails(ranked), unlimited, tuple(rules), ewma_weight, ewma_limit)
+        charts = cls(centre, sigma, ranked, _tails(ranked), unlimited, rules, ewma_weight, ewma_limit)
         charted = int((used.any(axis=0) & np.isfinite(sigma)).sum())
         kinds = charts._kinds()
         level = false_sensors / (WAFERS * max(charted, 1) * max(len(kinds), 1))
@@ -252,14 +253,14 @@ def _tail_limit(found: Floats, runs: bool, level: float) -> Floats:
     return np.asarray(np.fmax(reached, np.fmax.reduce(found, axis=0)))
 
 
-def _used(names: Sequence[str], rules: Sequence[str], off: Mapping[str, Collection[str]]) -> NDArray[Any]:
+def _used(names: Sequence[str], rules: Sequence[str], without: Mapping[str, Collection[str]]) -> NDArray[Any]:
     """Which rule is applied to which sensor, shape (rules, sensors)."""
     columns = {name: column for column, name in enumerate(names)}
-    for what, given, known in (("sensor", off, columns), ("rule", [*rules, *chain(*off.values())], RULES)):
+    for what, given, known in (("sensor", without, columns), ("rule", [*rules, *chain(*without.values())], RULES)):
         strange = [name for name in given if name not in known and (what, name) != ("rule", ALL)]
         if strange:
             raise ModelError(f"the monitor's parameters name a {what} that is not there: {strange[0]}")
     used = np.ones((len(rules), len(names)), dtype=bool)
-    for sensor, without in off.items():
-        used[[ALL in without or rule in without for rule in rules], columns[sensor]] = False
+    for sensor, off in without.items():
+        used[[ALL in off or rule in off for rule in rules], columns[sensor]] = False
     return used
