@@ -1,11 +1,16 @@
-"""What steps hand to each other: small immutable records of keys, digests and counts, never frames.
+"""What steps hand to each other: small immutable records of keys, digests and counts, never frames; and what the
+columns of the frames that people get are called and measured in.
 
 A key is relative to the storage (`wafer.storage.Storage`). Each record is kept as JSON with its run (`wafer.runs.Run`),
 under the name of its step, so that any step can be run again alone.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Kind = Literal["training", "prediction"]
 NOTEBOOKS = ("data_quality", "exploration", "training", "prediction")
@@ -14,6 +19,35 @@ REPORTS = {f"report-{name.replace('_', '-')}": name for name in NOTEBOOKS}
 
 TABLE = ("wafer", "order", "batch", "label")
 """Columns of a table of wafers beside the sensors, none of which may be called so."""
+
+_WAFER = {"verdict": "label", "probability": "probability", "cluster": "number", "p_value": "probability"}
+_WAFER |= {"unknown": "yes or no", "why": "text", "threshold": "probability", "version": "number"}
+_REASON = {"rank": "number", "sensor": "name", "together_with": "names", "direction": "text"}
+_REASON |= {"percentile": "percent", "reading": "of the sensor", "strength": "log-odds"}
+UNITS: Mapping[str, Mapping[str, str]] = {
+    "Judgement.wafers": _WAFER,
+    "Judgement.reasons": {"row": "number", **_REASON},
+    "Drift.sensors": {"sensor": "name", "stability_index": "index", "missing_before": "share", "missing_now": "share"}
+    | {"shift": "standard deviations"},
+    "predictions/<batch>.csv": {"Wafer": "name", "Prediction": "label", "probability": "probability"}
+    | {"cluster": "number", "model_version": "number", "unknown": "yes or no", "threshold": "probability"},
+    "details/wafers.csv": {"batch": "name", "Wafer": "name", "p_value": "probability", "unknown": "yes or no"}
+    | {"why": "text", "label_known": "yes or no"},
+    "details/reasons.csv": {"batch": "name", "Wafer": "name", **_REASON},
+    "scores.parquet": {"wafer": "name", "protocol": "name", "repeat": "number", "fold": "name", "row": "number"}
+    | {"label": "label", "probability": "probability", "alarm": "yes or no", "tail": "share"},
+    "wafers.parquet": {"wafer": "name", "order": "number", "batch": "name", "label": "label"},
+}
+"""The columns of each frame in their order, and their units; docs/columns.md says what they mean. A label is -1 (good)
+or 1 (faulty). Sensors, the further columns of a table of wafers, are in units of their own."""
+
+
+def with_units(frame: "pd.DataFrame", *names: str) -> "pd.DataFrame":
+    """The frame with the units of its columns, as of `UNITS` for frames of these names, in `attrs["units"]`."""
+    units = {column: unit for name in names for column, unit in UNITS[name].items()}
+    told = frame.copy(deep=False)
+    told.attrs = {**frame.attrs, "units": {column: units[column] for column in frame if column in units}}
+    return told
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 from upath import UPath
 
 from wafer.errors import StorageError, WaferError
-from wafer.shown import shown_message
+from wafer.shown import facts_html, shown_message
 from wafer.storage import Storage, as_json, is_silent, write_json
 
 KINDS = ("delivery", "ingest-training", "ingest-prediction", "training", "prediction", "study")
@@ -82,6 +82,15 @@ class Run:
         """When it was started, and what came of it: kind, started, and state, ended and error where it has ended."""
         found: dict[str, Any] = self.storage.read_json(self.key("run.json"))
         return found
+
+    def facts(self) -> dict[str, object]:
+        """What a notebook shows of it."""
+        told = self.outcome() if self.storage.exists(self.key("run.json")) else {}  # a study keeps none
+        records = [name.removesuffix(".json") for name in self.storage.children(self.key("records"))]
+        noted = {key: told[key] for key in ("state", "started", "ended", "error") if told.get(key)}
+        return {"id": self.id, "kind": self.kind, **noted, "place": self.place(""), "records": ", ".join(records)}
+
+    _repr_html_ = facts_html
 
 
 class Runs:

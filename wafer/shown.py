@@ -1,23 +1,27 @@
 """Text as it may be shown: control characters escaped, cut at a stated length, secrets masked.
 
 `shown_text` is for a value from outside (a file's name, a cell, a key) that is put into a sentence, a page or a log;
-`shown_message` is for a whole sentence before it is printed; `masked` is for every address and for log files. This is a
-module of the foundation: any room may use it, and it imports no other one.
+`shown_message` is for a whole sentence before it is printed; `masked` is for every address and for log files; and
+`facts_html` is how objects show themselves in a notebook. This is a module of the foundation: any room may use it, and
+it imports no other one.
 """
 
 import html
 import json
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Protocol
 from urllib.parse import quote, quote_plus, unquote, unquote_plus
 
 LONGEST_VALUE = 200
 """Characters of a quoted value that are shown."""
 LONGEST_MESSAGE = 1500
 """Characters of a message that are shown."""
+LONGEST_LIST = 8
+"""Entries of a list that a notebook shows of an object."""
 MASK = "***"
 
 _ADDRESS = re.compile(r"\b([A-Za-z][\w+.-]{0,40}://)(\S+)")
@@ -120,3 +124,50 @@ def _variables() -> Iterator[tuple[str, str]]:
 def shown_number(value: float | None) -> str:
     """A number in the fewest digits that mean this very double; a whole one without `.0`, None as missing."""
     return "missing" if value is None else repr(float(value)).removesuffix(".0")
+
+
+class HasFacts(Protocol):
+    """What `facts_html` shows."""
+
+    def facts(self) -> Mapping[str, object]:
+        """What there is to know of the object, by name."""
+
+
+def facts_html(thing: HasFacts) -> str:
+    """A compact table of what `thing.facts()` says: `_repr_html_ = facts_html` in a class shows it in notebooks.
+
+    A list has an entry a line, and one of mappings is a table of its own; all text is escaped, cut and without secrets.
+    It never raises: where the facts cannot be had, the table says why.
+    """
+    name = type(thing).__name__
+    try:
+        return f"<strong>{name}</strong>{_rows_html(thing.facts())}"
+    except Exception as error:  # noqa: BLE001 - to look at an object must not end what a notebook is doing
+        return f"<strong>{name}</strong>{_rows_html({'cannot be shown': f'{type(error).__name__}: {error}'})}"
+
+
+def _rows_html(facts: Mapping[str, object]) -> str:
+    rows = (f"<tr><th>{_cell(name)}</th><td>{_value_html(value)}</td></tr>" for name, value in facts.items())
+    return f"<table><tbody>{''.join(rows)}</tbody></table>"
+
+
+def _value_html(value: object) -> str:
+    if not isinstance(value, Sequence) or isinstance(value, str):
+        return _cell(value)
+    shown, more = value[:LONGEST_LIST], len(value) - LONGEST_LIST
+    rest = [f"… and {more:,} more"] if more > 0 else []
+    if shown and all(isinstance(one, Mapping) for one in shown):
+        head = "".join(f"<th>{_cell(name)}</th>" for name in shown[0])
+        body = ("".join(f"<td>{_cell(one)}</td>" for one in row.values()) for row in shown)
+        table = f"<table><thead><tr>{head}</tr></thead><tbody><tr>{'</tr><tr>'.join(body)}</tr></tbody></table>"
+        return "".join([table, *rest])
+    return "<br>".join([*map(_cell, shown), *rest]) or "none"
+
+
+def _cell(value: object) -> str:
+    if value is None or value != value:
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
+    return html.escape(shown_message(text, LONGEST_VALUE))

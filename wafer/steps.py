@@ -31,6 +31,7 @@ from wafer.records import (
     Predicted,
     Registered,
     Reported,
+    with_units,
 )
 from wafer.runs import Run
 from wafer.shown import shown_message
@@ -268,6 +269,7 @@ def evaluate(
             progress=progress,
         )
         scores.insert(0, "wafer", frozen.table["wafer"].to_numpy()[scores["row"]])
+        scores = with_units(scores, "scores.parquet")
         run.storage.write_json(run.key("metrics.json"), {**metrics, "clusters": clusters})
         run.storage.write_bytes(run.key("scores.parquet"), scores.to_parquet(index=False))
         for name, curve in (("roc", roc_points(scores)), ("precision_recall", precision_recall_points(scores))):

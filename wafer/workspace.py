@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any, Self
 from upath import UPath
 
 from wafer.records import Kind
-from wafer.runs import Runs
+from wafer.runs import KINDS, Runs
 from wafer.settings import Settings
+from wafer.shown import facts_html
 from wafer.storage import Storage
 
 if TYPE_CHECKING:
@@ -63,6 +64,19 @@ class Workspace:
     def close(self) -> None:
         """Let go of the database; what was not opened needs no closing."""
         self._closing.close()
+
+    def facts(self) -> dict[str, object]:
+        """What a notebook shows of it; nothing is opened for that."""
+        newest = {kind: self.runs.latest(kind) for kind in KINDS}
+        return {
+            "storage": self.storage.root,
+            "project": self.settings.project,
+            "database": self.settings.mongodb_url or "embedded",
+            "registry": self.settings.tracking_uri,
+            "newest runs": [run.id for run in newest.values() if run is not None],
+        }
+
+    _repr_html_ = facts_html
 
     @property
     def storage(self) -> Storage:

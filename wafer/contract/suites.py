@@ -5,7 +5,7 @@ the suite's second section, are validated over only the columns that they name. 
 words, stands in the suite.
 """
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ import pyarrow as pa
 from pydantic import Field, field_validator
 
 from wafer.contract.facts import FACTS, LABEL_FACTS, TEXT_FACTS, Delivery, read_delivery
-from wafer.contract.form import Finding, Form, Kind
+from wafer.contract.form import WAFER, Finding, Form, Kind
 from wafer.contract.rules import Reason, Rule, RulePart, Section, check_message, check_names, leaves_no_room
 from wafer.contract.validation import Suite
 from wafer.contract.verdicts import Breach, DroppedRow, Verdict, keep_rows, pass_verdict, unread_verdict
@@ -26,7 +26,7 @@ from wafer.delivered import Entry, list_files
 from wafer.documents import DocumentError, Part, fitted, quoted, read_file, read_json
 from wafer.errors import AgreementError, UnreadError
 from wafer.settings import DEFAULTS
-from wafer.shown import shown_number
+from wafer.shown import facts_html, shown_number
 from wafer.storage import AnyPath
 
 __all__ = ["Contract", "DroppedRow", "Reason", "Verdict", "check", "judge_files"]
@@ -134,6 +134,23 @@ class Contract:
         suites = {section: Suite(section, of_section) for section, of_section in chosen.items() if of_section}
         _check_bounds(rules, facts)
         return cls(cast(Kind, kind), suite, meta, form, rules, suites)
+
+    def facts(self) -> dict[str, object]:
+        """What a notebook shows of it."""
+        counted = Counter(rule.severity for rule in self.rules)
+        rules = ", ".join(f"{count} {severity}" for severity, count in counted.items())
+        columns = f"{self.form.told(WAFER)}, {self.sensors[0]} … {self.sensors[-1]}"
+        return {
+            "kind": self.kind,
+            "suite": f"{self._place.removesuffix(': ')} ({self.suite['name']})",
+            "columns": f"{columns}, {self.form.label[0]}" if self.form.label else columns,
+            "sensors": len(self.sensors),
+            "wafer ids": self.form.wafer_id.pattern,
+            "production order": self.order,
+            "rules": f"{len(self.rules)}: {rules}",
+        }
+
+    _repr_html_ = facts_html
 
     @property
     def sensors(self) -> tuple[str, ...]:

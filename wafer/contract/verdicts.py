@@ -13,7 +13,7 @@ from wafer.contract.linescan import KEPT
 from wafer.contract.rules import Reason, Rule
 from wafer.delivered import read_parts
 from wafer.errors import AgreementError, UnreadError
-from wafer.shown import shown_text
+from wafer.shown import facts_html, shown_text
 
 UNREAD = "unread"  # the rule that the reason of an unread file names
 
@@ -68,6 +68,14 @@ class Verdict:
             "reasons": [reason.as_dict() for reason in self.reasons],
             "warnings": [reason.as_dict() for reason in self.warnings],
         }
+
+    def facts(self) -> dict[str, object]:
+        """What a notebook shows of it."""
+        said = {"reasons": self.reasons, "warnings": self.warnings}
+        told = {name: [f"{one.rule}: {one.message}" for one in reasons] for name, reasons in said.items() if reasons}
+        return {"file": self.file, "verdict": self.word, **told, "dropped wafers": len(self.dropped)}
+
+    _repr_html_ = facts_html
 
 
 def unread_verdict(file: str, why: str) -> Verdict:

@@ -22,6 +22,7 @@ from wafer.errors import ModelError
 from wafer.learning.features import WaferFeatures, quartiles, spread
 from wafer.learning.forests import grow, out_of_bag
 from wafer.learning.members import RandomForest
+from wafer.records import with_units
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -125,7 +126,7 @@ def measure_drift(
     before, now = reference.to_numpy(np.float64), batch[reference.columns].to_numpy(np.float64)
     unknown = float("nan") if p_value is None else float(is_unknown(np.asarray(p_value)).mean())
     index, chance = stability_indices(before, now)
-    table = _sensor_table(before, now, list(reference.columns), index)
+    table = with_units(_sensor_table(before, now, list(reference.columns), index), "Drift.sensors")
     return Drift(float(np.mean(index - chance)), threshold, domain_auc(before, now), unknown, table)
 
 

@@ -20,6 +20,7 @@ from wafer.learning.jobs import derived_seed, run
 from wafer.learning.model import Prepared, WaferModel
 from wafer.learning.panel import fit_panel, panel_recipes
 from wafer.learning.search import Recipe, inner_folds
+from wafer.records import UNITS, with_units
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -27,8 +28,8 @@ Integers = NDArray[np.int64]
 RANKS = np.linspace(0.0, 100.0, 101)  # percentiles that are kept of each sensor's readings
 REASON_TREES = 30  # of the forests that only show what reasons are worth
 SUSPICIOUS = 0.1  # share of wafers whose reasons are judged; not the policy's, as another policy needs no training
+REASONS = "Judgement.reasons"
 FEWEST = 20  # good wafers in a cluster, below which those of all clusters are compared with
-COLUMNS = ("row", "rank", "sensor", "together_with", "direction", "percentile", "reading", "strength")
 
 
 @dataclass
@@ -153,7 +154,7 @@ def tell(
                 said = {"row": row, "rank": rank, "sensor": names[lead], "together_with": together}
                 told = {"reading": reading, "strength": float(totals[group])}
                 rows.append({**said, **_position(reading, known), **told})
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return with_units(pd.DataFrame(rows, columns=list(UNITS[REASONS])), REASONS)
 
 
 def _position(reading: float, known: Floats) -> dict[str, object]:

@@ -28,6 +28,7 @@ from wafer.learning.decision import Policy, tail_share
 from wafer.learning.jobs import derived_seed
 from wafer.learning.metrics import ALARM_RATES, Comparison, compare, recall_gains, recall_name, summarise
 from wafer.lifeline import tie_children
+from wafer.records import with_units
 
 __all__ = [
     "Comparison",
@@ -261,6 +262,7 @@ def evaluate(
     given = rivals if rivals and compared else {}
     fits, told = len(splits) + len(given) * len(compared), progress or (lambda done, total: None)
     scores = score_splits(model, X, order, splits, n_jobs=n_jobs, progress=lambda done, _: told(done, fits))
+    scores = with_units(scores, "scores.parquet")
     found, silent = measured(scores, _policy(model), seed=seed)
     for number, (name, rival) in enumerate(given.items()):
         before = len(splits) + number * len(compared)

@@ -24,6 +24,7 @@ from wafer.learning.features import WaferFeatures, by_sensor
 from wafer.learning.jobs import derived_seed, overflowing, run
 from wafer.learning.panel import fit_panel, panel_recipes
 from wafer.learning.search import inner_folds
+from wafer.shown import facts_html
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -321,6 +322,24 @@ class WaferModel(ClassifierMixin, BaseEstimator):
             trees=min(self.trees, EXPERT_TREES),
             candidates=self.candidates,
         )
+
+    def facts(self) -> dict[str, object]:
+        """What a notebook shows of it beside the parameters: nothing before it is fitted."""
+        if not self.__sklearn_is_fitted__():
+            return {}
+        policy = self.policy_
+        costs = f"{policy.cost_missed_fault:g} a missed fault, {policy.cost_false_alarm:g} a false alarm"
+        return {
+            "sensors": self.n_features_in_,
+            "alarm from probability": self.threshold_,
+            "policy": f"{costs}, alarms on at most {policy.alarm_rate_ceiling:.0%}",
+            "pooled panel": self.panel_.to_dict("records"),
+            "clusters": self.clusters_[["cluster", "wafers", "faulty", "model", "weight"]].to_dict("records"),
+        }
+
+    def _html_repr(self) -> str:
+        """The diagram of every scikit-learn estimator, and once it is fitted what was learned."""
+        return f"{super()._html_repr()}{facts_html(self) if self.__sklearn_is_fitted__() else ''}"
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "threshold_")

@@ -9,12 +9,14 @@ import pandas as pd
 
 from wafer.errors import ReportError
 from wafer.learning.model import WaferModel
+from wafer.records import UNITS, with_units
 from wafer.reporting.findings import Findings
 from wafer.reporting.ingest_rows import ingest_counts
 from wafer.reporting.tables import listing
 from wafer.storage import AnyPath
 
-PREDICTION_COLUMNS = ("Wafer", "Prediction", "probability", "cluster", "model_version", "unknown", "threshold")
+PREDICTIONS = "predictions/<batch>.csv"
+PREDICTION_COLUMNS = tuple(UNITS[PREDICTIONS])
 
 
 def read_predictions(folder: AnyPath, batches: Sequence[str] | None = None) -> pd.DataFrame:
@@ -36,7 +38,7 @@ def read_predictions(folder: AnyPath, batches: Sequence[str] | None = None) -> p
     parts = [part for stem in stems if len(part := _read_batch(folder / f"{stem}.csv", stem))]
     if not parts:  # nor is there a type of column in a file without rows
         return pd.DataFrame(columns=["batch", *PREDICTION_COLUMNS])
-    return pd.concat(parts, ignore_index=True)
+    return with_units(pd.concat(parts, ignore_index=True), PREDICTIONS)
 
 
 def _read_batch(file: AnyPath, stem: str) -> pd.DataFrame:

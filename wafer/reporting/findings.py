@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from wafer.errors import ReportError
+from wafer.records import with_units
 from wafer.scoring.details import REASON_COLUMNS, WAFER_COLUMNS
 from wafer.storage import AnyPath, read_json
 
@@ -47,8 +48,9 @@ def read_findings(folder: AnyPath) -> Findings:
     """
     wafers = _read(folder / "wafers.csv", ["batch", *WAFER_COLUMNS])
     reasons = _read(folder / "reasons.csv", ["batch", *REASON_COLUMNS])
-    flags = wafers.astype({"unknown": bool, "label_known": bool})
-    return Findings(flags, reasons.fillna({"together_with": ""}), read_json(folder / "drift.json"))
+    flags = with_units(wafers.astype({"unknown": bool, "label_known": bool}), "details/wafers.csv")
+    told = with_units(reasons.fillna({"together_with": ""}), "details/reasons.csv")
+    return Findings(flags, told, read_json(folder / "drift.json"))
 
 
 def _read(file: AnyPath, columns: list[str]) -> pd.DataFrame:
@@ -73,7 +75,8 @@ def with_findings(predictions: pd.DataFrame, findings: Findings) -> pd.DataFrame
     lost = table.loc[table["found"] == "left_only", "Wafer"]
     if len(lost):
         raise ReportError(f"wafers.csv lacks {len(lost)} of the {len(table)} scored wafers, {lost.iloc[0]} first")
-    return table.drop(columns="found").astype({"unknown": bool, "label_known": bool})
+    told = table.drop(columns="found").astype({"unknown": bool, "label_known": bool})
+    return with_units(told, "predictions/<batch>.csv", "details/wafers.csv")
 
 
 def alarms_table(judged: pd.DataFrame, findings: Findings, *, label_known: bool = False) -> pd.DataFrame:

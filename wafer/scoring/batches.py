@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from wafer.progress import Progress
+from wafer.records import UNITS, with_units
 from wafer.scoring.bundle import Bundle
 from wafer.scoring.details import Details
 from wafer.scoring.judge import Judgement, judge
@@ -15,7 +16,7 @@ from wafer.storage import AnyPath, write_text
 if TYPE_CHECKING:
     from wafer.store.wafers import Store
 
-COLUMNS = ["Wafer", "Prediction", "probability", "cluster", "model_version", "unknown", "threshold"]
+COLUMNS = list(UNITS["predictions/<batch>.csv"])
 
 
 def judge_batch(
@@ -42,7 +43,7 @@ def result_rows(wafers: pd.DataFrame, judgement: Judgement) -> pd.DataFrame:
     """
     names = {"verdict": "Prediction", "version": "model_version"}
     table = judgement.wafers.rename(columns=names).assign(Wafer=wafers["wafer"].to_numpy())
-    return table[COLUMNS]
+    return with_units(table[COLUMNS], "predictions/<batch>.csv")
 
 
 def score_batches(

@@ -18,6 +18,7 @@ from wafer.learning.decision import Policy
 from wafer.learning.model import WaferModel
 from wafer.learning.parts import write_parts
 from wafer.scoring import formats
+from wafer.shown import facts_html
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,21 @@ class Bundle:
             ModelError: the classifier keeps no held-out scores.
         """
         return replace(self, classifier=self.classifier.with_policy(policy))
+
+    def facts(self) -> dict[str, object]:
+        """What a notebook shows of it."""
+        reasons, drift = self.reasons, self.drift
+        told: dict[str, object] = {"reasons": "none learned", "drift": "none learned"}
+        if reasons is not None:
+            shown = "given" if reasons.shown else "withheld"
+            told["reasons"] = f"{shown}: strength {reasons.strength:.2f}, by chance up to {reasons.floor:.2f}"
+        if drift is not None:
+            told["drift"] = (
+                "told, not judged" if drift.threshold is None else f"beyond a score of {drift.threshold:.3g}"
+            )
+        return {**self.classifier.facts(), **told, "trained on wafers": len(self.novelty.distances)}
+
+    _repr_html_ = facts_html
 
     def good_percentiles(self, sensor: str) -> pd.DataFrame:
         """Readings of a sensor on good training wafers: a row for each percentile 0 to 100, a column for each cluster.

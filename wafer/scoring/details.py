@@ -9,12 +9,12 @@ from numpy.typing import NDArray
 
 from wafer.diagnosis.drift import FEWEST
 from wafer.diagnosis.novelty import UNKNOWN_LEVEL, is_unknown
+from wafer.records import UNITS, with_units
 from wafer.scoring.bundle import Bundle
 from wafer.scoring.judge import Judgement
 from wafer.storage import AnyPath, write_json, write_text
 
-WAFER_COLUMNS = ["Wafer", "p_value", "unknown", "why", "label_known"]
-REASON_COLUMNS = ["Wafer", "rank", "sensor", "together_with", "direction", "percentile", "reading", "strength"]
+WAFER_COLUMNS, REASON_COLUMNS = (list(UNITS[f"details/{name}.csv"])[1:] for name in ("wafers", "reasons"))
 RESPONSIBLE = 10  # sensors that are named for a batch's drift
 
 
@@ -63,7 +63,7 @@ def doubts(wafers: pd.DataFrame, judgement: Judgement) -> pd.DataFrame:
         the wafer, so that its probability repeats what it was told).
     """
     known = {"Wafer": wafers["wafer"].to_numpy(), "label_known": wafers["label"].notna().to_numpy()}
-    return judgement.wafers.assign(**known)[WAFER_COLUMNS]
+    return with_units(judgement.wafers.assign(**known)[WAFER_COLUMNS], "details/wafers.csv")
 
 
 def describe_drift(bundle: Bundle, judgement: Judgement, order: NDArray[np.int64]) -> dict[str, Any]:

@@ -15,7 +15,9 @@ from wafer.diagnosis.reasons import tell
 from wafer.documents import quoted
 from wafer.errors import ModelError, ParameterError
 from wafer.learning.model import Prepared, joined
+from wafer.records import with_units
 from wafer.scoring.bundle import Bundle
+from wafer.shown import facts_html
 
 WhoseReasons = Literal["none", "alarms", "all"]
 NO_VERDICT = "unknown"
@@ -54,6 +56,27 @@ class Judgement:
         """How many wafers there are, how many alarms, and how many that are unknown."""
         unknown = int(self.wafers["unknown"].sum())
         return {"wafers": len(self.wafers), "alarms": int(self.alarms.sum()), "unknown": unknown}
+
+    def facts(self) -> dict[str, object]:
+        """What a notebook shows of it: the counts, and the alarms, most probable first, with their first reasons."""
+        told: dict[str, object] = dict(self.counts())
+        if len(self.wafers):
+            told |= {
+                "threshold": float(self.wafers["threshold"].iloc[0]),
+                "version": int(self.wafers["version"].iloc[0]),
+            }
+        if self.drift is not None:
+            told["drift"] = f"{self.drift.score:.3g}"
+        alarms = self.wafers.loc[self.alarms].sort_values("probability", ascending=False, kind="stable")
+        first = {} if self.reasons is None else self.reasons.groupby("row")["sensor"].agg(list).to_dict()
+        named = [
+            {"row": str(row), "probability": one["probability"], "cluster": str(one["cluster"])}
+            | ({} if self.reasons is None else {"reasons": ", ".join(first.get(row, [])) or "none above chance"})
+            for row, one in alarms.iterrows()
+        ]
+        return {**told, "first alarms": named}
+
+    _repr_html_ = facts_html
 
 
 def judge(
@@ -108,7 +131,8 @@ def judge(
     if reasons != "none":
         rows = np.flatnonzero(alarm) if reasons == "alarms" else np.arange(len(alarm))
         told = _reasons(bundle, joined([one.explained for one in blocks]), rows, most)
-    return Judgement(table, told, _drift(bundle, [one.readings for one in blocks], p_value) if drift else None)
+    moved = _drift(bundle, [one.readings for one in blocks], p_value) if drift else None
+    return Judgement(with_units(table, "Judgement.wafers"), told, moved)
 
 
 class _Block(NamedTuple):

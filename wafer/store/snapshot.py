@@ -20,7 +20,7 @@ import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
 from wafer.errors import EmptyError, SnapshotError
-from wafer.records import TABLE
+from wafer.records import TABLE, with_units
 from wafer.storage import AnyPath, read_json, write_bytes, write_json, written_folder
 from wafer.store.wafers import BatchRecord, Store
 
@@ -165,7 +165,7 @@ def read_snapshot(folder: AnyPath) -> Snapshot:
     digest = manifest.pop("digest")
     if _manifest_digest(manifest) != digest or _values_digest(table) != manifest["values_sha256"]:
         raise SnapshotError(f"{folder}: the table is not the one that its manifest names ({digest[:DIGITS]})")
-    return Snapshot(digest, manifest, table)
+    return Snapshot(digest, manifest, with_units(table, "wafers.parquet"))
 
 
 def find_manifest(snapshots: AnyPath, name: str) -> dict[str, Any]:
