@@ -6,6 +6,7 @@ import shutil
 import subprocess
 from html import unescape
 from pathlib import Path
+from typing import Any
 
 import matplotlib.image
 import numpy as np
@@ -28,8 +29,14 @@ PROBE = """<script>
 window.troubles = [];
 addEventListener('error', event => troubles.push(event.message || event.target.outerHTML.slice(0, 200)), true);
 addEventListener('load', () => {
-  const widths = Array.from(document.images, image => image.naturalWidth);
-  const found = {troubles, widths, graphics: document.querySelectorAll('svg').length};
+  const boxes = what => Array.from(document.querySelectorAll(what), one => one.getBoundingClientRect());
+  const seen = what => boxes(what).filter(box => box.width > 0);
+  const style = getComputedStyle(document.body);
+  const found = {troubles, widths: Array.from(document.images, image => image.naturalWidth),
+    graphics: document.querySelectorAll('svg').length, needs: document.documentElement.scrollWidth, window: innerWidth,
+    left: seen('main > *').map(box => box.left), column: seen('main')[0]?.width,
+    plots: seen('.figure img').map(box => box.width), advice: seen('.now').map(box => box.bottom),
+    switches: boxes('#code').length, code: seen('.code').length, paper: style.backgroundColor, ink: style.color};
   document.body.setAttribute('data-found', JSON.stringify(found));
 });
 </script>"""
@@ -68,6 +75,15 @@ def visit(browser: str, page: Path, profile: Path, *options: str) -> str:
     return done.stdout
 
 
+def measure(browser: str, page: Path, folder: Path, *options: str) -> tuple[dict[str, Any], str]:
+    """What the probe finds in a page, such as where its parts stand, and the page as the browser has it."""
+    probed = folder / "page.html"
+    probed.write_text(page.read_text().replace("<head>", f"<head>{PROBE}", 1))
+    shown = visit(browser, probed, folder / "profile", "--dump-dom", *options)
+    found: dict[str, Any] = json.loads(unescape(re.search(r'data-found="([^"]*)"', shown).group(1)))  # type: ignore[union-attr]
+    return found, shown
+
+
 def test_every_page_is_looked_at(reports: Path) -> None:
     """No page of a study escapes these tests."""
     assert sorted(str(p.relative_to(reports)) for p in reports.rglob("*.html")) == sorted(PAGES)
@@ -78,10 +94,7 @@ def test_a_page_shows_its_plots_offline(name: str, browser: str, reports: Path, 
     """Every picture is drawn, no script fails, nothing is asked of a network, and the page stays below 6 MB."""
     text = (reports / name).read_text()
     assert len(text.encode()) < 6e6
-    probed = tmp_path / "page.html"
-    probed.write_text(text.replace("<head>", f"<head>{PROBE}", 1))
-    shown = visit(browser, probed, tmp_path / "profile", "--dump-dom")
-    found = json.loads(unescape(re.search(r'data-found="([^"]*)"', shown).group(1)))  # type: ignore[union-attr]
+    found, shown = measure(browser, reports / name, tmp_path)
     assert found["troubles"] == []
     notebook = (reports / name).with_suffix(".ipynb")
     if notebook.exists():
@@ -91,6 +104,29 @@ def test_a_page_shows_its_plots_offline(name: str, browser: str, reports: Path, 
         assert found["graphics"] + len(found["widths"]) > 0
     assert min(found["widths"], default=1) > 0
     assert "Traceback" not in shown
+
+
+@pytest.mark.parametrize("width", [1200, 800])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_one_column(name: str, width: int, browser: str, reports: Path, tmp_path: Path) -> None:
+    """Nothing reaches beyond the window, all parts of a report begin at one left edge, plots fill the column."""
+    found, _ = measure(browser, reports / name, tmp_path, f"--window-size={width},900")
+    assert found["needs"] <= found["window"] == width
+    if (reports / name).with_suffix(".ipynb").exists():
+        assert len(set(found["left"])) == 1
+        assert set(found["plots"]) == {found["column"]}
+
+
+@pytest.mark.parametrize("width", [1200, 800])
+@pytest.mark.parametrize("name", [name for name in PAGES if not name.startswith("ingest")])
+def test_the_first_screen_says_what_to_do(name: str, width: int, browser: str, reports: Path, tmp_path: Path) -> None:
+    """The advice ends within the first screen, all code is hidden by one switch, and dark paper has light ink."""
+    found, _ = measure(browser, reports / name, tmp_path, f"--window-size={width},900")
+    assert found["advice"] and max(found["advice"]) <= 900
+    assert (found["switches"], found["code"]) == (1, 0)
+    dark, _ = measure(browser, reports / name, tmp_path, "--blink-settings=preferredColorScheme=0")
+    assert (found["paper"], dark["paper"]) == ("rgb(255, 255, 255)", "rgb(21, 24, 28)")
+    assert dark["ink"] == "rgb(228, 231, 235)"
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -26,6 +26,7 @@ from wafer.learning.decision import Policy
 from wafer.learning.metrics import summarise
 from wafer.learning.model import WaferModel
 from wafer.reporting import (
+    advice,
     deliveries,
     findings,
     findings_plots,
@@ -38,7 +39,7 @@ from wafer.reporting import (
     style,
     tables,
 )
-from wafer.reporting.display import show_plot, show_table
+from wafer.reporting.display import show_advice, show_plot, show_table
 from wafer.scoring.bundle import Bundle, fit_bundle
 
 SENSORS = [f"Sensor-{number}" for number in range(1, 21)]
@@ -178,6 +179,10 @@ SCENES: dict[str, dict[str, Any]] = {
 }
 
 CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
+    advice.prediction_advice: lambda s: (s.judged, s.found, s.report),
+    advice.training_advice: lambda s: (s.metrics, s.decision),
+    advice.quality_advice: lambda s: (s.wafers, s.report),
+    advice.exploration_advice: lambda s: (s.wafers, np.arange(len(s.wafers)) % 2),
     deliveries.batches_table: lambda s: (s.judged,),
     deliveries.prediction_summary: lambda s: (s.judged, s.found, s.report, s.model),
     deliveries.prediction_totals: lambda s: (s.judged,),
@@ -186,7 +191,7 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
     deliveries.warnings_table: lambda s: (s.report,),
     findings.with_findings: lambda s: (s.judged.iloc[:, :6], s.found),
     findings.alarms_table: lambda s: (s.judged, s.found),
-    findings.reason_texts: lambda s: (s.found.reasons,),
+    findings.reasons_told: lambda s: (s.found.reasons,),
     findings.named_sensors: lambda s: (s.judged, s.found),
     findings.telling_reasons: lambda s: (s.judged, s.found),
     findings.telling_sentence: lambda s: (s.judged, s.found),
@@ -217,8 +222,7 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
     model_tables.abilities_text: lambda s: (s.bundle,),
     model_tables.abilities_table: lambda s: (s.bundle,),
     plots.plot_elbow: lambda s: (s.model.elbow_.head(len(s.wafers)),),
-    plots.plot_roc: lambda s: (s.scores, s.metrics),
-    plots.plot_precision_recall: lambda s: (s.scores, s.metrics),
+    plots.plot_curves: lambda s: (s.scores, s.metrics),
     plots.plot_calibration: lambda s: (s.scores,),
     plots.plot_forward: lambda s: (s.scores,),
     plots.plot_threshold: lambda s: (s.scores, Policy()),
@@ -265,7 +269,7 @@ OTHERS = {
     "in_percent", "batch_ticks", "short_batch", "listing", "read_predictions", "sensor_names",
 }  # fmt: skip
 # modules without tables and plots of a fab
-APART = {"display", "index", "style", "notebooks", "pages", "sources", "summary", "pictures"}
+APART = {"display", "index", "style", "notebooks", "pages", "sources", "summary", "pictures", "marks", "look"}
 
 
 @pytest.fixture(scope="session")
@@ -323,6 +327,9 @@ def check(result: Any) -> None:
     elif isinstance(result, dict):
         for one in result.values():
             check(one)
+    elif isinstance(result, list) and result and isinstance(result[0], advice.Advice):
+        check(show_advice(result).data)
+        assert all(one.what.endswith(".") and one.why for one in result)
     elif isinstance(result, str):
         assert result and not re.search(r"\b(nan|None|inf)\b", re.sub("<[^>]*>", "", result)), result[:500]
     else:
@@ -335,6 +342,7 @@ def check_figure(figure: Figure) -> None:
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert shown
     assert shown[0].get_title(loc="left"), "the first panel has no title"
+    figure.draw_without_rendering()  # labels stand where they do at the figure's own size again
     picture = figure.bbox.padded(2)
     for name in (axis.label for axes in shown for axis in (axes.xaxis, axes.yaxis) if axis.label.get_text()):
         place = name.get_window_extent()

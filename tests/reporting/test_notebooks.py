@@ -26,7 +26,7 @@ PARAMETERS = {
     "data_quality": ("run", "storage"),
     "exploration": ("run", "storage", "sensors_shown"),
 }
-PICTURES = {"training": 6, "prediction": 4, "data_quality": 3, "exploration": 3}
+PICTURES = {"training": 5, "prediction": 4, "data_quality": 3, "exploration": 3}
 
 
 @pytest.fixture

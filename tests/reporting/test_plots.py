@@ -42,7 +42,7 @@ def test_a_plot_that_fails_loses_no_other(evaluated, model):
     """Of the plots of a training one that cannot be drawn is told by name, and the others are there."""
     wanted = plots.training_plots(model, evaluated[1].drop(columns="alarm"), evaluated[0])
     figures, failures = style.draw_each(wanted)
-    assert sorted(figures) == ["calibration.png", "elbow.png", "precision_recall.png", "roc.png"]
+    assert sorted(figures) == ["calibration.png", "curves.png", "elbow.png"]
     assert failures == {
         name: f"the plot {name} could not be drawn: KeyError: 'alarm'" for name in ("forward.png", "threshold.png")
     }
@@ -51,7 +51,7 @@ def test_a_plot_that_fails_loses_no_other(evaluated, model):
 def test_plots_leave_nothing_behind(evaluated):
     """Drawing changes no global setting and leaves no open figure behind."""
     before = dict(mpl.rcParams)
-    plots.plot_roc(evaluated[1])
+    plots.plot_curves(evaluated[1])
     assert dict(mpl.rcParams) == before
     assert plt.get_fignums() == []
 
@@ -88,7 +88,7 @@ def test_pairs_can_be_told_apart_in_grey():
 
 def test_counts_stand_in_the_plots(evaluated, figures):
     """Legends and titles say how many wafers they are about."""
-    texts = [text.get_text() for text in figures["roc.png"].axes[0].get_legend().get_texts()]
+    texts = [text.get_text() for text in figures["curves.png"].axes[0].get_legend().get_texts()]
     assert any("240 wafers, 30 faulty" in text for text in texts)
     assert figures["labels"].axes[0].get_title(loc="left") == "30 faulty of 240 wafers (12.5 %)"
 

@@ -208,12 +208,13 @@ def test_alarms_come_first_and_most_probable_on_top(judged, found):
 def test_alarms_tell_their_reasons_and_doubts(judged, found):
     """Reasons in words, in their sequence; an alarm without any says so; withheld reasons leave no column."""
     shown = findings.alarms_table(judged, found)
-    assert shown["reasons, the strongest first"].tolist() == [
+    assert shown["reasons, the strongest first"].map(str).tolist() == [
         "Sensor-1 high (above 99 % of good wafers; with Sensor-2); Sensor-9 without a reading",
         "none above chance",
         "none above chance",
     ]
-    assert shown["don't know"].tolist() == ["", "unlike any other", ""]
+    assert shown["unknown"].tolist() == [False, True, False]
+    assert shown["probability %"].tolist() == [70.0, 50.0, 30.0]
     assert findings.reasons_sentence(judged, found).startswith("2 of 4 alarms have reasons stronger than chance")
     told = {"shown": False, "strength": 0.1, "floor": 0.4, "why_not": "Reasons are withheld: 0.10, 0.40."}
     withheld = findings.Findings(found.wafers, found.reasons.head(0), {**found.drift, "reasons": told})

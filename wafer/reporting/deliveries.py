@@ -54,7 +54,7 @@ def _read_batch(file: AnyPath, stem: str) -> pd.DataFrame:
 
 
 def batches_table(predictions: pd.DataFrame) -> pd.DataFrame:
-    """One row per batch: wafers, alarms, alarm rate in percent, mean and largest probability, model version."""
+    """One row per batch: wafers, alarms, alarm rate, mean and largest probability in percent, version of the model."""
     grouped = predictions.groupby("batch", sort=False)
     alarms = (predictions["Prediction"] == 1).groupby(predictions["batch"], sort=False).sum()
     table = pd.DataFrame(
@@ -62,8 +62,8 @@ def batches_table(predictions: pd.DataFrame) -> pd.DataFrame:
             "wafers": grouped.size(),
             "alarms": alarms,
             "alarm rate %": (100 * alarms / grouped.size()).round(1),
-            "mean probability": grouped["probability"].mean().round(4),
-            "largest probability": grouped["probability"].max().round(4),
+            "mean probability %": (100 * grouped["probability"].mean()).round(1),
+            "largest probability %": (100 * grouped["probability"].max()).round(1),
             "model version": grouped["model_version"].first(),
         }
     )

@@ -1,29 +1,99 @@
-"""How a notebook shows a table or a plot, so that it reads well as a page and to a screen reader."""
+"""How a notebook shows a table, a plot or advice, so that it reads well there, as a page and to a screen reader."""
 
 import io
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 from IPython.display import HTML, Image
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
-from wafer.reporting.style import DPI
+from wafer.reporting.advice import Advice
+from wafer.reporting.marks import DOT, bar
+
+SHARP = 2  # points of a picture for one of the page
+MOST_DECIMALS = 4
+SHORT = 30  # signs of a text that is not broken
+LOOK = (
+    "<style>.box{overflow-x:auto}.box .n{text-align:right;white-space:nowrap}"
+    ".box .s{text-align:left;white-space:nowrap}"
+    ".box .l{text-align:left;min-width:15em;overflow-wrap:anywhere}.box .c{text-align:center}</style>"
+)  # also where no page of ours is around it
 
 
-def show_table(frame: pd.DataFrame, nothing: str = "Nothing to list.", limit: int = 200) -> HTML:
-    """`frame` as an HTML table of at most `limit` rows; the sentence `nothing` where it has none."""
+def show_table(
+    frame: pd.DataFrame,
+    nothing: str = "Nothing to list.",
+    limit: int = 200,
+    bars: Mapping[str, float | None] | None = None,
+) -> HTML:
+    """`frame` as an HTML table of at most `limit` rows; the sentence `nothing` where it has none.
+
+    Args:
+        frame: numbers are right-aligned, true is a dot, an object with `__html__` shows itself, all else is escaped.
+        nothing: plain text.
+        limit: rows.
+        bars: columns of numbers that get a bar, and what fills it, None being the largest number shown.
+    """
     if frame.empty:
-        return HTML(f"<p>{nothing}</p>")  # type: ignore[no-untyped-call]
-    shown = frame.head(limit)
-    table = shown.to_html(border=0, na_rep="–", header=list(shown.columns) != [""], index_names=False)
+        return HTML(f"<p>{escape(nothing)}</p>")  # type: ignore[no-untyped-call]
+    shown, bars = frame.head(limit), bars or {}
+    columns = [_column(shown.iloc[:, place], bars) for place in range(shown.shape[1])]
+    names, kind = _column(shown.index.to_series(), {})
+    lines = [
+        f'<tr><th scope="row" class="{kind}">{name}</th>'
+        + "".join(f'<td class="{kind_of}">{cells[row]}</td>' for cells, kind_of in columns)
+        for row, name in enumerate(names)
+    ]
+    heads = [(frame.index.name, kind), *zip(frame.columns, [kind_of for _, kind_of in columns], strict=True)]
+    titles = "".join(f'<th scope="col" class="{k}">{escape(n if n is not None else "")}</th>' for n, k in heads)
+    head = "" if list(frame.columns) == [""] else f"<thead><tr>{titles}</tr></thead>"
+    table = f'{LOOK}<div class="box"><table>{head}<tbody>{"</tr>".join([*lines, ""])}</tbody></table></div>'
     rest = len(frame) - len(shown)
-    more = f"<p>… and {rest:,} more rows.</p>" if rest else ""
-    return HTML(table + more)  # type: ignore[no-untyped-call]
+    return HTML(table + (f"<p>… and {rest:,} more rows.</p>" if rest else ""))  # type: ignore[no-untyped-call]
+
+
+def _column(values: "pd.Series[Any]", bars: Mapping[str, float | None]) -> tuple[list[Markup], str]:
+    """The cells of a column, and its class: number, centred, short or long text."""
+    if pd.api.types.is_bool_dtype(values):
+        return [DOT if value else Markup("") for value in values], "c"
+    if pd.api.types.is_numeric_dtype(values):
+        texts = [escape(text) for text in _numbers(values)]
+        if values.name not in bars:
+            return texts, "n"
+        full = bars[str(values.name)] or float(values.max()) or 1.0
+        shares = [0.0 if pd.isna(value) else float(value) / full for value in values]
+        return [text + Markup(" ") + bar(share) for text, share in zip(texts, shares, strict=True)], "n"
+    cells = [escape("–" if value is None or value is pd.NA or value != value else value) for value in values]
+    words = [str(value) for value in values]
+    signs = "".join(words)
+    if any(map(str.isdigit, signs)) and not any(map(str.isalpha, signs)):
+        return cells, "n"
+    return cells, "s" if max(map(len, words)) <= SHORT else "l"
+
+
+def _numbers(values: "pd.Series[Any]") -> list[str]:
+    """Numbers with as many decimals each as the column needs, so that they stand below each other."""
+    there = values.dropna().astype(float)
+    finest = there.round(MOST_DECIMALS)
+    enough = (d for d in range(MOST_DECIMALS) if (there.round(d) - finest).abs().max() < 1e-9)
+    decimals = 0 if there.empty else next(enough, MOST_DECIMALS)
+    return ["–" if pd.isna(value) else f"{value:,.{decimals}f}" for value in values]
 
 
 def show_plot(figure: Figure, description: str) -> Image:
     """`figure` as a picture, with `description` for those who do not see it."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+    figure.savefig(buffer, format="png", dpi=96 * SHARP, metadata={"Software": None})
     width = int(figure.get_figwidth() * 96)
     data = buffer.getvalue()
     return Image(data=data, format="png", width=width, alt=description)  # type: ignore[no-untyped-call]
+
+
+def show_advice(advice: Sequence[Advice]) -> HTML:
+    """What to do now, the first thing first."""
+    items = "".join(f"<li><b>{escape(one.what)}</b> {escape(one.why)}</li>" for one in advice)
+    return HTML(  # type: ignore[no-untyped-call]
+        f'<section class="now"><h2 id="What-to-do-now">What to do now</h2><ol>{items}</ol></section>'
+    )

@@ -9,9 +9,11 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from markupsafe import Markup
 
 from wafer.errors import ReportError
 from wafer.records import with_units
+from wafer.reporting.marks import WIDE, strip
 from wafer.scoring.details import REASON_COLUMNS, WAFER_COLUMNS
 from wafer.storage import AnyPath, read_json
 
@@ -38,6 +40,29 @@ class Findings:
     def shown(self) -> bool:
         """Whether the model gives reasons."""
         return bool(self.drift["reasons"]["shown"])
+
+
+@dataclass(frozen=True)
+class Reasons:
+    """The strongest reasons of one alarm: words as text, each with a strip in a table; see `reason_text`."""
+
+    rows: tuple[dict[Any, Any], ...] = ()
+
+    def __str__(self) -> str:
+        return "; ".join(map(reason_text, self.rows)) or "none above chance"
+
+    def __html__(self) -> Markup:
+        lines = [
+            Markup('<div style="{}">{} <b>{}</b> {} <span style="opacity:.7">{}</span></div>').format(
+                f"padding-left:{WIDE + 5}px;text-indent:-{WIDE + 5}px",
+                strip(float(row["percentile"]), reason_text(row)),
+                row["sensor"],
+                "no reading" if row["direction"] == "missing" else row["direction"],
+                _company(row),
+            )
+            for row in self.rows
+        ]
+        return Markup("").join(lines) or Markup('<span style="opacity:.7">none above chance</span>')
 
 
 def read_findings(folder: AnyPath) -> Findings:
@@ -88,40 +113,38 @@ def alarms_table(judged: pd.DataFrame, findings: Findings, *, label_known: bool 
         label_known: list the alarms of wafers whose label is known already, instead of those where it is not.
 
     Returns:
-        By wafer: batch, probability, cluster, don't know and, where the model gives reasons, reasons. Each wafer stands
-        once for each batch that it came in.
+        By wafer: batch, probability %, unknown, cluster and, where the model gives reasons, `Reasons`. Each wafer
+        stands once for each batch that it came in.
     """
     alarms = judged.loc[(judged["Prediction"] == 1) & (judged["label_known"] == label_known)]
     table = alarms.sort_values(["probability", *KEYS], ascending=[False, True, True], kind="stable")
     shown = pd.DataFrame(
         {
             "batch": table["batch"],
-            "probability": table["probability"].round(4),
+            "probability %": (100 * table["probability"]).round(1),
+            "unknown": table["unknown"],
             "cluster": table["cluster"],
-            "don't know": np.where(table["unknown"], "unlike any other", ""),
         }
     )
     if findings.shown:
-        texts = reason_texts(findings.reasons)
-        found = [texts.get((batch, wafer), "none above chance") for batch, wafer in table[KEYS].to_numpy().tolist()]
-        shown["reasons, the strongest first"] = found
+        told = reasons_told(findings.reasons)
+        found = [told.get((batch, wafer), Reasons()) for batch, wafer in table[KEYS].to_numpy().tolist()]
+        shown["reasons, the strongest first"] = pd.Series(found, index=table.index, dtype=object)
     return shown.set_index(pd.Index(table["Wafer"], name="wafer"))
 
 
-def reason_texts(reasons: pd.DataFrame) -> dict[tuple[str, str], str]:
-    """The strongest reasons of each wafer, at most `MOST_TOLD`, in words, by batch and wafer."""
-    texts: dict[tuple[str, str], list[str]] = {}
-    told = reasons.loc[reasons["rank"] <= MOST_TOLD]
-    for row in told.sort_values([*KEYS, "rank"], kind="stable").to_dict("records"):
-        texts.setdefault((row["batch"], row["Wafer"]), []).append(reason_text(row))
-    return {key: "; ".join(parts) for key, parts in texts.items()}
+def reasons_told(reasons: pd.DataFrame) -> dict[tuple[str, str], Reasons]:
+    """The strongest reasons of each wafer, at most `MOST_TOLD`, by batch and wafer."""
+    told = reasons.loc[reasons["rank"] <= MOST_TOLD].sort_values([*KEYS, "rank"], kind="stable")
+    rows: dict[tuple[str, str], list[dict[Any, Any]]] = {}
+    for row in told.to_dict("records"):
+        rows.setdefault((row["batch"], row["Wafer"]), []).append(row)
+    return {key: Reasons(tuple(parts)) for key, parts in rows.items()}
 
 
 def reason_text(reason: dict[Any, Any]) -> str:
     """One reason in words, such as: Sensor-60 high (above 99 % of good wafers; with Sensor-61)."""
-    together = [name for name in str(reason["together_with"]).split(", ") if name]
-    more = f" and {len(together) - MOST_NAMED} more" if len(together) > MOST_NAMED else ""
-    company = f"with {', '.join(together[:MOST_NAMED])}{more}" if together else ""
+    company = _company(reason)
     if reason["direction"] == "missing":
         return f"{reason['sensor']} without a reading" + (f" ({company})" if company else "")
     high = reason["direction"] == "high"
@@ -129,6 +152,12 @@ def reason_text(reason: dict[Any, Any]) -> str:
     of_good = "all" if share >= 99.5 else f"{share:.0f} % of"
     position = f"{'above' if high else 'below'} {of_good} good wafers"
     return f"{reason['sensor']} {reason['direction']} ({'; '.join(filter(None, (position, company)))})"
+
+
+def _company(reason: dict[Any, Any]) -> str:
+    together = [name for name in str(reason["together_with"]).split(", ") if name]
+    more = f" and {len(together) - MOST_NAMED} more" if len(together) > MOST_NAMED else ""
+    return f"with {', '.join(together[:MOST_NAMED])}{more}" if together else ""
 
 
 def named_sensors(judged: pd.DataFrame, findings: Findings, top: int = 10) -> pd.DataFrame:
@@ -168,13 +197,9 @@ def telling_sentence(judged: pd.DataFrame, findings: Findings) -> str:
 def unknown_table(judged: pd.DataFrame) -> pd.DataFrame:
     """The wafers that are unlike anything seen, the strangest first."""
     table = judged.loc[judged["unknown"]].sort_values(["p_value", *KEYS], kind="stable")
-    shown = table[["batch", "p_value", "probability"]].round({"p_value": 4, "probability": 4})
-    shown = shown.assign(
-        **{
-            "alarm": np.where(table["Prediction"] == 1, "yes", ""),
-            "label known": np.where(table["label_known"], "yes", ""),
-        }
-    )
+    shown = table[["batch", "p_value"]].round({"p_value": 4})
+    shown["probability %"] = (100 * table["probability"]).round(1)
+    shown = shown.assign(**{"alarm": table["Prediction"] == 1, "label known": table["label_known"]})
     return shown.set_index(pd.Index(table["Wafer"], name="wafer"))
 
 

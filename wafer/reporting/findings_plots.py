@@ -29,12 +29,12 @@ def plot_named_sensors(judged: pd.DataFrame, findings: Findings, bundle: Bundle,
     """
     sensors = named_sensors(judged, findings, top).index.tolist() if findings.shown else []
     if not sensors:
-        figure, axes = new_figure(7.0, 2.0)
+        figure, axes = new_figure(2.0)
         say_nothing_to_show(axes, "Sensors that alarms name", "no alarm has reasons to show")
         return figure
     reasons = telling_reasons(judged, findings)
     rows = -(-len(sensors) // COLUMNS)
-    figure, panels = new_panels(rows, COLUMNS, 9.0, 2.9 * rows, squeeze=False)
+    figure, panels = new_panels(rows, COLUMNS, 2.9 * rows, squeeze=False)
     for axes, sensor in zip(panels.flat, sensors, strict=False):
         _draw_named(axes, sensor, reasons.loc[reasons["sensor"] == sensor], bundle.good_percentiles(sensor))
     for axes in panels.flat[len(sensors) :]:
@@ -74,10 +74,10 @@ def plot_batch_drift(findings: Findings) -> Figure:
     """Each batch's drift against what is usual, and its share of wafers that are unlike anything seen."""
     batches = pd.DataFrame(findings.drift["batches"])
     if batches.empty:
-        figure, axes = new_figure(7.5, 2.0)
+        figure, axes = new_figure(2.0)
         say_nothing_to_show(axes, "Drift of the batches", "no batch was scored")
         return figure
-    figure, (above, below) = new_panels(2, 1, 7.5, 5.0, sharex=True, height_ratios=[3, 2])
+    figure, (above, below) = new_panels(2, 1, 5.0, sharex=True, height_ratios=[3, 2])
     batches["unknown"] = batches["unknown"].astype(np.float64)
     _draw_scores(above, batches)
     above.set(ylabel="drift score", title=f"Drift of {len(batches):,} batches, {int(batches['wafers'].sum()):,} wafers")

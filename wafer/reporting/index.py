@@ -5,23 +5,22 @@ from html import escape
 from typing import Any
 
 from wafer.records import Decided, Ingested, Predicted, Registered
+from wafer.reporting.look import look
 from wafer.runs import Run, Runs
 
 NEWEST = 200  # runs in the list
 PLACE = "reports/index.html"
+HEAD = (
+    '<!doctype html><html lang="en"><meta charset="utf-8"><title>Runs</title>'
+    '<meta name="viewport" content="width=device-width, initial-scale=1">'
+)
 STYLE = """
-body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem; color: #1b1f24; }
-table { border-collapse: collapse; width: 100%; }
-th, td { text-align: left; padding: .4rem .8rem .4rem 0; vertical-align: top; }
-tr { border-bottom: 1px solid #d8dee4; }
-.failed { color: #b42318; }
-.running { color: #6b7280; }
-@media (prefers-color-scheme: dark) {
-  body { background: #14171a; color: #e6e8eb; }
-  a { color: #8ab4f8; }
-  tr { border-color: #30363d; }
-  .failed { color: #ff8a80; }
-}
+body { max-width: 72rem; padding: 1.5rem 2rem; }
+table { width: 100%; font-size: 1rem; }
+th, td { padding: .4rem .8rem .4rem 0; overflow-wrap: anywhere; }
+td:first-child { white-space: nowrap; }
+.failed { color: var(--bad); }
+.running { color: var(--faint); }
 """
 
 
@@ -29,7 +28,7 @@ def write_index(runs: Runs) -> str:
     """Write the list anew, from what is in the storage now; its key."""
     rows = "".join(_row(runs.get(str(note["id"])), note) for note in runs.all(NEWEST))
     table = f"<table><tr><th>started (UTC)<th>what<th>what came of it<th>pages</tr>{rows}</table>"
-    head = f'<!doctype html><html lang="en"><meta charset="utf-8"><title>Runs</title><style>{STYLE}</style>'
+    head = f"{HEAD}<style>{look()}{STYLE}</style>"
     runs.storage.write_text(PLACE, f"{head}<h1>Runs</h1>{table if rows else '<p>No run yet.</p>'}</html>\n")
     return PLACE
 

@@ -9,7 +9,6 @@ import hashlib
 import io
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import jinja2
@@ -32,6 +31,7 @@ from wafer.reporting.ingest_rows import (
     sensor_columns,
     sensor_rows,
 )
+from wafer.reporting.look import TEMPLATES, look
 from wafer.reporting.style import DPI
 from wafer.storage import AnyPath, write_text
 
@@ -67,15 +67,15 @@ def write_ingest_page(
 
 def render_ingest_page(report: Mapping[str, Any], summary: DeliverySummary, *, written: str = "") -> str:
     """The page as HTML; remarks are cut where the page would be larger than 6 MB."""
-    here = Path(__file__).parent
-    script = (here / "ingest_page.js").read_text(encoding="utf-8")
+    script = (TEMPLATES / "ingest_page.js").read_text(encoding="utf-8")
     environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(here), autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
+        loader=jinja2.FileSystemLoader(TEMPLATES), autoescape=True, trim_blocks=True, undefined=jinja2.StrictUndefined
     )
     template = environment.get_template("ingest_page.html.j2")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     fixed = _fixed_parts(report, summary) | {
         "written": written,
+        "look": Markup(look()),
         "script": Markup(script),  # our own text, and its digest is what the policy allows
         "script_digest": digest,
     }

@@ -81,7 +81,7 @@ def plot_missing_map(shown: MissingMap, files: Sequence[str]) -> Figure:
     """The map as a picture, a whole number of points for each sensor and file; dark is missing."""
     rows, width = shown.share.shape
     if not rows or not width:
-        figure, axes = new_figure(7.0, 2.0)
+        figure, axes = new_figure(2.0)
         say_nothing_to_show(axes, "Missing readings", "no file could be read")
         return figure
     column, line = _cell(width, rows)
@@ -122,7 +122,7 @@ def plot_labels_over_time(files: pd.DataFrame) -> Figure:
 
     `files` has the columns file, labelled and faulty, in production order.
     """
-    figure, axes = new_figure(12.0, 3.9)
+    figure, axes = new_figure(3.9, width=12.0)
     files = files[files["labelled"] > 0]
     if files.empty:
         say_nothing_to_show(axes, "Faulty wafers", "no accepted file has labels")

@@ -33,6 +33,7 @@ from wafer.reporting.style import (
 )
 
 PERCENT = PercentFormatter(1.0, decimals=0, symbol=" %")
+FEW_BATCHES = 4  # whose names stand beside each other
 NO_CURVE = "no protocol scored both faulty and good wafers"
 NO_SCORE = "no protocol scored a wafer"
 
@@ -45,7 +46,7 @@ def plot_elbow(elbow: pd.DataFrame) -> Figure:
         elbow: columns k (number of clusters) and inertia (sum of squared distances); where there is a column `chosen`,
             its true row is marked.
     """
-    figure, axes = new_figure(6.0, 3.6)
+    figure, axes = new_figure(3.4)
     if elbow.empty:
         say_nothing_to_show(axes, "Elbow of the clusters", "no number of clusters was tried")
         return figure
@@ -62,13 +63,19 @@ def plot_elbow(elbow: pd.DataFrame) -> Figure:
 
 
 @styled
-def plot_roc(scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None) -> Figure:
-    """Faults found against false alarms, both protocols; `metrics` gives the areas and intervals of the legend."""
-    figure, axes = new_figure(5.4, 5.0)
+def plot_curves(scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None) -> Figure:
+    """ROC, and precision against recall, both protocols; `metrics` gives the areas and intervals of the legends."""
+    figure, (left, right) = new_panels(1, 2, 4.7)
+    _draw_roc(left, scores, metrics)
+    _draw_precision_recall(right, scores, metrics)
+    return figure
+
+
+def _draw_roc(axes: Axes, scores: pd.DataFrame, metrics: Mapping[str, Any] | None) -> None:
     curves = roc_points(scores)
     if curves.empty:
         say_nothing_to_show(axes, "ROC", NO_CURVE)
-        return figure
+        return
     for protocol, points in curves.groupby("protocol", sort=False):
         axes.plot(
             points["false_alarm_rate"],
@@ -80,18 +87,14 @@ def plot_roc(scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None) -> 
     axes.set(xlabel="false alarms, share of good wafers", ylabel="faults found, share of faulty wafers", title="ROC")
     in_percent(axes, "xy")
     axes.set_aspect("equal")
-    axes.legend(loc="lower right")
-    return figure
+    axes.legend(loc="lower right", fontsize=8)
 
 
-@styled
-def plot_precision_recall(scores: pd.DataFrame, metrics: Mapping[str, Any] | None = None) -> Figure:
-    """How many alarms are right, against how many faults are found; both protocols."""
-    figure, axes = new_figure(5.4, 4.4)
+def _draw_precision_recall(axes: Axes, scores: pd.DataFrame, metrics: Mapping[str, Any] | None) -> None:
     curves = precision_recall_points(scores)
     if curves.empty:
         say_nothing_to_show(axes, "Precision and recall", NO_CURVE)
-        return figure
+        return
     for protocol, points in curves.groupby("protocol", sort=False):
         axes.plot(
             points["recall"],
@@ -106,14 +109,13 @@ def plot_precision_recall(scores: pd.DataFrame, metrics: Mapping[str, Any] | Non
     )
     axes.set_ylim(0, 1.02)
     in_percent(axes, "xy")
-    axes.legend(loc="upper right")
-    return figure
+    axes.legend(loc="upper right", fontsize=8)
 
 
 @styled
 def plot_calibration(scores: pd.DataFrame) -> Figure:
     """Does a probability of 10 % mean one fault in ten? Bins of equal size with 95 % intervals, both protocols."""
-    figure, axes = new_figure(5.8, 4.6)
+    figure, axes = new_figure(4.4)
     bins = tables.calibration_bins(scores)
     if bins.empty:
         say_nothing_to_show(axes, "Calibration", NO_SCORE)
@@ -143,10 +145,10 @@ def plot_forward(scores: pd.DataFrame) -> Figure:
     """Each batch scored by a model of the batches before it: ROC AUC with 95 % interval, and alarms raised."""
     batches = tables.forward_by_batch(scores)
     if batches.empty:
-        figure, axes = new_figure(7.5, 2.0)
+        figure, axes = new_figure(2.0)
         say_nothing_to_show(axes, "Forward in time", "no batch was scored by a model of the batches before it")
         return figure
-    figure, (above, below) = new_panels(2, 1, 7.5, 5.2, sharex=True, height_ratios=[3, 2])
+    figure, (above, below) = new_panels(2, 1, 5.2, sharex=True, height_ratios=[3, 2])
     place = np.arange(len(batches))
     defined = batches["auc"].notna().to_numpy()
     shown = batches.loc[defined]
@@ -183,10 +185,10 @@ def plot_threshold(scores: pd.DataFrame, policy: Policy) -> Figure:
     """
     parts = {protocol: of_protocol(scores, protocol) for protocol in SCORED}
     if all(part.empty for part in parts.values()):
-        figure, axes = new_figure(9.0, 2.0)
+        figure, axes = new_figure(2.0)
         say_nothing_to_show(axes, "What alarms cost and find", NO_SCORE)
         return figure
-    figure, (cost, recall) = new_panels(1, 2, 9.0, 4.0)
+    figure, (cost, recall) = new_panels(1, 2, 4.0)
     for protocol, part in parts.items():
         if part.empty:
             continue
@@ -223,7 +225,7 @@ def plot_probabilities(predictions: pd.DataFrame) -> Figure:
     Args:
         predictions: columns Prediction (−1 or 1) and probability.
     """
-    figure, axes = new_figure(7.0, 3.6)
+    figure, axes = new_figure(3.4)
     given = len(predictions)
     predictions = predictions[predictions["probability"].notna()]
     if predictions.empty:
@@ -252,7 +254,7 @@ def plot_alarm_rates(batches: pd.DataFrame) -> Figure:
     Args:
         batches: columns batch, wafers, alarms.
     """
-    figure, axes = new_figure(7.5, 3.6)
+    figure, axes = new_figure(3.6)
     batches = batches[batches["wafers"] > 0]
     if batches.empty:
         say_nothing_to_show(axes, "Alarm rate", "no batch with wafers was scored")
@@ -283,8 +285,7 @@ def training_plots(
     """Every plot of one training, not yet drawn, by the file name that it is kept under; see `draw_each`."""
     return {
         "elbow.png": lambda: plot_elbow(model.elbow_),
-        "roc.png": lambda: plot_roc(scores, metrics),
-        "precision_recall.png": lambda: plot_precision_recall(scores, metrics),
+        "curves.png": lambda: plot_curves(scores, metrics),
         "calibration.png": lambda: plot_calibration(scores),
         "forward.png": lambda: plot_forward(scores),
         "threshold.png": lambda: plot_threshold(scores, policy_of(model)),
@@ -318,7 +319,8 @@ def batch_ticks(axes: Axes, names: "pd.Series[str]", wafers: "pd.Series[int]", l
     step = int(np.ceil(len(names) / limit))
     place = np.arange(0, len(names), step)
     labels = [f"{short_batch(names.iloc[i])} ({wafers.iloc[i]:,})" for i in place]
-    axes.set_xticks(place, labels, rotation=45, ha="right", fontsize=8)
+    slant: dict[str, Any] = {"rotation": 45, "ha": "right"} if len(place) > FEW_BATCHES else {}
+    axes.set_xticks(place, labels, fontsize=8, **slant)
     axes.grid(False, axis="x")
     axes.set_xlabel("batch (wafers)")
 

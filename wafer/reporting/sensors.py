@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from wafer.records import TABLE
-from wafer.reporting.plots import PERCENT, short_batch
+from wafer.reporting.plots import PERCENT, batch_ticks, short_batch
 from wafer.reporting.style import (
     CLUSTERS,
     DIVERGING,
@@ -121,11 +121,11 @@ def plot_missing(wafers: pd.DataFrame) -> Figure:
     """A map of missing readings: a row per batch, a column per sensor; dark is missing."""
     share = missing_by_batch(wafers)
     if share.empty:
-        figure, axes = new_figure(9.5, 2.0)
+        figure, axes = new_figure(2.0)
         say_nothing_to_show(axes, "Missing readings", _why_nothing(wafers))
         return figure
     height = min(2.2 + 0.16 * len(share), 9.0)
-    figure, axes = new_figure(9.5, height)
+    figure, axes = new_figure(height)
     image = axes.imshow(share.to_numpy(), aspect="auto", interpolation="nearest", cmap="Greys", vmin=0, vmax=1)
     step = int(np.ceil(len(share) / 40))
     axes.set_yticks(range(0, len(share), step), [short_batch(str(name)) for name in share.index[::step]], fontsize=8)
@@ -140,7 +140,7 @@ def plot_missing(wafers: pd.DataFrame) -> Figure:
 def plot_drift(wafers: pd.DataFrame, top: int = 12) -> Figure:
     """The batch medians of the sensors that moved most, each in units of its own spread in the first third."""
     sensors = [str(name) for name in drift_table(wafers, top).index]
-    figure, axes = new_figure(9.5, 0.9 + 0.34 * max(len(sensors), 4))
+    figure, axes = new_figure(0.9 + 0.34 * max(len(sensors), 4))
     if not sensors:
         say_nothing_to_show(axes, "Sensors that moved", "no sensor has enough readings to say whether it moved")
         return figure
@@ -164,18 +164,15 @@ def plot_labels(wafers: pd.DataFrame) -> Figure:
     """Faulty wafers by batch, in production order, with the number of wafers of each batch."""
     grouped = (wafers["label"] == 1).groupby(wafers["batch"], sort=False)
     faulty, size = grouped.sum(), grouped.size()
-    figure, axes = new_figure(9.5, 3.4)
+    figure, axes = new_figure(3.4)
     if wafers.empty:
         say_nothing_to_show(axes, "Faulty wafers", _why_nothing(wafers))
         return figure
     place = np.arange(len(size))
     axes.bar(place, faulty, width=0.6, color=FAULTY, edgecolor=INK, linewidth=0.6)
-    step = int(np.ceil(len(size) / 30))
-    labels = [f"{short_batch(str(name))} ({count:,})" for name, count in size.items()][::step]
-    axes.set_xticks(place[::step], labels, rotation=45, ha="right", fontsize=8)
+    batch_ticks(axes, size.index.to_series().astype(str), size)
     axes.set(ylabel="faulty wafers", xlabel="batch (wafers), in production order")
     axes.set_title(f"{int(faulty.sum()):,} faulty of {len(wafers):,} wafers ({100 * faulty.sum() / len(wafers):.1f} %)")
-    axes.grid(False, axis="x")
     return figure
 
 
@@ -186,7 +183,7 @@ def plot_sensors(wafers: pd.DataFrame, sensors: Sequence[str]) -> Figure:
     The panel shows the middle 99 % of the readings; what lies outside is drawn at its edge.
     """
     rows = max(len(sensors), 1)
-    figure, panels = new_panels(rows, 1, 9.5, 0.6 + 1.5 * rows, squeeze=False, sharex=True)
+    figure, panels = new_panels(rows, 1, 0.6 + 1.5 * rows, squeeze=False, sharex=True)
     if not sensors:
         say_nothing_to_show(panels[0, 0], "Readings", "no sensor was asked for, or tells faulty wafers from good ones")
     for axes, sensor in zip(panels[:, 0], sensors, strict=False):
@@ -222,7 +219,7 @@ def plot_groups(wafers: pd.DataFrame, most: int = 120) -> Figure:
     At most `most` sensors are shown, those that are read in at least 80 % of the wafers and correlate with most others.
     """
     correlation = correlations(wafers, most)
-    figure, axes = new_figure(7.2, 6.2)
+    figure, axes = new_figure(7.4)
     if correlation.empty:
         say_nothing_to_show(axes, "Groups of sensors", "fewer than three sensors have enough different readings")
         return figure
@@ -288,11 +285,11 @@ def embedding(wafers: pd.DataFrame) -> pd.DataFrame:
 def plot_embedding(wafers: pd.DataFrame, clusters: Sequence[int] | NDArray[np.int64]) -> Figure:
     """The wafers as points (see `embedding`): coloured by time, with faults marked, and by cluster."""
     if wafers.empty:
-        figure, axes = new_figure(11.0, 2.0)
+        figure, axes = new_figure(2.0)
         say_nothing_to_show(axes, "Wafers as points", _why_nothing(wafers))
         return figure
     points = embedding(wafers)
-    figure, (by_time, by_cluster) = new_panels(1, 2, 11.0, 4.6, sharex=True, sharey=True)
+    figure, (by_time, by_cluster) = new_panels(1, 2, 4.2, sharex=True, sharey=True)
     faulty = (wafers["label"] == 1).to_numpy()
     dots = by_time.scatter(points["first"], points["second"], c=np.arange(len(points)), cmap=SEQUENTIAL, s=8)
     by_time.scatter(

@@ -32,6 +32,7 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
 SEQUENTIAL = "cividis_r"
 DIVERGING = "PuOr"
 DPI = 110
+WIDTH = 9.0  # inches of a plot; with 96 points to an inch the text column of a page
 LONGEST_NAME = 30  # signs
 LONGEST_CAUSE = 300
 
@@ -71,15 +72,15 @@ def styled(function: Callable[P, R]) -> Callable[P, R]:
     return drawn
 
 
-def new_figure(width: float = 7.0, height: float = 4.2) -> tuple[Figure, Axes]:
+def new_figure(height: float = 4.2, width: float = WIDTH) -> tuple[Figure, Axes]:
     """A figure with one panel; sizes in inches."""
     figure = Figure(figsize=(width, height))
     return figure, figure.add_subplot()
 
 
-def new_panels(rows: int, columns: int, width: float, height: float, **options: Any) -> tuple[Figure, Any]:
-    """A figure with a grid of panels; sizes in inches, `options` as for `Figure.subplots`."""
-    figure = Figure(figsize=(width, height))
+def new_panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, Any]:
+    """A figure with a grid of panels, `height` inches high; `options` as for `Figure.subplots`."""
+    figure = Figure(figsize=(WIDTH, height))
     return figure, figure.subplots(rows, columns, **options)
 
 
