@@ -32,7 +32,7 @@ def test_numbers_stand_below_each_other_at_the_right():
 def test_truth_is_a_dot_and_a_share_a_bar_beside_its_number():
     """What is true has a dot with a word for those who do not see it; a bar is as long as its number says."""
     shown = show_table(pd.DataFrame({"yes": [True, False], "probability %": [50.0, 25.5]}), bars={"probability %": 100})
-    assert cells(shown.data) == [("n", "0"), ("c", "●"), ("n", "50.0"), ("n", "1"), ("c", ""), ("n", "25.5")]
+    assert cells(shown.data) == [("s", "0"), ("c", "●"), ("n", "50.0"), ("s", "1"), ("c", ""), ("n", "25.5")]
     assert shown.data.count('aria-label="yes"') == 1
     assert f'class="bar" y="1" width="{WIDE / 2:.1f}"' in shown.data
     assert bar(7.0).count(f'width="{WIDE:.1f}"') == 1

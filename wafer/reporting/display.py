@@ -41,6 +41,7 @@ def show_table(
     shown, bars = frame.head(limit), bars or {}
     columns = [_column(shown.iloc[:, place], bars) for place in range(shown.shape[1])]
     names, kind = _column(shown.index.to_series(), {})
+    kind = kind.replace("n", "s")  # at the left edge, as all else on the page
     lines = [
         f'<tr><th scope="row" class="{kind}">{name}</th>'
         + "".join(f'<td class="{kind_of}">{cells[row]}</td>' for cells, kind_of in columns)
@@ -67,8 +68,8 @@ def _column(values: "pd.Series[Any]", bars: Mapping[str, float | None]) -> tuple
         return [text + Markup(" ") + bar(share) for text, share in zip(texts, shares, strict=True)], "n"
     cells = [escape("–" if value is None or value is pd.NA or value != value else value) for value in values]
     words = [str(value) for value in values]
-    signs = "".join(words)
-    if any(map(str.isdigit, signs)) and not any(map(str.isalpha, signs)):
+    figures = [any(map(str.isdigit, word)) and not any(map(str.isalpha, word)) for word in words]
+    if 2 * sum(figures) > sum(map(bool, words)) - words.count("–"):
         return cells, "n"
     return cells, "s" if max(map(len, words)) <= SHORT else "l"
 

@@ -86,7 +86,7 @@ def _draw_roc(axes: Axes, scores: pd.DataFrame, metrics: Mapping[str, Any] | Non
     axes.plot([0, 1], [0, 1], color=FAINT, linewidth=1, linestyle=":", label="chance")
     axes.set(xlabel="false alarms, share of good wafers", ylabel="faults found, share of faulty wafers", title="ROC")
     in_percent(axes, "xy")
-    axes.set_aspect("equal")
+    axes.set_box_aspect(1)
     axes.legend(loc="lower right", fontsize=8)
 
 
@@ -108,6 +108,7 @@ def _draw_precision_recall(axes: Axes, scores: pd.DataFrame, metrics: Mapping[st
         xlabel="faults found, share of faulty wafers", ylabel="alarms that are right", title="Precision and recall"
     )
     axes.set_ylim(0, 1.02)
+    axes.set_box_aspect(1)
     in_percent(axes, "xy")
     axes.legend(loc="upper right", fontsize=8)
 
