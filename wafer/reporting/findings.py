@@ -42,13 +42,13 @@ class Findings:
         return bool(self.drift["reasons"]["shown"])
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Reasons:
     """The strongest reasons of one alarm: words as text, each with a strip in a table; see `reason_text`."""
 
     rows: tuple[dict[Any, Any], ...] = ()
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return "; ".join(map(reason_text, self.rows)) or "none above chance"
 
     def __html__(self) -> Markup:
