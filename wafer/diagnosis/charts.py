@@ -249,6 +249,8 @@ def _tail_limit(found: Floats, runs: bool, level: float) -> Floats:
     excess = np.nan_to_num(_column_mean(np.where(above, found - start, np.nan)), nan=0.0)
     if runs:  # of a geometric tail with this mean, one more is so many times as rare as an e-th of it
         excess = np.where(excess > 1, -1 / np.log1p(-1 / np.maximum(excess, 1.0 + 1e-9)), 0.0)
+    stretches = above[:1].sum(axis=0) + (above[1:] & ~above[:-1]).sum(axis=0)
+    excess = excess * (1 + 1 / np.sqrt(np.maximum(stretches, 1)))  # by its standard error: they are few
     reached = start + excess * np.log(np.maximum(share / level, 1.0))
     return np.asarray(np.fmax(reached, np.fmax.reduce(found, axis=0)))
 
