@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from tests.working import keep_training
+from wafer.diagnosis.rivals import rivals
 from wafer.learning.evaluation import evaluate
 from wafer.learning.model import WaferModel
 from wafer.records import Ingested, Predicted
@@ -65,6 +66,7 @@ def evaluated(model: WaferModel, wafers: pd.DataFrame) -> tuple[dict, pd.DataFra
         folds=2,
         repeats=1,
         permutations=1,
+        rivals=rivals(trees=20),
         first_batch=4,
     )
 

@@ -27,7 +27,7 @@ def plot_control_charts(charts: ControlCharts, readings: pd.DataFrame, sensor: s
         readings: of wafers in production order, (wafers × sensors), NaN for missing.
         sensor: the column to draw.
     """
-    figure, (above, below) = new_panels(2, 1, 9.0, 6.0, sharex=True, height_ratios=[3, 2])
+    figure, (above, below) = new_panels(2, 1, 6.0, sharex=True, height_ratios=[3, 2])
     column = list(readings.columns).index(sensor)
     values = readings[sensor].to_numpy(np.float64)
     present = ~np.isnan(values)
