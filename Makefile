@@ -10,8 +10,9 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 RAW ?=
 FILES ?=
+LAB ?=
 
-.PHONY: help setup run test test-all invariants lint format bench bench-speed bench-monitoring bench-model notebooks repro remote pull lock clean
+.PHONY: help setup run lab test test-all invariants lint format bench bench-speed bench-monitoring bench-model notebooks repro remote pull lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -31,6 +32,10 @@ ifeq ($(RAW),)
 else
 	$(BIN)/wafer run --raw "$(RAW)"
 endif
+
+lab: $(READY) ## open the project in JupyterLab; LAB= takes options of it, such as --no-browser
+	case "$$WAFER_STORAGE" in ""|/*|"~"*|*://*) ;; *) export WAFER_STORAGE="$$PWD/$$WAFER_STORAGE" ;; esac; \
+	$(BIN)/jupyter lab --ServerApp.root_dir="$(CURDIR)" --LabApp.default_url=/lab/tree/notebooks/first_steps.ipynb $(LAB)
 
 test: $(READY) ## the quick tests, in random order on two processes
 	$(BIN)/python -m pytest -n 2 -m "not slow"

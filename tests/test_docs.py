@@ -5,13 +5,14 @@ import re
 import shlex
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
 import yaml
 
 from tests.conftest import REPOSITORY
-from tests.imports import tree
+from tests.imports import cells, named, tree
 from wafer.cli.main import cli
 from wafer.params import Params
 from wafer.settings import Settings
@@ -99,12 +100,26 @@ def test_commands_in_the_documents_exist(document: Path) -> None:
         assert (document.parent / target).exists(), target
 
 
-def test_the_notebook_example_of_the_readme_runs() -> None:
-    """The Python of the README runs as it stands."""
+def example_of_the_readme() -> str:
     (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
-    scope: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), scope)
-    assert len(scope["probability"]) == 100  # type: ignore[arg-type]
+    return str(code)
+
+
+@pytest.mark.slow
+@pytest.mark.invariant
+def test_the_notebook_example_of_the_readme_runs() -> None:
+    """The Python of the README runs as it stands, from files to alarms with reasons."""
+    scope: dict[str, Any] = {}
+    exec(compile(example_of_the_readme(), "README.md", "exec"), scope)
+    assert [verdict.word for verdict in scope["verdicts"]] == ["accepted"] * 3
+    assert len(scope["probability"]) == 100
+    assert set(scope["reasons"]["row"]) <= set(scope["said"].wafers.index[scope["said"].alarms])
+
+
+def test_the_example_of_the_readme_is_the_short_form_of_the_notebook() -> None:
+    """It imports nothing that `first_steps` does not."""
+    notebook = set().union(*map(named, cells(REPOSITORY / "notebooks" / "first_steps.ipynb")))
+    assert named(ast.parse(example_of_the_readme())) <= notebook
 
 
 def test_every_variable_is_listed() -> None:

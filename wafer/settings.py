@@ -281,6 +281,11 @@ def find_project() -> Path | None:
     return next((folder for folder in (Path.cwd(), *Path.cwd().parents) if (folder / "expectations").is_dir()), None)
 
 
+def cache_folder() -> Path:
+    """The user's folder of what can be made again: `wafer/` in XDG_CACHE_HOME, by default in `~/.cache`."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or folder_named("~/.cache")).absolute() / "wafer"
+
+
 def is_project(folder: Path) -> bool:
     """Whether suites lie in `folder`."""
     return any((folder / "expectations" / f"{kind}.json").is_file() for kind in ("training", "prediction"))

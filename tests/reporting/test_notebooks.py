@@ -25,6 +25,7 @@ PARAMETERS = {
     "prediction": ("run", "storage", "batches"),
     "data_quality": ("run", "storage"),
     "exploration": ("run", "storage", "sensors_shown"),
+    "first_steps": ("past", "new", "labelled"),
 }
 PICTURES = {"training": 5, "prediction": 4, "data_quality": 3, "exploration": 3}
 
@@ -266,7 +267,7 @@ def test_the_training_report_runs_and_works_offline(outputs, notebooks, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", PARAMETERS)
+@pytest.mark.parametrize("name", PICTURES)
 def test_every_report_holds_its_plots(name, outputs, notebooks, tmp_path):
     """Each notebook runs top to bottom, and its page holds every plot and asks for nothing from elsewhere."""
     report = run_notebook(name, {"storage": str(outputs)}, tmp_path, notebooks=notebooks)

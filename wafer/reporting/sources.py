@@ -9,15 +9,16 @@ import pandas as pd
 
 import wafer
 from wafer.errors import ReportError
-from wafer.records import Decided, Evaluated, Fitted, Frozen, Ingested, Predicted
+from wafer.records import Decided, Evaluated, Fitted, Frozen, Ingested, Kind, Predicted
 from wafer.reporting.deliveries import read_predictions
 from wafer.reporting.findings import Findings, read_findings, with_findings
+from wafer.reporting.newest import open_newest
 from wafer.runs import Run
 from wafer.scoring.bundle import Bundle
 from wafer.workspace import Workspace
 
 
-def open_run(kind: str, run: str = "", storage: str = "") -> tuple[Workspace, Run]:
+def open_run(kind: Kind, run: str = "", storage: str = "") -> tuple[Workspace, Run]:
     """A run and the workspace that it lies in.
 
     Args:
@@ -25,10 +26,14 @@ def open_run(kind: str, run: str = "", storage: str = "") -> tuple[Workspace, Ru
         run: its name; empty: the newest of the kind.
         storage: folder or `s3://` address; empty: as the environment says.
 
+    Where neither is named, there is always a run, which may be a simulated one: see `open_newest`.
+
     Raises:
-        ReportError: there is no run of the kind yet.
+        ReportError: the storage that is named holds no run of the kind yet.
         StorageError: there is no run of that name.
     """
+    if not run and not storage:
+        return open_newest(kind)
     workspace = wafer.open(storage_url=storage) if storage else wafer.open()
     found = workspace.runs.get(run) if run else workspace.runs.latest(kind)
     if found is None:
