@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,7 +75,9 @@ def make_simulated(place: Path, tell: Callable[[str], None] = lambda _: None) ->
     Raises:
         ReportError: it failed, as where the extra `embedded` is not installed.
     """
-    from wafer.registry.provenance import source_digest
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # MLflow's progress bars miss a widget, which is nothing to a reader
+        from wafer.registry.provenance import source_digest
 
     wanted = {"source": source_digest(Path(__file__).parents[1]), "params": SMALL}
     place.parent.mkdir(parents=True, exist_ok=True)
