@@ -50,13 +50,18 @@ def figures_table(figures: Mapping[str, float]) -> str:
 
 
 def write_tables(card: Path, figures: Mapping[str, float], metrics: Mapping[str, Any], ablation: pd.DataFrame) -> None:
-    """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->` in the card."""
-    text = card.read_text(encoding="utf-8")
+    """The tables of `bench.model`."""
     tables = {
         "metrics": metrics_table(metrics),
         "ablation": ablation_table(ablation),
         "figures": figures_table(figures),
     }
+    fill(card, tables)
+
+
+def fill(card: Path, tables: Mapping[str, str]) -> None:
+    """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->` in the card."""
+    text = card.read_text(encoding="utf-8")
     for name, table in tables.items():
         start, end = f"<!-- {name} -->", f"<!-- /{name} -->"
         before, rest = text.split(start, 1)

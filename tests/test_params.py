@@ -52,7 +52,8 @@ def test_the_shipped_file_gives_the_models_own_defaults() -> None:
 def earlier(**gate: float) -> dict[str, Any]:
     """The shipped parameters as a file of the earlier layout has them."""
     content = yaml.safe_load(TEXT)
-    content["fit"] |= {"search": "budget", **content.pop("policy")}
+    costs = {name: value for name, value in content.pop("policy").items() if name != "threshold"}
+    content["fit"] |= {"search": "budget", **costs}
     content["gate"] |= gate
     del content["gate"]["canary_z"]
     return content
@@ -62,7 +63,9 @@ def test_a_file_of_the_earlier_layout_is_read_as_it_was_meant(tmp_path: Path) ->
     """Costs in `fit` are the policy's, and the usual band of the canary is the usual distance from chance."""
     file = tmp_path / "params.yaml"
     file.write_text(yaml.safe_dump(earlier(canary_low=0.4, canary_high=0.6)))
-    assert read_params(file) == read_params(SHIPPED)
+    shipped = read_params(SHIPPED)
+    fixed = shipped.policy.model_copy(update={"threshold": "fixed"})
+    assert read_params(file) == shipped.model_copy(update={"policy": fixed}), "no threshold rolled then"
     file.write_text(yaml.safe_dump(earlier(canary_low=0.0, canary_high=1.0)))
     assert read_params(file).gate.canary_z == 1000.0
     file.write_text(yaml.safe_dump(earlier(canary_low=0.9, canary_high=0.1)))
@@ -83,6 +86,12 @@ def test_a_file_of_the_earlier_layout_is_read_as_it_was_meant(tmp_path: Path) ->
         ("fit", {"trees": 10**3000}, r"fit\.trees: must be at most 100000, got 1000"),
         ("policy", {"cost_missed_fault": float("inf")}, r"policy\.cost_missed_fault: .*finite number, got inf"),
         ("fit", {"max_missing": float("nan")}, r"fit\.max_missing: .*finite number, got nan"),
+        ("policy", {"threshold": "loose"}, r"policy\.threshold: .*'loose'"),
+        (
+            "policy",
+            {"alarm_rate_ceiling": 0.01},
+            "policy: alarm_rate_ceiling must be at least 0.0196 where the threshold",
+        ),
         ("policy", {"alarm_rate_ceiling": 1}, r"policy\.alarm_rate_ceiling: must be below 1.0, got 1"),
         ("fit", {"search_folds": 1}, r"fit\.search_folds: must be at least 2, got 1"),
         ("evaluate", {"folds": "5"}, r"evaluate\.folds: .*whole number, got '5'"),

@@ -8,13 +8,15 @@ them.
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from wafer.documents import DocumentError, Part, fitted, read_file, read_yaml
 from wafer.errors import ParameterError
 
 LARGEST_SEED = 2**32 - 1  # that scikit-learn takes
 LARGEST_COST = 1e9  # of an alarm or a missed fault, in any unit
+RECENT = 50
+"""Wafers that a rolling threshold follows: about half a batch, so that it knows the day but hangs on no single one."""
 BAND = ("canary_low", "canary_high")
 EARLIER_BANDS: dict[tuple[Any, ...], float] = {(0.4, 0.6): 3.0, (0.0, 1.0): 1000.0}
 """Bands of the canary in files of the earlier layout, and the standard errors that they stood for."""
@@ -73,6 +75,18 @@ class PolicyParams(Part):
     )
     cost_false_alarm: float = _knob(1.0, "cost of an alarm on a good wafer, in the same unit", gt=0, le=LARGEST_COST)
     alarm_rate_ceiling: float = _knob(0.1, "largest share of wafers that may raise an alarm", gt=0, lt=1)
+    threshold: Literal["fixed", "rolling"] = _knob(
+        "rolling", f"one threshold for all wafers, or for each one by the {RECENT} wafers before it"
+    )
+
+    @model_validator(mode="after")
+    def _tell_rare_alarms_apart(self) -> "PolicyParams":
+        if self.threshold == "rolling" and self.alarm_rate_ceiling * (RECENT + 1) < 1:
+            raise ValueError(
+                f"alarm_rate_ceiling must be at least {1 / (RECENT + 1):.4f} where the threshold is rolling, "
+                f"got {self.alarm_rate_ceiling!r}"
+            )
+        return self
 
 
 class EvaluateParams(Part):
@@ -142,6 +156,7 @@ def _in_present_layout(content: Any) -> Any:
     if not isinstance(fit, dict) or not isinstance(gate, dict) or "policy" in content:
         return content
     costs = {name: fit[name] for name in PolicyParams.model_fields if name in fit}
+    costs = {**costs, "threshold": "fixed"} if costs else costs
     kept = {name: value for name, value in fit.items() if name not in costs and (name, value) != ("search", "budget")}
     band = tuple(gate.get(name) for name in BAND)
     if all(isinstance(end, float) for end in band) and band in EARLIER_BANDS and "canary_z" not in gate:

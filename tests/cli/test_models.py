@@ -60,6 +60,7 @@ def scores(quality: float) -> pd.DataFrame:
             "probability": 1 / (1 + np.exp(-score)),
             "alarm": score > 1.5,
             "tail": (score[None, :] >= score[:, None]).mean(axis=1),
+            "recent_tail": (score[None, :] >= score[:, None]).mean(axis=1),
         }
     )
 
@@ -126,7 +127,9 @@ def test_versions_are_listed(wafer: Wafer, made: Settings) -> None:
         (1, ["champion"], 0.71, threshold),
         (2, ["challenger"], 0.52, threshold),
     ]
-    assert rows[0]["policy"] == {"cost_missed_fault": 20.0, "cost_false_alarm": 1.0, "alarm_rate_ceiling": 0.1}
+    assert rows[0]["policy"] == {
+        **{"cost_missed_fault": 20.0, "cost_false_alarm": 1.0, "alarm_rate_ceiling": 0.1, "threshold": "rolling"}
+    }
     assert rows[0]["trained"][:16].replace("T", " ") in first
 
 
@@ -242,8 +245,8 @@ def test_who_was_in_use_at_a_moment(wafer: Wafer, model_folder: Path, tmp_path: 
 
 def told_in_use(registry: Registry, version: int) -> str:
     return (
-        f"alarms from probability {registry.version(version).threshold:.4f}: a missed fault costs 20, a false alarm 1, "
-        "at most 10 % of wafers may raise one"
+        f"alarms from probability about {registry.version(version).threshold:.4f}, as the wafers before each one say: "
+        "a missed fault costs 20, a false alarm 1, at most 10 % of wafers may raise one"
     )
 
 
@@ -288,7 +291,9 @@ def test_other_costs_are_answered_from_stored_scores(wafer: Wafer, made: Setting
     ways = {row["way"]: row for row in found["ways"]}
     assert list(ways) == ["no inspection", "inspecting every wafer", "inspecting a random tenth", "this model"]
     assert [ways[way]["cost"] for way in list(ways)[:3]] == pytest.approx([1250.0, 875.0, 1212.5])
-    told = Policy(cost_missed_fault=10.0).alarms(*(scores(2.0)[name].to_numpy() for name in ("probability", "tail")))
+    told = Policy(cost_missed_fault=10.0).alarms(
+        *(scores(2.0)[name].to_numpy() for name in ("probability", "recent_tail"))
+    )
     assert ways["this model"]["alarm_rate"] == told.mean()
     lines = wafer(made, "what-if", "1", "--cost-missed-fault", "50", "--alarm-rate", "0.05")[1].splitlines()
     assert lines[0] == "version 1: a missed fault costs 50, a false alarm 1, 5 % of each batch are inspected"

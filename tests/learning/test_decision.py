@@ -1,30 +1,62 @@
+from typing import Any
+
 import numpy as np
 import pytest
-from numpy.testing import assert_allclose
+from numpy.testing import assert_allclose, assert_array_equal
 from sklearn.linear_model import LogisticRegression
 
 from wafer.errors import ParameterError
-from wafer.learning.decision import Policy, Sigmoid, fit_sigmoid, threshold_curve
+from wafer.learning.decision import Policy, Sigmoid, fit_sigmoid, recent_tails, threshold_curve
 
 
 def test_costs_alone_set_the_threshold_below_the_ceiling() -> None:
     """Where few wafers are suspicious, an alarm starts where it is worth its cost."""
     policy = Policy(cost_missed_fault=9.0, cost_false_alarm=1.0, alarm_rate_ceiling=0.5)
-    assert policy.threshold(np.array([0.01, 0.02, 0.03, 0.9])) == pytest.approx(0.1)
+    assert policy.fixed_threshold(np.array([0.01, 0.02, 0.03, 0.9])) == pytest.approx(0.1)
 
 
 def test_ceiling_limits_the_alarms() -> None:
     """Where too many wafers would raise an alarm, the ceiling's share of the most suspicious ones does."""
     probability = np.linspace(0.2, 0.9, 100)
     policy = Policy(cost_missed_fault=9.0, cost_false_alarm=1.0, alarm_rate_ceiling=0.1)
-    assert np.sum(probability >= policy.threshold(probability)) == 10
+    assert np.sum(probability >= policy.fixed_threshold(probability)) == 10
+
+
+def test_a_rolling_threshold_follows_the_wafers_before() -> None:
+    """Within the ceiling of itself and the 50 wafers before; a wafer without probability is passed over."""
+    policy = Policy(cost_missed_fault=1e6, alarm_rate_ceiling=0.1)
+    recent, new = np.linspace(0.01, 0.60, 60), np.array([0.575, 0.565, np.nan, 0.565])
+    found = policy.rolling_thresholds(recent, new)
+    # of 51 wafers five may: four of the 50 before may be at least as suspicious, the fifth of them may not
+    assert found == pytest.approx([0.56, 0.57, 0.57, 0.57], abs=1e-9)
+    assert recent_tails(recent, new)[[0, 1, 3]] == pytest.approx([4 / 51, 6 / 51, 7 / 51])
+    assert policy.alarms(new, recent_tails(recent, new)).tolist() == (new >= found).tolist() == [True] + [False] * 3
+
+
+def test_a_rolling_threshold_keeps_the_ceiling_where_a_fixed_one_does_not() -> None:
+    """When all probabilities rise threefold, about a tenth of the wafers stay alarms; nothing of the future counts."""
+    chance = np.random.default_rng(0)
+    recent, later = chance.uniform(0, 0.2, 200), chance.uniform(0, 0.6, 400)
+    policy = Policy(cost_missed_fault=1e6, alarm_rate_ceiling=0.1)
+    assert np.mean(later >= policy.fixed_threshold(recent)) > 0.6
+    found = policy.rolling_thresholds(recent, later)
+    assert 0.08 < np.mean((later >= found)[50:]) < 0.12
+    assert_array_equal(policy.rolling_thresholds(recent, later[:100]), found[:100])
+    assert_array_equal(policy.rolling_thresholds(np.concatenate([recent, later[:100]]), later[100:]), found[100:])
+
+
+def test_too_few_wafers_before_raise_no_alarm() -> None:
+    """One of nine is more than a tenth, one of ten is not; costs alone still set the least."""
+    found = Policy().rolling_thresholds(np.linspace(0, 0.5, 8), np.array([0.9, 1.0]))
+    assert found.tolist() == [np.nextafter(1.0, 2.0), np.nextafter(0.9, 1.0)]
+    assert Policy(20.0, 1.0, 0.5).rolling_thresholds(np.zeros(50), np.ones(1)).tolist() == [1 / 21]
 
 
 def test_equal_probabilities_at_the_ceiling_raise_no_alarm() -> None:
     """Wafers that cannot be told apart are all left out rather than the ceiling broken."""
     probability = np.full(50, 0.3)
     policy = Policy(alarm_rate_ceiling=0.1)
-    assert np.sum(probability >= policy.threshold(probability)) == 0
+    assert np.sum(probability >= policy.fixed_threshold(probability)) == 0
 
 
 @pytest.mark.parametrize(
@@ -33,9 +65,11 @@ def test_equal_probabilities_at_the_ceiling_raise_no_alarm() -> None:
         ("cost_missed_fault", 0.0, "cost_missed_fault must be above 0, at most 1,000,000,000, got 0.0"),
         ("cost_false_alarm", -1.0, "cost_false_alarm must be above 0, at most 1,000,000,000, got -1.0"),
         ("alarm_rate_ceiling", 1.0, "alarm_rate_ceiling must lie between 0 and 1, got 1.0"),
+        ("alarm_rate_ceiling", 0.01, "alarm_rate_ceiling must be at least 0.0196 where the threshold is rolling"),
+        ("threshold", "loose", "threshold must be fixed or rolling, got 'loose'"),
     ],
 )
-def test_impossible_policies_are_refused(name: str, value: float, message: str) -> None:
+def test_impossible_policies_are_refused(name: str, value: Any, message: str) -> None:
     """Each impossible value is refused by its name."""
     with pytest.raises(ParameterError, match=message):
         Policy(**{name: value})

@@ -12,6 +12,7 @@ from sklearn.preprocessing import FunctionTransformer
 
 from wafer.errors import ParameterError
 from wafer.fab.simulate import simulate_frame
+from wafer.learning.decision import Policy
 from wafer.learning.evaluation import (
     evaluate,
     forward_scores,
@@ -27,6 +28,7 @@ from wafer.learning.plain import PlainForest
 FEW = "3 folds need at least 3 faulty and 3 good wafers, there are {} and {}"
 ALL_GOOD = "all 18 wafers that were scored are good"
 NONE_BEFORE = "no batch has both faulty and good wafers in the batches before it"
+COLUMNS = ["protocol", "repeat", "fold", "row", "label", "probability", "alarm", "tail", "recent_tail"]
 Plain = make_pipeline(FunctionTransformer(np.nan_to_num), LogisticRegression(max_iter=500))
 
 
@@ -68,7 +70,7 @@ def test_permuted_splits_keep_the_number_of_faults(wafers: Any) -> None:
 def test_scores_of_any_classifier(wafers: Any) -> None:
     """A plain scikit-learn pipeline is scored as it would be by hand."""
     scores = shuffled_scores(Plain, wafers.X, wafers.y, None, folds=3, repeats=1)
-    assert list(scores.columns) == ["protocol", "repeat", "fold", "row", "label", "probability", "alarm", "tail"]
+    assert list(scores.columns) == COLUMNS
     split = shuffled_splits(wafers.y, folds=3, repeats=1)[1]
     by_hand = Plain.fit(wafers.X.iloc[split.train], wafers.y[split.train]).predict_proba(wafers.X.iloc[split.test])
     found = scores[scores["fold"] == "1"]
@@ -84,7 +86,11 @@ def test_model_is_given_the_production_order(wafers: Any, quick: dict[str, int])
     model = WaferModel(**quick).fit(wafers.X.iloc[train], wafers.y[train], wafers.order[train])
     expected = model.predict_proba(wafers.X.iloc[200:], wafers.order[200:])[:, 1]
     assert_array_equal(scores["probability"], expected)
-    assert_array_equal(scores["alarm"], expected >= model.threshold_)
+    assert_array_equal(scores["alarm"], expected >= model.thresholds(expected, wafers.order[200:]))
+    assert_array_equal(scores["alarm"], Policy().alarms(expected, scores["recent_tail"].to_numpy()))
+    fixed = model.with_policy(Policy(threshold="fixed"))
+    assert_array_equal(fixed.thresholds(expected), np.full(40, model.threshold_))
+    assert_array_equal(expected >= model.threshold_, Policy().alarms(expected, scores["tail"].to_numpy()))
 
 
 @pytest.mark.slow
@@ -180,7 +186,7 @@ def test_a_protocol_without_enough_data_is_left_out_in_words(
     assert metrics["left_out"] == left_out
     assert {"shuffled", "forward", "permuted"} - set(metrics) == set(left_out)
     assert json.loads(json.dumps(metrics, allow_nan=False))["faulty"] == len(list(faulty))
-    assert list(scores.columns) == ["protocol", "repeat", "fold", "row", "label", "probability", "alarm", "tail"]
+    assert list(scores.columns) == COLUMNS
 
 
 class Silent(DummyClassifier):

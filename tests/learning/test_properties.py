@@ -109,5 +109,5 @@ def test_sigmoids_rise_and_thresholds_keep_the_ceiling(score: np.ndarray, data: 
     probability = fit_sigmoid(score, faulty).probability(score)
     ranking = np.argsort(score, kind="stable")
     assert (np.diff(probability[ranking]) >= -1e-12).all()
-    threshold = Policy(alarm_rate_ceiling=ceiling).threshold(probability)
+    threshold = Policy(alarm_rate_ceiling=ceiling, threshold="fixed").fixed_threshold(probability)
     assert np.mean(probability >= threshold) <= ceiling + 1e-9

@@ -220,7 +220,7 @@ def test_rules_are_required():
         **params.gate.model_dump(),
         "policy": {
             name: getattr(params.policy, name)
-            for name in ("cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling")
+            for name in ("cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling", "threshold")
         },
     }
     assert made.minimum_auc >= 0.5

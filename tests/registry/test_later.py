@@ -12,6 +12,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from tests.registry.rules import rules, with_canary
+from wafer.learning.decision import Policy
 from wafer.registry import Registry, Version
 from wafer.registry.later import later_wafers, score_as_champion
 from wafer.scoring.bundle import Bundle
@@ -104,7 +105,8 @@ def test_the_champion_scores_with_its_own_threshold(snapshot: Snapshot, model_fo
     scores, model = score_as_champion(bundle, snapshot, rows), bundle.classifier
     expected = model.predict_proba(snapshot.readings[rows], order=snapshot.order[rows])[:, 1]
     assert scores["probability"].tolist() == expected.tolist()
-    assert scores["alarm"].tolist() == (expected >= model.threshold_).tolist()
+    assert scores["alarm"].tolist() == (expected >= model.thresholds(expected)).tolist()
+    assert scores["alarm"].tolist() == Policy().alarms(expected, scores["recent_tail"].to_numpy()).tolist()
     assert scores["wafer"].tolist() == [f"Wafer-{n}" for n in range(120, 160)]
     assert set(scores["batch"]) == {"Wafer_03.csv"}
 

@@ -133,12 +133,12 @@ def test_a_lower_ceiling_is_not_refused_for_the_faults_that_it_misses(registry: 
     assert registry.compare(2, 1, rules(policy=strict)).cost_difference > 0  # type: ignore[union-attr]
 
 
-def test_a_threshold_that_costs_more_is_refused(registry: Registry, champion: Version) -> None:
-    """By the costs that are asked for the new alarms are dearer than the champion's: it stays, and is told why."""
+def test_a_threshold_that_may_cost_more_is_refused(registry: Registry, champion: Version) -> None:
+    """By the costs that are asked for the new alarms may be dearer than the margin allows: the champion stays."""
     decision = registry.retune(1, FEW_GOOD, "more can be looked at", RULES)
     assert (decision.kind, decision.promoted) == ("retune", False)
     assert [check.name for check in decision.checks if not check.passed] == ["forward cost"]
-    assert "forward cost per 1,000 wafers 138 against 81" in decision.reason
+    assert "forward cost per 1,000 wafers 131 against 138" in decision.reason
     assert registry.aliases() == {"champion": 1, "challenger": 2}
 
 
@@ -170,7 +170,7 @@ def test_what_cannot_be_retuned_is_told(
     registry: Registry, training: Training, champion: Version, wafers: Wafers, tmp_path: Path
 ) -> None:
     """Scores and models of earlier releases, and a version whose files were changed, are refused by name."""
-    log(registry, training._replace(scores=training.scores.drop(columns="tail")), wafers, tmp_path)
+    log(registry, training._replace(scores=training.scores.drop(columns="recent_tail")), wafers, tmp_path)
     told = "the evaluation of version 2, which an earlier release registered, does not tell"
     with pytest.raises(RegistryError, match=told):
         registry.retune(2, COSTLY, "why", RULES)

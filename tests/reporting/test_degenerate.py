@@ -215,6 +215,7 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
     ingest_rows.sensor_rows: lambda s: (s.summary.sensors, len(s.summary.missing)),
     model_tables.policy_text: lambda s: (s.model,),
     model_tables.threshold_table: lambda s: (s.scores, Policy()),
+    model_tables.budget_table: lambda s: (s.scores, Policy()),
     model_tables.worth_text: lambda s: (s.scores, Policy()),
     model_tables.worth_table: lambda s: (s.scores, Policy()),
     model_tables.elbow_table: lambda s: (s.model.elbow_,),

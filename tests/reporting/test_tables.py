@@ -193,6 +193,7 @@ def judged(found) -> pd.DataFrame:
             "probability": [0.3, 0.9, 0.7, 0.5, 0.99],
             "cluster": 0,
             "model_version": 1,
+            "threshold": [0.2, 0.95, 0.25, 0.3, 0.25],
         }
     )
     return findings.with_findings(frame, found)
@@ -250,7 +251,7 @@ def test_the_sensors_named_are_those_of_new_wafers(judged, found):
 def test_the_summary_keeps_known_labels_from_being_findings(judged, found, model):
     """Alarms of wafers whose label is known are counted apart, unknown wafers, drifted batches and files told."""
     said = deliveries.prediction_summary(judged, found, {"files": 3, "quarantined": 1}, model)
-    assert "**4 of 5 wafers** raised an alarm" in said
+    assert "**4 of 5 wafers** raised an alarm, that is a probability of a fault of at least 20.0 to 95.0 %." in said
     assert "**No findings are 1 of these alarms**: the wafers' labels are known already" in said
     assert "That leaves 3." in said
     assert "**1 wafer is unlike anything seen**" in said
@@ -313,6 +314,9 @@ def test_the_threshold_policy_is_told_in_words(model):
     assert "A missed fault costs 20, a false alarm 1" in said
     assert "from a probability of **4.8 %** on" in said
     assert "no more than **10 %** of the wafers" in said
+    assert "among the most suspicious 10 % of itself and the 50 wafers made before it" in said
+    assert said.endswith(f"alarms started at about **{100 * model.threshold_:.1f} %**.")
+    said = model_tables.policy_text(model.with_policy(Policy(threshold="fixed")))
     assert f"It is the ceiling that decides: alarms start at **{100 * model.threshold_:.1f} %**." in said
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from wafer.learning.decision import Policy
 from wafer.learning.model import WaferModel
 from wafer.scoring.batches import judge_batch
 from wafer.scoring.bundle import Bundle, fit_bundle
@@ -133,7 +134,7 @@ def test_withheld_reasons_come_with_their_figures(wafers: Any, quick: dict[str, 
     """A model of permuted labels gives no reason for any alarm, and says how strong its own and chance's are."""
     y = np.random.default_rng(3).permutation(wafers.y)
     bundle = fit_bundle(WaferModel(**quick), wafers.X, y, wafers.order, permutations=8)
-    bundle.classifier.threshold_ = 0.0
+    bundle = bundle.with_policy(Policy(cost_missed_fault=1e9, alarm_rate_ceiling=0.99))
     _, reasons, document = told(bundle, tmp_path, b=table(wafers, slice(0, 120)))
     assert reasons.empty
     shown = document["reasons"]

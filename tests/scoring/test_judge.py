@@ -6,6 +6,7 @@ import pytest
 from numpy.testing import assert_array_equal
 
 from wafer.errors import ParameterError
+from wafer.learning.decision import Policy
 from wafer.learning.model import WaferModel
 from wafer.scoring.batches import COLUMNS, as_documents, judge_batch, result_rows
 from wafer.scoring.bundle import Bundle, fit_bundle
@@ -14,7 +15,8 @@ from wafer.scoring.judge import judge
 
 @pytest.fixture(scope="module")
 def bundle(wafers: Any, quick: dict[str, int]) -> Bundle:
-    return fit_bundle(WaferModel(**quick), wafers.X, wafers.y, wafers.order, permutations=8)
+    recipe = WaferModel(**quick, policy=Policy(threshold="fixed"))
+    return fit_bundle(recipe, wafers.X, wafers.y, wafers.order, permutations=8)
 
 
 def test_a_judgement_is_what_the_classifier_says(bundle: Bundle, wafers: Any) -> None:
@@ -43,6 +45,30 @@ def test_a_wafer_is_judged_the_same_in_any_company(bundle: Bundle, wafers: Any) 
     for row in range(0, 240, 40):
         alone = judge(bundle, wafers.X.iloc[[row]], wafers.order[[row]]).wafers
         pd.testing.assert_frame_equal(alone, whole.iloc[[row]].reset_index(drop=True), check_exact=True)
+
+
+def test_a_rolling_threshold_follows_production_order_and_what_came_before(bundle: Bundle, wafers: Any) -> None:
+    """In any sequence of rows, and batch after batch, the same bits; alarms and their reasons go by it."""
+    rolling, places = bundle.with_policy(Policy(alarm_rate_ceiling=0.3)), wafers.order
+    whole = judge(rolling, wafers.X, places, reasons="alarms")
+    table = whole.wafers
+    assert table["threshold"].nunique() > 5
+    assert_array_equal(whole.alarms, table["probability"] >= table["threshold"])
+    every = judge(rolling, wafers.X, places, reasons="all").reasons
+    assert every is not None and whole.reasons is not None and len(whole.reasons)
+    of_alarms = every[whole.alarms[every["row"].to_numpy()]].reset_index(drop=True)
+    pd.testing.assert_frame_equal(whole.reasons, of_alarms, check_exact=True)
+    rows = np.random.default_rng(0).permutation(240)
+    mixed = judge(rolling, wafers.X.iloc[rows], places[rows]).wafers
+    pd.testing.assert_frame_equal(mixed, table.iloc[rows].reset_index(drop=True), check_exact=True)
+    sequence = np.argsort(places, kind="stable")
+    first, second = sequence[:100], sequence[100:]
+    recent = judge(rolling, wafers.X.iloc[first], places[first]).wafers["probability"]
+    later = judge(rolling, wafers.X.iloc[second], places[second], recent=recent).wafers
+    pd.testing.assert_frame_equal(later, table.iloc[second].reset_index(drop=True), check_exact=True)
+    alone = judge(rolling, wafers.X.iloc[second], places[second]).wafers
+    assert_array_equal(alone["probability"], later["probability"])
+    assert (alone["threshold"] != later["threshold"]).any()
 
 
 def test_reasons_belong_to_their_wafers_and_infinity_is_refused_in_every_block(bundle: Bundle, wafers: Any) -> None:

@@ -143,6 +143,20 @@ def test_predictions_replace_those_of_the_same_version(settings: Settings) -> No
     assert found[["model_version", "probability"]].to_numpy().tolist() == [[1.0, 0.8], [2.0, 0.7]]
 
 
+def test_the_last_probabilities_before_a_wafer_are_found(settings: Settings) -> None:
+    """By production order, of one version, each wafer once; rows without probability or place are passed over."""
+    said = [(1, 0.1), (2, 0.2), (3, None), (4, 0.4), (5, 0.5), (6, 0.6), (None, 0.9)]
+    rows = [{"Wafer": f"Wafer-{place}", "probability": value, "model_version": 1} for place, value in said]
+    rows = [row if place is None else {**row, "order": place} for row, (place, _) in zip(rows, said, strict=True)]
+    with open_store(settings) as store:
+        store.add_predictions("d1", rows)
+        store.add_predictions("d2", rows[3:5])
+        store.add_predictions("d1", [{**row, "model_version": 2} for row in rows])
+        assert store.recent_probabilities(1, 0, 6, most=3) == [0.2, 0.4, 0.5]
+        assert store.recent_probabilities(1, 1, 5, most=50) == [0.2, 0.4]
+        assert store.recent_probabilities(3, 0, 6, most=50) == []
+
+
 def test_a_wafer_that_the_database_lost_is_an_error(settings: Settings) -> None:
     """Reading a wafer that is not there names it."""
     with open_store(settings) as store, pytest.raises(StoreError, match="the first is Wafer-9"):
@@ -296,6 +310,7 @@ def test_each_query_of_the_store_uses_an_index(settings: Settings, mongodb_url: 
             store.replacements,
             lambda: store.batches("training"),
             lambda: store.predictions("d1"),
+            lambda: store.recent_probabilities(1, 0, 9, most=5),
         ):
             ask()
         used = set()

@@ -93,7 +93,7 @@ def echo_metrics(metrics: dict[str, float]) -> None:
         echo_pairs("counts", rest)
 
 
-def policy_text(policy: Mapping[str, float], *, short: bool = False) -> str:
+def policy_text(policy: Mapping[str, Any], *, short: bool = False) -> str:
     """What alarms cost and how many there may be; a dash where it was not noted."""
     if not policy:
         return "–"
@@ -113,7 +113,10 @@ def in_use(version: "Version") -> dict[str, Any]:
 def echo_in_use(version: "Version", indent: int = 0) -> None:
     """The same as a line; none where it was not noted."""
     if version.threshold is not None:
-        told = f"alarms from probability {version.threshold:.4f}: {policy_text(version.policy)}"
+        rolling = version.threshold_kind == "rolling"
+        about = "about " if rolling else ""
+        follows = ", as the wafers before each one say" if rolling else ""
+        told = f"alarms from probability {about}{version.threshold:.4f}{follows}: {policy_text(version.policy)}"
         click.echo(f"{' ' * indent}{told}")
 
 
@@ -123,12 +126,12 @@ def echo_retuned(parent: "Version", made: "Version", decision: "Decision") -> No
     for version in (parent, made):
         click.echo(f"version {version.version}")
         echo_in_use(version, indent=4)
-    if parent.threshold == made.threshold:
+    if (parent.threshold, parent.threshold_kind) == (made.threshold, made.threshold_kind):
         click.echo("the threshold stays: the ceiling of alarms sets it, or the ratio of the costs is the same")
     click.echo(decision.reason)
 
 
-def echo_worth(version: "Version", policy: Mapping[str, float], alarm_rate: float | None, worth: "Worth") -> None:
+def echo_worth(version: "Version", policy: Mapping[str, Any], alarm_rate: float | None, worth: "Worth") -> None:
     """What a version's alarms cost beside ways to do without it."""
     costs = policy_text(policy)
     if alarm_rate is not None:

@@ -203,10 +203,11 @@ def rollback(why: str, as_json: bool) -> None:
 @click.option("--cost-missed-fault", type=float, metavar="COST", help="Cost of a faulty wafer without alarm.")
 @click.option("--cost-false-alarm", type=float, metavar="COST", help="Cost of an alarm on a good wafer, same unit.")
 @click.option("--alarm-rate-ceiling", type=float, metavar="SHARE", help="Largest share of wafers that may raise one.")
+@click.option("--threshold", type=click.Choice(["fixed", "rolling"]), help="One for all wafers, or by recent ones.")
 @params_file
 @reason
 @as_json
-def retune(version: str, params_file: Path | None, why: str, as_json: bool, **policy: float | None) -> None:
+def retune(version: str, params_file: Path | None, why: str, as_json: bool, **policy: Any) -> None:
     """Give a VERSION another alarm threshold, without training again.
 
     The threshold follows from what alarms cost and from scores that are stored with the model. A version with the same
@@ -227,7 +228,8 @@ def retune(version: str, params_file: Path | None, why: str, as_json: bool, **po
 
     named = {name: value for name, value in policy.items() if value is not None}
     if not named:
-        raise click.UsageError("name what changes: --cost-missed-fault, --cost-false-alarm or --alarm-rate-ceiling")
+        every = "--cost-missed-fault, --cost-false-alarm, --alarm-rate-ceiling or --threshold"
+        raise click.UsageError(f"name what changes: {every}")
     params = params_in_use(params_file)
     settings = read_params(params)
     with _deciding() as registry:
@@ -240,7 +242,11 @@ def retune(version: str, params_file: Path | None, why: str, as_json: bool, **po
     else:
         echo_retuned(parent, made, decision)
         written = settings.policy.model_dump()
-        lasting = [f"{name}: {value:g}" for name, value in named.items() if written[name] != value]
+        lasting = [
+            f"{name}: {value if isinstance(value, str) else format(value, 'g')}"
+            for name, value in named.items()
+            if written[name] != value
+        ]
         if decision.promoted and lasting:
             told = f"the next training follows {shown_text(params)}: to keep it, write there under policy: "
             click.echo(told + ", ".join(lasting))
@@ -274,7 +280,7 @@ def what_if(version: str, alarm_rate: float | None, as_json: bool, **costs: floa
 
     registry = _registry()
     found = registry.version(version)
-    named = {name: value for name, value in costs.items() if value is not None}
+    named: dict[str, Any] = {name: value for name, value in costs.items() if value is not None}
     policy = replace(Policy(**found.policy), **named)
     scores = registry.scores(found)
     if alarm_rate is None:

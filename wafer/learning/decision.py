@@ -2,15 +2,20 @@
 
 import reprlib
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
 from wafer.errors import ParameterError
-from wafer.params import LARGEST_COST
+from wafer.params import LARGEST_COST, RECENT
 
 Floats = NDArray[np.float64]
+Kind = Literal["fixed", "rolling"]
+TAILS = {"fixed": "tail", "rolling": "recent_tail"}
+"""The column of an evaluation's scores with which any policy's alarms follow, by the kind of threshold."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,10 @@ class Policy:
     Attributes:
         cost_missed_fault: cost of a faulty wafer without alarm, above 0, at most 1e9, in any unit.
         cost_false_alarm: cost of an alarm on a good wafer, above 0, same unit.
-        alarm_rate_ceiling: largest share of wafers that may raise an alarm, between 0 and 1.
+        alarm_rate_ceiling: largest share of wafers that may raise an alarm, between 0 and 1; of a rolling threshold at
+            least 1 / (RECENT + 1), which is the rarest that can be told from so many wafers.
+        threshold: "fixed": one for all wafers, by held-out scores; "rolling": one for each wafer, by the scores of the
+            RECENT wafers before it.
 
     Raises:
         ParameterError: an impossible value.
@@ -29,6 +37,7 @@ class Policy:
     cost_missed_fault: float = 20.0
     cost_false_alarm: float = 1.0
     alarm_rate_ceiling: float = 0.10
+    threshold: Kind = "rolling"
 
     def __post_init__(self) -> None:
         for name in ("cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling"):
@@ -43,6 +52,13 @@ class Policy:
                 )
         if not 0 < self.alarm_rate_ceiling < 1:
             raise ParameterError(f"alarm_rate_ceiling must lie between 0 and 1, got {self.alarm_rate_ceiling!r}")
+        if self.threshold not in get_args(Kind):
+            raise ParameterError(f"threshold must be fixed or rolling, got {reprlib.repr(self.threshold)}")
+        if self.threshold == "rolling" and self.alarm_rate_ceiling * (RECENT + 1) < 1:
+            raise ParameterError(
+                f"alarm_rate_ceiling must be at least {1 / (RECENT + 1):.4f} where the threshold is rolling, since it "
+                f"follows {RECENT} wafers, got {self.alarm_rate_ceiling!r}: take a fixed threshold for fewer alarms"
+            )
 
     @property
     def worthwhile(self) -> float:
@@ -52,7 +68,7 @@ class Policy:
         """
         return self.cost_false_alarm / (self.cost_false_alarm + self.cost_missed_fault)
 
-    def threshold(self, probability: Floats) -> float:
+    def fixed_threshold(self, probability: Floats) -> float:
         """Alarm from this probability on: worthwhile, and no more alarms than the ceiling among `probability`.
 
         Parameters:
@@ -65,12 +81,23 @@ class Policy:
         least = float(np.nextafter(ranked[allowed], np.inf))
         return max(self.worthwhile, least)
 
+    def rolling_thresholds(self, recent: Floats, probability: Floats) -> Floats:
+        """Alarm for each wafer from this probability on: worthwhile, and its `recent_tails` within the ceiling.
+
+        Parameters as of `recent_tails`; shape of `probability`. Where too few are known it is above 1.
+        """
+        windows, known = _windows(recent, probability)
+        place = np.floor(self.alarm_rate_ceiling * (known + 1) + 1e-9).astype(int) - 1
+        least = np.nextafter(windows[np.arange(len(windows)), np.maximum(place, 0)], np.inf)
+        found = np.where(place >= 0, least, np.nextafter(1.0, 2.0))
+        return np.asarray(np.maximum(found, self.worthwhile))
+
     def affordable(self, tail: Floats) -> NDArray[np.bool_]:
-        """Which alarms the ceiling leaves room for, by their `tail_share`; where that is NaN, all."""
+        """Which alarms the ceiling leaves room for, by their tail; where that is NaN, all."""
         return ~(tail > self.alarm_rate_ceiling + 1e-12)
 
     def alarms(self, probability: Floats, tail: Floats) -> NDArray[np.bool_]:
-        """Which wafers reach the `threshold` that follows from held-out scores, of which only `tail_share` is known."""
+        """Which wafers reach their threshold, by their `tail_share` or `recent_tails` alone; see `TAILS`."""
         return (probability >= self.worthwhile) & self.affordable(tail)
 
     def cost(self, faulty: NDArray[np.bool_], alarm: NDArray[np.bool_]) -> float:
@@ -84,6 +111,30 @@ def tail_share(held_out: Floats, probability: Floats) -> Floats:
     """Share of the held-out scores at or above each probability: with it, any policy's alarms follow without them."""
     at_least = len(held_out) - np.searchsorted(np.sort(held_out), probability, side="left")
     return np.asarray(at_least / max(len(held_out), 1))
+
+
+def recent_tails(recent: Floats, probability: Floats) -> Floats:
+    """Share of the RECENT wafers before each one, and itself, with at least its probability, shape of `probability`.
+
+    While nothing changes, it lies within any ceiling for no larger share of the wafers: it is a conformal p-value of a
+    high probability (Vovk, Gammerman and Shafer, "Algorithmic learning in a random world", 2005).
+
+    Parameters:
+        recent: probabilities of the wafers before, oldest first.
+        probability: of wafers in production order. Those without one (NaN) are passed over, here and in `recent`.
+    """
+    windows, known = _windows(recent, probability)
+    return np.asarray((1 + np.sum(windows >= probability[:, None], axis=1)) / (known + 1))
+
+
+def _windows(recent: Floats, probability: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """The RECENT probabilities before each wafer, highest first, -inf for those that are lacking, and their number."""
+    known = np.isfinite(probability)
+    lacking = np.full(RECENT, -np.inf)
+    history = np.concatenate([lacking, recent[np.isfinite(recent)][-RECENT:], probability[known]])
+    before = len(history) - int(known.sum()) - RECENT + np.cumsum(known) - known
+    windows = -np.sort(-sliding_window_view(history, RECENT)[before], axis=1)
+    return windows, np.sum(np.isfinite(windows), axis=1)
 
 
 def threshold_curve(faulty: NDArray[np.bool_], probability: Floats, policy: Policy) -> pd.DataFrame:

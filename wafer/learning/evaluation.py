@@ -27,6 +27,7 @@ from wafer.learning.borrowed import fit_in_order, probability_in_order
 from wafer.learning.decision import Policy, tail_share
 from wafer.learning.jobs import derived_seed
 from wafer.learning.metrics import ALARM_RATES, Comparison, compare, recall_gains, recall_name, summarise
+from wafer.learning.thresholds import PolicyThresholds
 from wafer.lifeline import tie_children
 from wafer.records import with_units
 
@@ -124,8 +125,9 @@ def score_splits(
     """Fit a clone of `model` for each split, `n_jobs` at a time in processes of their own, and score its test wafers.
 
     Returns: columns protocol, repeat, fold (a forward batch's name), row (position in X), label (-1, 1), probability
-        (of a fault), alarm (by that fit's own threshold), tail (`tail_share` among the held-out scores that the
-        threshold follows from; NaN of a model without them), in the sequence of the splits.
+        (of a fault), alarm (by that fit's own threshold, in production order), tail (`tail_share` among the held-out
+        scores that a fixed threshold follows from), recent_tail (the same among the wafers before it, which a rolling
+        one follows); both NaN of a model without held-out scores; in the sequence of the splits.
 
     Raises:
         ParameterError: the model takes another label than 1 for the faulty one.
@@ -350,10 +352,14 @@ def _score(model: Any, X: Any, order: Integers | None, split: Split) -> pd.DataF
     before, after = (None, None) if order is None else (order[split.train], order[split.test])
     fit_in_order(fitted, _safe_indexing(X, split.train), split.labels[split.train], before)
     probability = probability_in_order(fitted, _safe_indexing(X, split.test), after)
-    threshold = getattr(fitted, "threshold_", None)
-    alarm = probability >= threshold if threshold is not None else probability > 0.5  # the more probable class
-    held_out = getattr(fitted, "held_out_", None)
-    tail = np.nan if held_out is None else tail_share(held_out["probability"].to_numpy(), probability)
+    tail: Any = np.nan
+    recent_tail: Any = np.nan
+    if isinstance(fitted, PolicyThresholds):
+        alarm = probability >= fitted.thresholds(probability, order=after)
+        tail = tail_share(fitted.held_out_["probability"].to_numpy(), probability)
+        recent_tail = fitted.recent_tails(probability, order=after)
+    else:
+        alarm = probability > 0.5  # the more probable class
     return pd.DataFrame(
         {
             "protocol": split.protocol,
@@ -364,6 +370,7 @@ def _score(model: Any, X: Any, order: Integers | None, split: Split) -> pd.DataF
             "probability": probability,
             "alarm": alarm,
             "tail": tail,
+            "recent_tail": recent_tail,
         }
     )
 
@@ -416,7 +423,7 @@ def _one_class(scores: pd.DataFrame) -> str:
 
 def _no_scores() -> pd.DataFrame:
     kinds = {"protocol": "str", "repeat": "int64", "fold": "str", "row": "int64", "label": "int64"}
-    kinds |= {"probability": "float64", "alarm": "bool", "tail": "float64"}
+    kinds |= {"probability": "float64", "alarm": "bool", "tail": "float64", "recent_tail": "float64"}
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})
 
 

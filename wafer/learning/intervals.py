@@ -70,7 +70,7 @@ def percentile_interval(point: float, draws: Any, levels: Sequence[float] = LEVE
     return min(float(low), point), max(float(high), point)
 
 
-def interval_text(values: Mapping[str, float], name: str, form: str) -> str:
+def interval_text(values: Mapping[Any, Any], name: str, form: str) -> str:
     """`<name> [<name>_low, <name>_high]` of some values, each by the format `form`; the first alone where all agree."""
     point, low, high = (f"{values[each]:{form}}" for each in (name, f"{name}_low", f"{name}_high"))
     return point if low == high else f"{point} [{low}, {high}]"

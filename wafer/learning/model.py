@@ -24,6 +24,7 @@ from wafer.learning.features import WaferFeatures, by_sensor
 from wafer.learning.jobs import derived_seed, overflowing, run
 from wafer.learning.panel import fit_panel, panel_recipes
 from wafer.learning.search import inner_folds
+from wafer.learning.thresholds import PolicyThresholds
 from wafer.shown import facts_html
 
 Floats = NDArray[np.float64]
@@ -62,7 +63,7 @@ def joined(parts: Sequence[Prepared]) -> Prepared:
     return Prepared(*(np.concatenate([getattr(one, field.name) for one in parts]) for field in fields(Prepared)))
 
 
-class WaferModel(ClassifierMixin, BaseEstimator):
+class WaferModel(PolicyThresholds, ClassifierMixin, BaseEstimator):
     """Finds faulty wafers: clusters of similar wafers, a model per cluster, blended with a model of all wafers.
 
     Readings become features on two scales, one relative to recent wafers (`wafer.learning.features`). A pooled panel of
@@ -93,7 +94,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
     Learned:
         classes_: the two labels, sorted.
         faulty_label_: the one of them that means faulty: the one named, else 1.
-        threshold_: probability from which a wafer raises an alarm.
+        threshold_: probability from which a wafer raises an alarm, where nothing is known of the wafers before it.
         elbow_: frame k, inertia, silhouette, chosen.
         clusters_: frame cluster, wafers, faulty, model, settings, auc, weight; one row per cluster.
         profile_: frame cluster, sensor (position in X), shift; what sets each cluster apart, see `clusters.profile`.
@@ -173,7 +174,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
             probability = self._learn(readings, faulty, places)
             foresee = partial(self._foresee, readings, faulty, places)
             self.held_out_ = held_out(probability, faulty, places, foresee, window=self.reference_window)
-        self.threshold_ = self.policy_.threshold(self.held_out_["probability"].to_numpy())
+        self.threshold_ = self.policy_.fixed_threshold(self.held_out_["probability"].to_numpy())
         return self
 
     def predict_proba(self, X: ArrayLike, order: ArrayLike | None = None) -> Floats:
@@ -195,7 +196,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         return np.concatenate(self.by_blocks(X, order, self.probability))
 
     def predict(self, X: ArrayLike, order: ArrayLike | None = None) -> NDArray[Any]:
-        """The label of each wafer, shape (wafers,): faulty where the probability reaches `threshold_`."""
+        """The label of each wafer by itself, shape (wafers,): faulty where the probability reaches `threshold_`."""
         alarm = self.fault_probability(X, order) >= self.threshold_
         return np.asarray(self.classes_[(alarm == (self.classes_[1] == self.faulty_label_)).astype(int)])
 
@@ -251,7 +252,7 @@ class WaferModel(ClassifierMixin, BaseEstimator):
             raise ModelError("the model keeps no held-out scores to choose another threshold from: train it again")
         other = copy.copy(self)
         other.policy = policy
-        other.threshold_ = policy.threshold(self.held_out_["probability"].to_numpy())
+        other.threshold_ = policy.fixed_threshold(self.held_out_["probability"].to_numpy())
         return other
 
     @property
@@ -261,9 +262,9 @@ class WaferModel(ClassifierMixin, BaseEstimator):
         return [f"Sensor-{n}" for n in range(1, self.n_features_in_ + 1)] if known is None else [str(n) for n in known]
 
     @property
-    def policy_(self) -> Policy:
-        """The policy that the threshold follows from."""
-        return self.policy or Policy()
+    def newest_order_(self) -> int:
+        """Production order of the last wafer that it learned from; 0 where that was not known."""
+        return int(self._features.scaler_.orders_[-1])
 
     def make_features(self) -> WaferFeatures:
         """Features of this model's parameters, not fitted."""

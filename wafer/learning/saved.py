@@ -43,6 +43,7 @@ POLICY = {
     "cost_missed_fault": "cost_missed_fault",
     "cost_false_alarm": "cost_false_alarm",
     "alarm_rate_ceiling": "alarm_rate_ceiling",
+    "threshold": "threshold",
 }
 FEATURES = {name: name for name in ("max_missing", "imputation", "neighbors", "reference_window")}
 ARRAYS = {  # where an array of the file lies in the features or clusters; an imputer has some of its own
@@ -103,7 +104,7 @@ def restored_classifier(document: Document, arrays: Mapping[str, Any], files: Ma
     """The model whose parts these are; what does not fit together raises KeyError, ValueError or TypeError."""
     recipe = {ours: document["recipe"][name] for name, ours in RECIPE.items() if name in document["recipe"]}
     policy = {ours: document["policy"][name] for name, ours in POLICY.items() if name in document["policy"]}
-    model = WaferModel(**recipe, policy=Policy(**policy))
+    model = WaferModel(**recipe, policy=Policy(**{"threshold": "fixed", **policy}))  # as all were before it could roll
     model.classes_, model.threshold_ = np.array(document["classes"]), document["threshold"]
     model.faulty_label_ = document["faulty"]
     model.faulty_label = document["faulty"] if document["faulty_named"] else None

@@ -14,12 +14,13 @@ from wafer.learning.checks import checked_order, read_classes
 from wafer.learning.decision import Policy
 from wafer.learning.jobs import derived_seed
 from wafer.learning.search import inner_folds
+from wafer.learning.thresholds import PolicyThresholds
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
 
 
-class PolicyClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
+class PolicyClassifier(PolicyThresholds, MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
     """A classifier as it comes, whose alarms start where a policy says, as those of `WaferModel` do.
 
     Its probabilities are not touched. The threshold follows from what it says, out of fold and in a backtest, of wafers
@@ -75,7 +76,7 @@ class PolicyClassifier(MetaEstimatorMixin, ClassifierMixin, BaseEstimator):
         for inside, outside in inner_folds(faulty, self.folds, derived_seed(self.seed, "folds")):
             probability[outside] = foresee(inside, outside)
         self.held_out_ = held_out(probability, faulty, places, foresee, window=self.window)
-        self.threshold_ = (self.policy or Policy()).threshold(self.held_out_["probability"].to_numpy())
+        self.threshold_ = self.policy_.fixed_threshold(self.held_out_["probability"].to_numpy())
         return self
 
     def predict_proba(self, X: Any, order: ArrayLike | None = None) -> Floats:

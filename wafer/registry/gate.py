@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import pandas as pd
 
 from wafer.learning import metrics as paired
-from wafer.learning.decision import Policy
+from wafer.learning.decision import TAILS, Policy
 from wafer.params import GateParams, PolicyParams
 from wafer.registry.records import Check, Comparison, GateRules
 
@@ -86,15 +86,16 @@ def compare_scores(challenger: pd.DataFrame, champion: pd.DataFrame, rules: Gate
     )
 
 
-def within_budget(rival: pd.DataFrame, policy: Policy) -> pd.DataFrame:
+def within_budget(rival: pd.DataFrame, policy: Policy, kind: str) -> pd.DataFrame:
     """A rival's scores, with those of its alarms that the ceiling of the present policy leaves room for.
 
     With a lower ceiling than the rival's, any version misses faults that the rival finds by alarms that nobody may
-    raise any more. Scores of earlier releases, which have no column `tail`, are left as they are.
+    raise any more. `kind` is that of the rival's own threshold. Scores of earlier releases, which do not tell, are left
+    as they are.
     """
-    if "tail" not in rival:
+    if TAILS[kind] not in rival:
         return rival
-    return rival.assign(alarm=rival["alarm"].astype(bool) & policy.affordable(rival["tail"].to_numpy(float)))
+    return rival.assign(alarm=rival["alarm"].astype(bool) & policy.affordable(rival[TAILS[kind]].to_numpy(float)))
 
 
 def check_comparison(comparison: Comparison | None, rules: GateRules) -> tuple[Check, ...]:

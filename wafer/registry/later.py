@@ -49,7 +49,8 @@ def score_as_champion(bundle: Bundle, snapshot: Snapshot, rows: NDArray[np.bool_
     A wafer that it cannot judge raises no alarm; one without any reading counts as its least suspicious.
 
     Returns:
-        Columns protocol ("forward"), batch, wafer, label, probability, alarm, tail; a row per wafer of `rows`.
+        Columns protocol ("forward"), batch, wafer, label, probability, alarm, tail, recent_tail; a row per wafer of
+        `rows`.
     """
     judgement = judge(bundle, snapshot.readings.loc[rows], snapshot.order[rows])
     probability = judgement.wafers["probability"].fillna(0.0).to_numpy()
@@ -62,5 +63,6 @@ def score_as_champion(bundle: Bundle, snapshot: Snapshot, rows: NDArray[np.bool_
             "probability": probability,
             "alarm": judgement.alarms,
             "tail": tail_share(bundle.classifier.held_out_["probability"].to_numpy(float), probability),
+            "recent_tail": bundle.classifier.recent_tails(probability, snapshot.order[rows]),
         }
     )

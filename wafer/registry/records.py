@@ -47,10 +47,17 @@ class Version:
         return float(self.tags["threshold"]) if "threshold" in self.tags else None
 
     @property
-    def policy(self) -> dict[str, float]:
+    def policy(self) -> dict[str, Any]:
         """What the threshold follows from, by the names of `Policy`; empty where it was not noted."""
         names = (each.name for each in fields(Policy))
-        return {name: float(self.tags[f"policy.{name}"]) for name in names if f"policy.{name}" in self.tags}
+        noted = {name: self.tags[f"policy.{name}"] for name in names if f"policy.{name}" in self.tags}
+        costs = {name: float(value) for name, value in noted.items() if name != "threshold"}
+        return {**costs, "threshold": self.threshold_kind} if costs else {}
+
+    @property
+    def threshold_kind(self) -> str:
+        """Whether its threshold is fixed, as all were in earlier releases, or rolling."""
+        return self.tags.get("policy.threshold", "fixed")
 
     @property
     def retuned(self) -> int | None:

@@ -1,7 +1,7 @@
 """Another policy for a version: the same parts with another threshold, from stored scores and without training again.
 
 Whatever a training with the other policy would give stands here too, to the bit: parts and threshold by the model's own
-held-out scores, alarms and metrics of its evaluation by the column `tail` of its scores.
+held-out scores, alarms and metrics of its evaluation by the tails that stand with its scores.
 """
 
 import tempfile
@@ -11,7 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from wafer.errors import RegistryError
-from wafer.learning.decision import Policy
+from wafer.learning.decision import TAILS, Policy
 from wafer.learning.evaluation import measured
 from wafer.learning.parts import model_digest
 from wafer.registry.packaging import split_probe
@@ -72,12 +72,13 @@ def rescored(scores: pd.DataFrame, policy: Policy, version: int) -> pd.DataFrame
     """An evaluation's scores with the alarms that another policy would have raised.
 
     Raises:
-        RegistryError: the scores have no column `tail`, as those of earlier releases.
+        RegistryError: the scores have no column that tells, as those of earlier releases.
     """
-    if "tail" not in scores or scores["tail"].isna().any():
+    column = TAILS[policy.threshold]
+    if column not in scores or scores[column].isna().any():
         raise RegistryError(
             f"the evaluation of version {version}, which an earlier release registered, does not tell which alarms "
             "another policy would have raised: train it again"
         )
-    tail, probability = scores["tail"].to_numpy(float), scores["probability"].to_numpy(float)
+    tail, probability = scores[column].to_numpy(float), scores["probability"].to_numpy(float)
     return scores.assign(alarm=policy.alarms(probability, tail))

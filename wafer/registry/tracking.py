@@ -190,7 +190,7 @@ class Registry(RetuneStore):
         if comparison is not None and why_not is None:
             text = f"batches that came after the training of version {champion.version}, which scored them itself"
             return replace(comparison, evidence="later batches", evidence_text=f"{text}; {FRESHNESS}")
-        own = gate.within_budget(self.scores(champion), rules.policy)
+        own = gate.within_budget(self.scores(champion), rules.policy, champion.threshold_kind)
         stored = gate.compare_scores(self.scores(challenger), own, rules)
         if stored is None:
             return None
@@ -213,7 +213,7 @@ class Registry(RetuneStore):
             own = later.score_as_champion(self.load(champion), snapshot, rows)
         except (ModelError, RegistryError) as error:
             return None, f"version {champion.version} cannot score the batches after its training ({error})"
-        own = gate.within_budget(own, rules.policy)
+        own = gate.within_budget(own, rules.policy, champion.threshold_kind)
         comparison = gate.compare_scores(self.scores(challenger), own, rules)
         return comparison, gate.too_little(comparison, champion.version, rules)
 

@@ -70,13 +70,19 @@ def batches_table(predictions: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis("batch").reset_index()
 
 
+def _start(judged: pd.DataFrame, model: WaferModel) -> str:
+    """The probability, or where the threshold is rolling the range of probabilities, that alarms start at, in %."""
+    ends = (judged["threshold"].min(), judged["threshold"].max()) if len(judged) else (model.threshold_,)
+    return " to ".join(dict.fromkeys(f"{100 * end:.1f}" for end in ends))
+
+
 def prediction_summary(judged: pd.DataFrame, findings: Findings, report: dict[str, Any], model: WaferModel) -> str:
     """The outcome in some sentences, as Markdown; `judged` as of `findings.with_findings`."""
     alarm = judged["Prediction"] == 1
     alarms, known = int(alarm.sum()), int((alarm & judged["label_known"]).sum())
     sentences = [
         f"**{alarms:,} of {len(judged):,} wafers** raised an alarm, "
-        f"that is a probability of a fault of at least {100 * model.threshold_:.1f} %."
+        f"that is a probability of a fault of at least {_start(judged, model)} %."
     ]
     if known:
         which = (

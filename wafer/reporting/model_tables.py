@@ -7,10 +7,13 @@ import numpy as np
 import pandas as pd
 
 from wafer.diagnosis.novelty import UNKNOWN_LEVEL
+from wafer.learning.budget import budget
 from wafer.learning.curves import PROTOCOLS, of_protocol
 from wafer.learning.decision import Policy, threshold_curve
+from wafer.learning.intervals import interval_text
 from wafer.learning.model import WaferModel
 from wafer.learning.worth import worth
+from wafer.params import RECENT
 from wafer.reporting.tables import listing
 from wafer.scoring.bundle import Bundle
 from wafer.scoring.details import describe_reasons
@@ -25,9 +28,15 @@ def policy_text(model: WaferModel) -> str:
     costs = (
         f"A missed fault costs {policy.cost_missed_fault:g}, a false alarm {policy.cost_false_alarm:g}: an alarm is "
         f"worth its cost from a probability of **{100 * policy.worthwhile:.1f} %** on. But no more than "
-        f"**{ceiling}** of the wafers may raise an alarm, which is measured on the newest wafers as if they were still "
-        "to come."
+        f"**{ceiling}** of the wafers may raise an alarm"
     )
+    if policy.threshold == "rolling":
+        return (
+            f"{costs}. The threshold is **rolling**: a wafer raises an alarm where it is among the most suspicious "
+            f"{ceiling} of itself and the {RECENT} wafers made before it. When the model was trained, alarms "
+            f"started at about **{100 * model.threshold_:.1f} %**."
+        )
+    costs = f"{costs}, which is measured on the newest wafers as if they were still to come."
     if model.threshold_ > policy.worthwhile:
         return f"{costs} It is the ceiling that decides: alarms start at **{100 * model.threshold_:.1f} %**."
     return f"{costs} The ceiling is not reached, so alarms start at **{100 * model.threshold_:.1f} %**."
@@ -42,6 +51,23 @@ def worth_text(scores: pd.DataFrame, policy: Policy) -> str:
 def worth_table(scores: pd.DataFrame, policy: Policy) -> pd.DataFrame:
     """What each way to do without the model, and the model, costs per 1,000 wafers with its interval, as text."""
     return worth(scores, policy).table()
+
+
+def budget_table(scores: pd.DataFrame, policy: Policy) -> pd.DataFrame:
+    """What a fixed and a rolling threshold make of the same scores, batch by batch, as text."""
+    found = budget(scores, policy)
+    rows = {
+        f"{row['protocol']}, {row['threshold']}" + (" (in use)" if row["threshold"] == policy.threshold else ""): {
+            "alarms": f"{100 * row['alarm_rate']:.1f} %",
+            "most in a batch": f"{100 * row['largest']:.0f} %",
+            "batches within twice the ceiling": f"{100 * row['within_twice']:.0f} %",
+            "finds": f"{100 * row['recall']:.0f} %",
+            "finds beyond as many fixed alarms": interval_text(row, "gain", "+.3f"),
+            "costs": f"{row['cost']:,.0f}",
+        }
+        for row in found.to_dict("records")
+    }
+    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("threshold")
 
 
 def threshold_table(scores: pd.DataFrame, policy: Policy) -> pd.DataFrame:

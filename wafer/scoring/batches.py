@@ -5,7 +5,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+from numpy.typing import ArrayLike
 
+from wafer.params import RECENT
 from wafer.progress import Progress
 from wafer.records import UNITS, with_units
 from wafer.scoring.bundle import Bundle
@@ -20,16 +22,22 @@ COLUMNS = list(UNITS["predictions/<batch>.csv"])
 
 
 def judge_batch(
-    bundle: Bundle, wafers: pd.DataFrame, model_version: int, *, reasons: bool = False, drift: bool = False
+    bundle: Bundle,
+    wafers: pd.DataFrame,
+    model_version: int,
+    *,
+    recent: ArrayLike | None = None,
+    reasons: bool = False,
+    drift: bool = False,
 ) -> Judgement:
     """Judge stored wafers: columns wafer (str), order (production order, integers) and the model's sensors.
 
-    `reasons` are given of alarms, where the model has any; `drift` where it can be told.
+    `recent` as of `judge`; `reasons` are given of alarms, where the model has any; `drift` where it can be told.
     """
     readings, order = wafers[bundle.classifier.sensor_names_], wafers["order"].to_numpy()
     asked: Any = "alarms" if reasons and bundle.reasons is not None else "none"
     comparable = drift and bundle.drift is not None and bundle.drift.can_compare(len(wafers))
-    return judge(bundle, readings, order, version=model_version, reasons=asked, drift=comparable)
+    return judge(bundle, readings, order, version=model_version, recent=recent, reasons=asked, drift=comparable)
 
 
 def result_rows(wafers: pd.DataFrame, judgement: Judgement) -> pd.DataFrame:
@@ -61,13 +69,15 @@ def score_batches(
     `sensors` names the stored readings in their order.
     Two different files of one name get the start of their digest into theirs. A batch of which no wafer is left, since
     all contradict stored ones, gets a CSV without rows, and nothing else is said of it.
+    Batches are scored in production order. A rolling threshold follows what the same version said of the wafers between
+    its training and the batch's first, as the store has it; so the same batch again gets the same thresholds.
     What else the model says goes to the folder `details`, see `wafer.scoring.details.Details`.
 
     Returns:
         For each batch its file, digest, name of the CSV, and numbers of wafers, alarms and unknown wafers.
     """
     known = store.known(digests)
-    records = [known[digest] for digest in dict.fromkeys(digests)]
+    records = sorted((known[digest] for digest in dict.fromkeys(digests)), key=lambda record: record.order)
     names = Counter(record.file for record in records)
     index = []
     told = Details(bundle)
@@ -77,9 +87,12 @@ def score_batches(
         name = stem if names[record.file] == 1 else f"{stem}.{record.digest[:8]}"
         if record.wafers:
             wafers = store.read_wafers(record.wafers, sensors)
-            judgement = judge_batch(bundle, wafers, model_version, reasons=True, drift=True)
+            span = bundle.classifier.newest_order_, int(wafers["order"].min())
+            recent = store.recent_probabilities(model_version, *span, most=RECENT)
+            judgement = judge_batch(bundle, wafers, model_version, recent=recent, reasons=True, drift=True)
             predictions, counts = result_rows(wafers, judgement), judgement.counts()
-            store.add_predictions(record.digest, as_documents(predictions))
+            placed = predictions.assign(order=wafers["order"].to_numpy())
+            store.add_predictions(record.digest, as_documents(placed))
             told.add(name, wafers, judgement)
         write_text(folder / f"{name}.csv", predictions.to_csv(index=False, lineterminator="\n"))
         entry = {"file": record.file, "digest": record.digest, "predictions": f"{name}.csv"}

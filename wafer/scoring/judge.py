@@ -37,7 +37,8 @@ class Judgement:
             p_value: how well the wafer fits what was seen, in (0, 1]; see `wafer.diagnosis.novelty`.
             unknown: it has no verdict, or its verdict should not be trusted because it is unlike anything seen.
             why: "unknown" without a verdict, "unlike anything seen" for an untrustworthy one, else empty.
-            threshold: probability from which a wafer is an alarm.
+            threshold: probability from which the wafer is an alarm; where the policy's threshold is rolling, it follows
+                the wafers before this one.
             version: of the model in the registry; 0 for one that is not registered.
         reasons: columns as of `wafer.diagnosis.reasons.tell`, `row` counting from 0; None where not asked for.
         drift: of all wafers as one batch; None where not asked for.
@@ -85,17 +86,20 @@ def judge(
     order: ArrayLike | None = None,
     *,
     version: int = 0,
+    recent: ArrayLike | None = None,
     reasons: WhoseReasons = "none",
     most: int = 5,
     drift: bool = False,
 ) -> Judgement:
-    """Judge wafers by their readings and production order alone, each by itself.
+    """Judge wafers: the probability of each by its readings and production order alone, alarms in that order.
 
     Parameters:
         bundle: fitted.
         wafers: readings, shape (wafers, sensors), NaN for missing; a frame's columns are taken by name.
         order: production order, shape (wafers,); None: now.
         version: the model's in the registry.
+        recent: probabilities that this model gave to wafers between its training and these, oldest first, which a
+            rolling threshold follows; None: there were none, so that it starts from the model's held-out scores.
         reasons: whose reasons are given; they cost far more than a probability.
         most: reasons a wafer, at most.
         drift: whether to compare the wafers, as a batch, with the newest training wafers.
@@ -110,10 +114,11 @@ def judge(
     if isinstance(most, bool) or not isinstance(most, int | np.integer) or most < 1:
         raise ParameterError(f"most must be a whole number of at least 1, got {quoted(most)}")
     blocks = bundle.classifier.by_blocks(wafers, order, partial(_judged, bundle, reasons, drift))
-    probability, cluster, p_value, unmeasured, alarm = map(
+    probability, cluster, p_value, unmeasured, kept = map(
         np.concatenate, zip(*(one.said for one in blocks), strict=True)
     )
-    unlike, threshold = is_unknown(p_value), bundle.classifier.threshold_
+    unlike, threshold = is_unknown(p_value), bundle.classifier.thresholds(probability, order, recent)
+    alarm = (probability >= threshold) & ~unmeasured
     verdict = pd.Series(np.where(alarm, 1, -1), dtype="Int64").mask(unmeasured)
     table = pd.DataFrame(
         {
@@ -129,14 +134,15 @@ def judge(
     )
     told = None
     if reasons != "none":
-        rows = np.flatnonzero(alarm) if reasons == "alarms" else np.arange(len(alarm))
-        told = _reasons(bundle, joined([one.explained for one in blocks]), rows, most)
+        asked = alarm if reasons == "alarms" else np.ones_like(alarm)
+        explained = joined([one.explained for one in blocks]).rows(asked[kept])
+        told = _reasons(bundle, explained, np.flatnonzero(asked), most)
     moved = _drift(bundle, [one.readings for one in blocks], p_value) if drift else None
     return Judgement(with_units(table, "Judgement.wafers"), told, moved)
 
 
 class _Block(NamedTuple):
-    """What is said of some wafers, those whose reasons are asked for, and all readings where drift is asked for."""
+    """What is said of some wafers, those whose reasons may be asked for, and all readings where drift is asked for."""
 
     said: tuple[NDArray[Any], ...]
     explained: Prepared
@@ -147,9 +153,9 @@ def _judged(bundle: Bundle, reasons: WhoseReasons, drift: bool, seen: Prepared) 
     model, novelty = bundle.classifier, bundle.novelty
     probability = np.where(seen.missing.all(axis=1), np.nan, model.probability(seen))
     unmeasured = novelty.unmeasured(seen.missing)
-    alarm = (probability >= model.threshold_) & ~unmeasured
-    said = probability, seen.cluster, novelty.p_value(seen.relative, seen.missing), unmeasured, alarm
-    rows = {"none": np.zeros_like(alarm), "alarms": alarm, "all": np.ones_like(alarm)}[reasons]
+    worth_it = (probability >= model.policy_.worthwhile) & ~unmeasured  # no threshold lies lower
+    rows = {"none": np.zeros_like(worth_it), "alarms": worth_it, "all": np.ones_like(worth_it)}[reasons]
+    said = probability, seen.cluster, novelty.p_value(seen.relative, seen.missing), unmeasured, rows
     return _Block(said, seen.rows(rows), seen.readings if drift else seen.readings[:0])
 
 

@@ -64,7 +64,7 @@ INDEXES = {
         "by_replaced": [("replaced", 1)],
         "by_conflict": [("conflicts.wafer", 1)],
     },
-    "predictions": {"by_batch": [("batch", 1)]},
+    "predictions": {"by_batch": [("batch", 1)], "by_place": [("model_version", 1), ("order", -1)]},
 }
 
 
@@ -230,6 +230,21 @@ class Store:
     def predictions(self, batch: str) -> pd.DataFrame:
         """The stored predictions of the batch with this digest."""
         return pd.DataFrame(list(self._predictions.find({"batch": batch}, {"_id": 0})))
+
+    def recent_probabilities(self, model_version: int, after: int, before: int, *, most: int) -> list[float]:
+        """What a version said of the last wafers between two places of the production order, oldest first.
+
+        A wafer that came in several batches counts once, one without a probability or a place (as those of earlier
+        releases) not at all.
+        """
+        wanted = {"model_version": model_version, "order": {"$gt": after, "$lt": before}}
+        found: dict[str, float] = {}
+        for row in self._predictions.find(wanted, {"Wafer": 1, "probability": 1}).sort("order", -1):
+            if row["probability"] is not None:
+                found.setdefault(row["Wafer"], row["probability"])
+            if len(found) == most:
+                break
+        return list(found.values())[::-1]
 
     def counts(self) -> dict[str, int]:
         """Documents in each collection."""
