@@ -376,7 +376,10 @@ def test_what_cannot_be_fetched_does_not_hide_the_others(wafer: Wafer, model_fol
         (("promote", "2"), "Missing option '--why'"),
         (("promote", "2", "--why", " "), "a promote needs a reason, which the ledger keeps"),
         (("rollback", "--why", "x"), "there is no previous champion to go back to"),
-        (("retune", "1", "--why", "x"), "name what changes: --cost-missed-fault, --cost-false-alarm or"),
+        (
+            ("retune", "1", "--why", "x"),
+            "name what changes: --cost-missed-fault, --cost-false-alarm, --alarm-rate-ceiling or",
+        ),
         (("retune", "1", "--cost-missed-fault", "50"), "Missing option '--why'"),
         (
             ("retune", "1", "--cost-missed-fault", "0", "--why", "x"),

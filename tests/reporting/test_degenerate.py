@@ -94,7 +94,7 @@ def set_the_scene(
         {
             "batch": batch, "Wafer": ids, "Prediction": verdict, "probability": probability(wafers),
             "cluster": 0, "model_version": 1, "p_value": probability(wafers), "unknown": np.isnan(verdict),
-            "label_known": number % 2 == 0,
+            "label_known": number % 2 == 0, "threshold": 0.3,
         }
     )  # fmt: skip
     found = findings.Findings(judged[["batch", "Wafer", "p_value", "unknown", "label_known"]], *_said(judged, batch))
