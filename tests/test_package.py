@@ -9,7 +9,8 @@ from tests.conftest import REPOSITORY
 
 SUITES = [f"expectations/{name}.json" for name in ("prediction", "snapshot", "training")]
 NOTEBOOKS = [
-    f"notebooks/{name}.ipynb" for name in ("data_quality", "exploration", "first_steps", "prediction", "training")
+    f"notebooks/{name}.ipynb"
+    for name in ("data_quality", "exploration", "first_steps", "prediction", "study", "training")
 ]
 DEFAULTS = [*SUITES, *NOTEBOOKS, "params.yaml", "prefect.yaml", "dvc.yaml", ".dvcignore", ".env.example"]
 

@@ -1,4 +1,4 @@
-"""Progress of work that takes longer than a moment: a bar on a terminal, a log line now and then elsewhere.
+"""Progress of work that takes longer than a moment: a bar on a terminal and in a notebook, log lines elsewhere.
 
 Whoever runs the work may listen as well (`heard_by`), as the flows do to keep a progress artifact.
 """
@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from html import escape
+from typing import Any
 
 Progress = Callable[[int, int], None]
 """Called with what is done and the total."""
@@ -41,8 +43,9 @@ def heard_by(listener: Listener) -> Iterator[None]:
 
 @contextmanager
 def shown(title: str) -> Iterator[Progress]:
-    """A `Progress` that shows itself on standard error under `title`."""
-    display = _bar(title) if sys.stderr.isatty() else _lines(title)
+    """A `Progress` that shows itself under `title`, on standard error or in the notebook's cell."""
+    cell = _notebook_display()
+    display = _cell(title, cell) if cell else _bar(title) if sys.stderr.isatty() else _lines(title)
     listener = _listener.get()
     if listener is None:
         with display as show:
@@ -67,6 +70,29 @@ def _bar(title: str) -> Iterator[Progress]:
     with Bar(*columns, console=Console(stderr=True)) as bar:
         task = bar.add_task(title, total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _notebook_display() -> Any | None:
+    """What shows things in the cell of a notebook; None elsewhere."""
+    interactive = sys.modules.get("IPython")
+    shell = interactive.get_ipython() if interactive is not None else None
+    return interactive.display.display if interactive is not None and hasattr(shell, "kernel") else None
+
+
+@contextmanager
+def _cell(title: str, display: Any) -> Iterator[Progress]:
+    """A bar in the cell, which goes once the work is done, so that a page that is kept does not hold it."""
+    start = time.monotonic()
+    shown_now = display({"text/html": ""}, raw=True, display_id=True)
+
+    def show(done: int, total: int) -> None:
+        text = f"{escape(title)}: {done:,} of {total:,}, {time.monotonic() - start:,.0f} s"
+        shown_now.update({"text/html": f"<progress max='{total}' value='{done}'></progress> {text}"}, raw=True)
+
+    try:
+        yield show
+    finally:
+        shown_now.update({"text/html": ""}, raw=True)
 
 
 @contextmanager

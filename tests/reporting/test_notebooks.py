@@ -26,6 +26,7 @@ PARAMETERS = {
     "data_quality": ("run", "storage"),
     "exploration": ("run", "storage", "sensors_shown"),
     "first_steps": ("past", "new", "labelled"),
+    "study": ("storage", "run", "files", "note", "hand_over"),
 }
 PICTURES = {"training": 5, "prediction": 4, "data_quality": 3, "exploration": 3}
 

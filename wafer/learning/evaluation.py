@@ -136,26 +136,25 @@ def score_splits(
         raise ParameterError(
             f"faulty_label must be 1 or None to be judged here, got {reprlib.repr(model.faulty_label)}"
         )
-    with closing(fold_scores(model, X, order, splits, n_jobs=n_jobs)) as scored:
+    with closing(fold_scores([(model, split) for split in splits], X, order, n_jobs=n_jobs)) as scored:
         frames = _counted(scored, len(splits), progress)
-    return pd.concat(frames, ignore_index=True) if frames else _no_scores()
+    return joined_scores(frames)
 
 
 def fold_scores(
-    model: Any,
+    fits: Sequence[tuple[Any, Split]],
     X: pd.DataFrame | NDArray[np.float64],
     order: ArrayLike | None,
-    splits: Sequence[Split],
     *,
     n_jobs: int = 1,
 ) -> Generator[pd.DataFrame]:
-    """As `score_splits`, the scores of one split after the other, as they come; closed early, it ends the work."""
+    """As `score_splits`, for pairs of a model and a split, one after the other; closed early, it ends the work."""
     places = None if order is None else np.asarray(order)
-    if n_jobs == 1 or len(splits) < 2:
-        yield from (_score(model, X, places, split) for split in splits)
+    if n_jobs == 1 or len(fits) < 2:
+        yield from (_score(model, X, places, split) for model, split in fits)
         return
     tie_children()
-    jobs = (delayed(_score)(model, X, places, split) for split in splits)
+    jobs = (delayed(_score)(model, X, places, split) for model, split in fits)
     whole = False
     try:
         yield from Parallel(n_jobs=n_jobs, return_as="generator", pre_dispatch="all")(jobs)
@@ -421,7 +420,10 @@ def _one_class(scores: pd.DataFrame) -> str:
     return f"all {len(scores):,} wafers that were scored are {'faulty' if scores['label'].iloc[0] == 1 else 'good'}"
 
 
-def _no_scores() -> pd.DataFrame:
+def joined_scores(frames: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The scores of several splits as one frame, as of `score_splits`."""
+    if frames:
+        return pd.concat(frames, ignore_index=True)
     kinds = {"protocol": "str", "repeat": "int64", "fold": "str", "row": "int64", "label": "int64"}
     kinds |= {"probability": "float64", "alarm": "bool", "tail": "float64", "recent_tail": "float64"}
     return pd.DataFrame({name: pd.Series(dtype=kind) for name, kind in kinds.items()})

@@ -4,6 +4,12 @@ Importing this package imports MLflow (2 s); entry points do it only where they 
 trained (`wafer.learning`), and how it is saved and wafers are scored with it (`wafer.scoring`).
 """
 
+import warnings
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", "IProgress not found")  # MLflow's, of widgets that no notebook here needs
+    import mlflow  # noqa: F401
+
 from wafer.registry.gate import compare_scores, gate_rules
 from wafer.registry.provenance import describe_snapshot, describe_source
 from wafer.registry.records import Check, Comparison, Decision, GateRules, Version

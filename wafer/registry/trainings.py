@@ -186,6 +186,33 @@ class RunLog(VersionStore):
             self.log_files(run_id, files, "reports")
         return run_id
 
+    def log_trial(
+        self,
+        *,
+        params: Mapping[str, Any],
+        metrics: Mapping[str, Any],
+        files: Mapping[str, Path | pd.DataFrame],
+        tags: Mapping[str, Any],
+    ) -> str:
+        """Log a comparison of models as a run of the same experiment, with the tag `kind` = trial; its run id.
+
+        Args:
+            params: nested, of all models; logged with dotted names.
+            metrics: nested; its numbers are logged with dotted names.
+            files: as of `log_training`.
+            tags: where it comes from.
+
+        Raises:
+            RegistryError: the registry cannot be reached.
+        """
+        with (
+            translated(self.tracking_uri, "log the trial"),
+            self._run(f"trial {now()[:19]}Z", "trial", as_tags(tags)) as run_id,
+        ):
+            self._log_numbers(run_id, params, metrics)
+            self._log_documents(run_id, {}, files)
+        return run_id
+
     @contextmanager
     def _run(self, name: str, kind: str, tags: dict[str, str]) -> Iterator[str]:
         """A run that ends with the block: as finished, or as failed after an error."""
