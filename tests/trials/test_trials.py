@@ -26,16 +26,17 @@ from sklearn.preprocessing import FunctionTransformer, StandardScaler
 import wafer
 from tests.conftest import REPOSITORY
 from tests.learning.conftest import make_wafers
+from wafer import steps
 from wafer.errors import EmptyError, HandOverError, ParameterError
 from wafer.fab.simulate import simulate_batches
 from wafer.learning.decision import Policy
 from wafer.learning.model import WaferModel
-from wafer.params import read_params
+from wafer.params import Params, read_params
 from wafer.records import Frozen
 from wafer.reporting.notebooks import run_notebook
 from wafer.trials import kept
 from wafer.trials.compare import CHAMPION, PLAIN, as_text, compare_models, plot_gains, rivals, under
-from wafer.trials.handover import check_hand_over, recipe_params
+from wafer.trials.handover import check_hand_over, hand_to_gate, keep_run, recipe_params
 from wafer.trials.wafers import Wafers, _of_table, choose_wafers
 from wafer.workspace import Workspace
 
@@ -271,6 +272,53 @@ def test_the_notebook_runs_untouched_where_nothing_was_trained(tmp_path: Path, m
     assert "Nothing was handed over." in text
     assert "Traceback" not in text
     assert not (tmp_path / "data" / "state" / "mlflow").exists()
+
+
+def trained(workspace: Workspace, params: Params) -> None:
+    """A first version, of a small fab."""
+    list(simulate_batches(Path(str(workspace.storage.place("raw/training"))), batches=5, wafers=60, seed=7))
+    with steps.working(workspace, "ingest-training") as run:
+        steps.ingest(workspace, run, "training")
+    with steps.working(workspace, "training") as run:
+        steps.snapshot(workspace, run)
+        steps.look_back(workspace, run, params)
+        steps.fit(workspace, run, params.fit, params.policy)
+        steps.evaluate(workspace, run, params.evaluate, params.fit, params.policy)
+        steps.register(workspace, run, params)
+        assert steps.gate(workspace, run, params.gate, params.policy).promoted
+
+
+@pytest.mark.slow
+@pytest.mark.invariant
+@pytest.mark.timeout(900)
+def test_a_recipe_of_a_trial_becomes_champion(workspace: Workspace) -> None:
+    """Handed over, it is trained, judged by the gate and in use; the same again makes no version."""
+    small = {"trees": 20, "search_budget": 1, "panel": "linear"}
+    lenient = {"minimum_auc": 0.0, "maximum_calibration_error": 1.0, "canary_z": 100.0, "auc_margin": 1.0}
+    given = PARAMS.model_dump() | {"evaluate": FEW.model_dump() | {"first_batch": 4}}
+    params = Params(**given | {"fit": given["fit"] | small, "gate": given["gate"] | lenient | {"cost_margin": 100.0}})
+    trained(workspace, params)
+    wafers = choose_wafers(workspace)
+    assert (wafers.simulated, len(wafers.labels)) == (False, 300)
+    beaten = rivals(workspace, wafers, params)
+    mine = clone(beaten[CHAMPION]).set_params(panel="forests")
+    compared = compare_models(workspace, wafers, {**beaten, "mine": mine}, params.evaluate, POLICY)
+    assert compared.told[CHAMPION] == "the scores of version 1, which was trained so"
+    run = keep_run(workspace, compared, "forests alone")
+    logged = workspace.registry._client.get_run(run)
+    assert (logged.data.tags["kind"], logged.data.tags["note"]) == ("trial", "forests alone")
+    assert logged.data.metrics["mine.forward.auc"] == compared.worth().loc[("forward", "mine"), "auc"]
+    handed = hand_to_gate(workspace, wafers, mine, params)
+    assert (handed.version, handed.promoted, dict(handed.changed)) == (2, True, {"fit.panel": "forests"})
+    assert "Put `fit.panel: forests` into `params.yaml`, or the next training goes back" in handed.told
+    champion = workspace.registry.champion()
+    assert champion is not None and (champion.version, champion.training) == (2, "finished")
+    stored = workspace.registry.scores(2)
+    forward = stored.loc[stored["protocol"] == "forward", "probability"].to_numpy()
+    mine_scores = compared.scores["mine"]
+    assert_array_equal(forward, mine_scores.loc[mine_scores["protocol"] == "forward", "probability"])
+    again = hand_to_gate(workspace, wafers, mine, params)
+    assert (again.version, again.promoted) == (2, None)
 
 
 INTERRUPTED = """
