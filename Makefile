@@ -62,7 +62,7 @@ bench: $(READY) ## speed of checking and storing, as ratios on this machine; FIL
 bench-speed: $(READY) ## speed of scoring, reasons, drift and training, as ratios to the bare estimators
 	$(BIN)/python -m bench.speed
 
-bench-monitoring: $(READY) ## what T² and SPE find, how late and how often wrong, for docs/monitoring.md; RAW=DIR for real batches too
+bench-monitoring: $(READY) ## what control charts find, how late and how often wrong, for docs/monitoring.md; RAW=DIR for real batches too
 	$(BIN)/python -m bench.monitoring $(if $(RAW),--raw "$(RAW)")
 
 bench-model: $(READY) ## the model's worth on real batches, for docs/model-card.md; RAW=DIR or WAFER_REAL_DATA

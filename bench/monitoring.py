@@ -1,4 +1,4 @@
-"""What monitoring by T² and SPE finds, how late, how often it is wrong and what it takes, for docs/monitoring.md.
+"""What monitoring finds, how late, how often it is wrong and what it takes, for docs/monitoring.md.
 
 `python -m bench.monitoring` needs no real wafers. Good wafers of the synthetic fab, drawn in random sequence so that
 nothing but the fault changes, are learned from and then measured with a fault in one sensor; with
@@ -9,6 +9,7 @@ import json
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,9 @@ from numpy.typing import NDArray
 
 from bench.model import read_wafers
 from wafer.boundary import bounded
-from wafer.diagnosis.multivariate import PcaCharts
-from wafer.errors import ModelError
-from wafer.fab.simulate import simulate_frame
+from wafer.diagnosis.monitoring import Monitor
+from wafer.diagnosis.multivariate import spe_limit, t2_limit
+from wafer.fab.simulate import SENSOR_NAMES, simulate_frame
 
 RESULT = Path(__file__).with_name("monitoring.json")
 FAULTS = ("5 sigma step", "3 sigma drift", "stuck at an end of its range", "stuck at its last reading")
@@ -52,23 +53,39 @@ def halves(good: Floats, *, shuffled: bool) -> tuple[Floats, Floats]:
     return good[sequence[:cut]], good[sequence[cut:]]
 
 
-def simulate(known: Floats, new: Floats, charts: PcaCharts, fault: str, simulations: int) -> pd.DataFrame:
+def simulate(known: Floats, new: Floats, monitor: Monitor, fault: str, simulations: int) -> pd.DataFrame:
     """The last `LASTING` of the new wafers with a fault in a random sensor that is used, again and again.
 
     Returns: columns named (among the first three by `PcaCharts.shift` of the last 25), delay (wafers to the first
-        signal of either chart, NaN for none).
+        signal of T² or SPE that there is not without the fault, NaN for none), own_delay (of the sensor's own chart).
     """
+    pca = monitor.pca
+    assert pca is not None
+    before = _signals(monitor, new[-LASTING:])
     chance = np.random.default_rng(FAULTS.index(fault))
     rows = []
-    for place in chance.integers(len(charts.sensors), size=simulations).tolist():
+    for place in chance.integers(len(pca.sensors), size=simulations).tolist():
         wafers = new[-LASTING:].copy()
-        sensor = int(charts.sensors[place])
-        wafers[:, sensor] = _faulty(wafers[:, sensor], known[:, sensor], float(charts.scale[place]), fault, chance)
-        shift, found = charts.shift(wafers[-TOGETHER:]), charts.distances(wafers)
-        signals = np.flatnonzero((found.t2 > charts.t2_limit) | (found.spe > charts.spe_limit))
+        sensor = int(pca.sensors[place])
+        wafers[:, sensor] = _faulty(wafers[:, sensor], known[:, sensor], float(pca.scale[place]), fault, chance)
+        shift, caused = pca.shift(wafers[-TOGETHER:]), np.flatnonzero(_signals(monitor, wafers) & ~before)
         named = bool(np.sum(shift > shift[place]) < NAMED)
-        rows.append({"named": named, "delay": signals[0] + 1 if len(signals) else np.nan})
+        own = np.flatnonzero(_own_signals(monitor, wafers, sensor) & ~_own_signals(monitor, new[-LASTING:], sensor))
+        delays = {name: one[0] + 1 if len(one) else np.nan for name, one in (("delay", caused), ("own_delay", own))}
+        rows.append({"named": named, **delays})
     return pd.DataFrame(rows)
+
+
+def _signals(monitor: Monitor, wafers: Floats) -> NDArray[np.bool_]:
+    assert monitor.pca is not None
+    found = monitor.pca.distances(wafers)
+    return np.asarray((found.t2 > monitor.pca.t2_limit) | (found.spe > monitor.pca.spe_limit))
+
+
+def _own_signals(monitor: Monitor, wafers: Floats, sensor: int) -> NDArray[np.bool_]:
+    whole, one = monitor.charts, [sensor]
+    by_sensor = {name: getattr(whole, name)[..., one] for name in ("centre", "sigma", "ranked", "tails", "limits")}
+    return np.asarray(replace(whole, **by_sensor).signals(wafers[:, one]).any(axis=(0, 2)))
 
 
 def _faulty(readings: Floats, known: Floats, sigma: float, fault: str, chance: np.random.Generator) -> Floats:
@@ -83,39 +100,43 @@ def measure(good: Floats) -> Iterator[tuple[str, float]]:
     """Every figure of one fab."""
     for shuffled in (True, False):
         known, new = halves(good, shuffled=shuffled)
-        charts = _learned(known)
-        found, name = charts.distances(new), "shuffled" if shuffled else "forward"
-        t2, spe = found.t2 > charts.t2_limit, found.spe > charts.spe_limit
-        yield f"{name}: false alarm rate of T²", float(t2.mean())
-        yield f"{name}: false alarm rate of SPE", float(spe.mean())
-        yield f"{name}: wafers between false alarms", len(new) / max(1, int((t2 | spe).sum()))
+        monitor, name = Monitor.learn(known, SENSOR_NAMES), "shuffled" if shuffled else "forward"
+        pca = monitor.pca
+        assert pca is not None
+        found, theory = pca.distances(new), t2_limit(len(pca.variances), len(known), 0.01)
+        yield f"{name}: false alarm rate of T²", float((found.t2 > pca.t2_limit).mean())
+        yield f"{name}: false alarm rate of T² by theory", float((found.t2 > theory).mean())
+        yield f"{name}: false alarm rate of SPE", float((found.spe > pca.spe_limit).mean())
+        theory = spe_limit(pca.distances(known).spe, 0.01)
+        yield f"{name}: false alarm rate of SPE by theory", float((found.spe > theory).mean())
+        yield f"{name}: wafers between false alarms", len(new) / max(1, int(_signals(monitor, new).sum()))
+        yield (
+            f"{name}: sensors that signal in {LASTING} wafers",
+            monitor.charts.signals(new[-LASTING:]).any(axis=(0, 1)).sum().item(),
+        )
         for fault in FAULTS:
-            table = simulate(known, new, charts, fault, SIMULATIONS)
+            table = simulate(known, new, monitor, fault, SIMULATIONS)
             yield f"{name}: {fault}, named", float(table["named"].mean())
-            yield f"{name}: {fault}, median wafers to a signal", float(table["delay"].fillna(np.inf).median())
+            for column, chart in (("delay", "T² or SPE"), ("own_delay", "own chart")):
+                delay = table[column]
+                yield f"{name}: {fault}, {chart} within {LASTING} wafers", float(delay.notna().mean())
+                yield f"{name}: {fault}, {chart}, median delay where there is one", float(delay.median())
 
 
 def speed(good: Floats) -> Iterator[tuple[str, float]]:
-    """Seconds to learn, for a batch of 100 wafers with all contributions, and how time grows with batches."""
-    start = time.perf_counter()
-    charts = _learned(good)
-    yield "seconds to learn", time.perf_counter() - start
+    """Processor time to learn, of a batch of 100 wafers, and how it grows with batches."""
+    start = time.process_time()
+    monitor = Monitor.learn(good, SENSOR_NAMES)
+    yield "seconds to learn", time.process_time() - start
     batch, spent = good[:100], {}
-    for batches in (1, 100, 1000):
-        start = time.perf_counter()
+    for batches in (1, 10, 100):
+        start = time.process_time()
         for _ in range(batches):
-            charts.distances(batch), charts.contributions(batch), charts.shift(batch)
-        spent[batches] = time.perf_counter() - start
+            monitor.watch(batch, SENSOR_NAMES)
+        spent[batches] = time.process_time() - start
     yield "seconds for 100 wafers", spent[1]
-    yield "seconds for 1,000 batches of 100 wafers", spent[1000]
-    yield "time for 1,000 batches to ten times that for 100", spent[1000] / spent[100] / 10
-
-
-def _learned(good: Floats) -> PcaCharts:
-    charts = PcaCharts.learn(good)
-    if charts is None:
-        raise ModelError("there are too few good wafers, or no sensor that varies")
-    return charts
+    yield "seconds for 100 batches of 100 wafers", spent[100]
+    yield "time for 100 batches to ten times that for 10", spent[100] / spent[10] / 10
 
 
 @click.command(help=__doc__)

@@ -71,7 +71,7 @@ def made(tmp_path_factory: pytest.TempPathFactory, model_folder: Path) -> Settin
     return make(tmp_path_factory.mktemp("storage"), model_folder)
 
 
-def make(storage: Path, model_folder: Path) -> Settings:
+def make(storage: Path, model_folder: Path, example: pd.DataFrame | None = None) -> Settings:
     settings = Settings.read(storage_url=str(storage), mlflow_url=None)
     registry = Registry.open(settings)
     for number, (quality, auc) in enumerate(((2.0, 0.71), (0.0, 0.52))):
@@ -85,7 +85,7 @@ def make(storage: Path, model_folder: Path) -> Settings:
             },
             scores=with_canary(scores(quality)),
             model_folder=another_model(model_folder, storage / "made" / str(number), number),
-            example=readings().head(3),
+            example=(readings() if example is None else example).head(3),
             tags={"snapshot.digest": "3f2a90c1" * 8, "git.commit": "c0ffee" * 6 + "abcd", "library.numpy": "2.0"},
         )
         registry.decide(version, RULES)

@@ -7,8 +7,9 @@ import pytest
 from numpy.typing import NDArray
 
 from bench.monitoring import FAULTS, good_wafers, halves, simulate, synthetic_wafers
+from wafer.diagnosis.monitoring import Monitor
 from wafer.diagnosis.multivariate import PcaCharts, spe_limit, t2_limit
-from wafer.fab.simulate import simulate_frame
+from wafer.fab.simulate import SENSOR_NAMES, simulate_frame
 
 Floats = NDArray[np.float64]
 
@@ -129,9 +130,9 @@ def test_a_shift_is_near_one_by_chance_and_large_where_a_sensor_has_moved() -> N
 def test_a_faulty_sensor_is_among_the_three_named() -> None:
     """In nine of ten simulations of each fault, in one random sensor of wafers like the synthetic fab's."""
     known, new = halves(synthetic_wafers(), shuffled=True)
-    charts = _learned(known)
+    monitor = Monitor.learn(known, SENSOR_NAMES)
     for fault in FAULTS[:3]:
-        assert simulate(known, new, charts, fault, 100)["named"].mean() >= 0.9, fault
+        assert simulate(known, new, monitor, fault, 100)["named"].mean() >= 0.9, fault
 
 
 @pytest.mark.slow

@@ -55,6 +55,12 @@ def test_a_golden_model_scores_as_recorded(version: int, tmp_path: Path) -> None
         found.reasons[["row", "rank", "sensor"]].values.tolist() == reasons[["row", "rank", "sensor"]].values.tolist()
     )
     assert_allclose(found.reasons["strength"], reasons["strength"], atol=2e-6)
+    if golden.monitor is not None:
+        monitored = judge(golden, X, order, monitor=True).monitored
+        assert monitored is not None
+        known = pd.read_csv(GOLDEN / str(version) / "expected_monitored.csv")
+        pd.testing.assert_frame_equal(monitored.wafers, known, rtol=1e-9)
+    assert (golden.monitor is None) == (version < 3)
     once, again = golden.save(tmp_path / "once"), Bundle.load(tmp_path / "once").save(tmp_path / "again")
     assert once == again
 
@@ -63,12 +69,16 @@ def test_a_loaded_bundle_is_the_saved_one(bundle: Bundle, wafers: Any, tmp_path:
     """The same judgements, parameters, tables and parts; no part is a pickle."""
     digests = bundle.save(tmp_path / "saved")
     loaded = Bundle.load(tmp_path / "saved", n_jobs=2)
-    first, second = (judge(one, *wafers[::2], reasons="alarms", drift=True) for one in (bundle, loaded))
+    first, second = (judge(one, *wafers[::2], reasons="alarms", drift=True, monitor=True) for one in (bundle, loaded))
     pd.testing.assert_frame_equal(first.wafers, second.wafers, check_exact=True)
     assert first.reasons is not None and second.reasons is not None
     pd.testing.assert_frame_equal(first.reasons, second.reasons, check_exact=True)
     assert first.drift is not None and second.drift is not None
     pd.testing.assert_frame_equal(first.drift.sensors, second.drift.sensors, check_exact=True)
+    assert first.monitored is not None and second.monitored is not None
+    for name in ("wafers", "sensors", "contributions", "batches"):
+        frames = (getattr(one.monitored, name) for one in (first, second))
+        pd.testing.assert_frame_equal(*frames, check_exact=True)
     params = loaded.classifier.get_params()
     assert params == {**bundle.classifier.get_params(), "policy": Policy(), "n_jobs": 2}
     for name in ("elbow_", "clusters_", "profile_", "panel_", "held_out_"):
@@ -123,7 +133,7 @@ def test_parameters_that_a_release_does_not_know_or_lacks_make_no_model_unreadab
 
 def test_changed_parts_are_refused(tmp_path: Path) -> None:
     """A part with other bytes, a missing part, an unknown format and a folder without a model are refused by name."""
-    shutil.copytree(GOLDEN / "2", tmp_path / "model")
+    shutil.copytree(GOLDEN / "3", tmp_path / "model")
     part = tmp_path / "model/arrays.npz"
     part.write_bytes(part.read_bytes()[:-1] + b"x")
     with pytest.raises(TamperedError, match=r"arrays\.npz has SHA-256 .* was registered"):
@@ -137,8 +147,8 @@ def test_changed_parts_are_refused(tmp_path: Path) -> None:
     (tmp_path / "model/manifest.json").write_text(json.dumps(manifest | {"parts": {"../x": "0"}}))
     with pytest.raises(TamperedError, match=r"outside its folder: '\.\./x'"):
         Bundle.load(tmp_path / "model")
-    (tmp_path / "model/manifest.json").write_text(json.dumps(manifest | {"format": 3}))
-    with pytest.raises(ModelError, match="has format 3, this release reads 1 and 2"):
+    (tmp_path / "model/manifest.json").write_text(json.dumps(manifest | {"format": 4}))
+    with pytest.raises(ModelError, match="has format 4, this release reads 1 and 2 and 3"):
         Bundle.load(tmp_path / "model")
 
 

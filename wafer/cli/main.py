@@ -13,6 +13,7 @@ import click
 from wafer import __version__
 from wafer.boundary import bounded
 from wafer.cli.models import models
+from wafer.cli.monitor import monitor
 from wafer.cli.params import params
 from wafer.cli.runs import ingest, predict, run, study, train
 from wafer.cli.store import expectations_folder, own_suites, quarantine, store
@@ -220,6 +221,7 @@ COMMANDS = (
     train,
     models,
     predict,
+    monitor,
     study,
 )
 for command in COMMANDS:

@@ -1,8 +1,9 @@
 """All that one training leaves: the classifier, and what was fitted beside it to say more than a probability."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ from numpy.typing import ArrayLike
 from sklearn.base import clone
 
 from wafer.diagnosis.drift import DriftReference
+from wafer.diagnosis.monitoring import Monitor
 from wafer.diagnosis.novelty import Novelty
 from wafer.diagnosis.reasons import Reasons
 from wafer.errors import ModelError
@@ -23,19 +25,21 @@ from wafer.shown import facts_html
 
 @dataclass(frozen=True)
 class Bundle:
-    """Four fitted objects, asked together by `wafer.scoring.judge`, saved and loaded together.
+    """Five fitted objects, asked together by `wafer.scoring.judge`, saved and loaded together.
 
     Attributes:
         classifier: from readings to cluster, probability and alarm.
         novelty: how unusual the training wafers were.
         reasons: what is needed to give reasons; None where that was not learned.
         drift: what later batches are compared with; None where that was not learned, or from too few wafers.
+        monitor: control charts of good wafers; None where that was not learned.
     """
 
     classifier: WaferModel
     novelty: Novelty
     reasons: Reasons | None = None
     drift: DriftReference | None = None
+    monitor: Monitor | None = None
 
     def with_policy(self, policy: Policy) -> "Bundle":
         """The same with another threshold, from stored scores and without training again.
@@ -78,7 +82,7 @@ class Bundle:
 
         Nothing in the parts is executed by `load`, and the same bundle gives the same bytes.
         """
-        parts = formats.to_parts(self.classifier, self.novelty, self.reasons, self.drift)
+        parts = formats.to_parts(self.classifier, self.novelty, self.reasons, self.drift, self.monitor)
         return write_parts(Path(folder), parts, version=formats.FORMAT)
 
     @classmethod
@@ -103,20 +107,23 @@ def fit_bundle(
     *,
     reasons: bool = True,
     permutations: int = 9,
+    rules: Mapping[str, Any] | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Bundle:
-    """Fit a clone of `classifier`, and beside it novelty, reasons and drift, on the same wafers.
+    """Fit a clone of `classifier`, and beside it novelty, reasons, drift and monitor, on the same wafers.
 
     Parameters:
         classifier: not fitted; it is cloned.
         readings, labels, order: training wafers, as for `WaferModel.fit`.
-        batches: names of the wafers' batches, shape (wafers,); without them, or without `order`, drift is not learned.
+        batches: names of the wafers' batches, shape (wafers,); without them, or without `order`, drift is not learned;
+            the monitor needs `order` alone.
         reasons: whether to learn to give reasons.
         permutations: models of permuted labels that a reason's strength must exceed, at least 2.
+        rules: of the sensors' control charts, arguments of `ControlCharts.learn`; None: its defaults.
         progress: called with the steps done and the steps in all.
 
     Raises:
-        As `WaferModel.fit`.
+        As `WaferModel.fit`; ModelError: the rules name a sensor that is not there.
     """
     told = progress or (lambda done, total: None)
     told(0, 3)
@@ -127,10 +134,14 @@ def fit_bundle(
     novelty = Novelty.of(wafers.relative, wafers.missing)
     known = Reasons.learn(model, wafers, faulty, permutations=permutations) if reasons else None
     told(2, 3)
-    drift = None
+    drift = monitor = None
+    if order is not None:
+        good = np.argsort(whole_order(order, len(faulty)), kind="stable")
+        good = good[~faulty[good]]
+        monitor = Monitor.learn(wafers.readings[good], model.sensor_names_, max_missing=model.max_missing, rules=rules)
     if order is not None and batches is not None:
         names, places = np.asarray(batches, dtype=object), whole_order(order, len(wafers.readings))
         window = model.reference_window
         drift = DriftReference.learn(wafers.readings, places, names, model.make_features, window=window)
     told(3, 3)
-    return Bundle(model, novelty, known, drift)
+    return Bundle(model, novelty, known, drift, monitor)

@@ -6,12 +6,17 @@ one place builds objects. A golden model of each format stands in the tests.
 
 import json
 from collections.abc import Callable, Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import xgboost
 
+from wafer.diagnosis.charts import ControlCharts
 from wafer.diagnosis.drift import DriftReference
+from wafer.diagnosis.monitoring import Monitor
+from wafer.diagnosis.multivariate import PcaCharts
 from wafer.diagnosis.novelty import Novelty
 from wafer.diagnosis.reasons import Reasons
 from wafer.errors import ModelError
@@ -20,9 +25,9 @@ from wafer.learning.model import WaferModel
 from wafer.learning.parts import Arrays, array_bytes, json_bytes, read_arrays, read_parts
 from wafer.learning.saved import classifier_parts, restored_classifier
 
-FORMAT = 2
+FORMAT = 3
 DOCUMENT, ARRAYS = "model.json", "arrays.npz"
-Parts = tuple[WaferModel, Novelty, Reasons | None, DriftReference | None]
+Parts = tuple[WaferModel, Novelty, Reasons | None, DriftReference | None, Monitor | None]
 
 
 class Saved(NamedTuple):
@@ -34,12 +39,16 @@ class Saved(NamedTuple):
 
 
 def to_parts(
-    classifier: WaferModel, novelty: Novelty, reasons: Reasons | None, drift: DriftReference | None
+    classifier: WaferModel,
+    novelty: Novelty,
+    reasons: Reasons | None,
+    drift: DriftReference | None,
+    monitor: Monitor | None,
 ) -> dict[str, bytes]:
     """The parts of a model in the present format, by file name."""
     own, arrays, files = classifier_parts(classifier)
     arrays |= {"novelty.distances": novelty.distances, "novelty.gaps": novelty.gaps}
-    document: dict[str, Any] = {"classifier": own, "reasons": None, "drift": None}
+    document: dict[str, Any] = {"classifier": own, "reasons": None, "drift": None, "monitor": None}
     if reasons is not None:
         document["reasons"] = {"floor": reasons.floor, "strength": reasons.strength}
         arrays |= {"reasons.groups": reasons.groups, "reasons.percentiles": reasons.percentiles}
@@ -47,11 +56,19 @@ def to_parts(
         numbers = {"newest": drift.newest, "threshold": drift.threshold}
         document["drift"] = numbers | {"domain_auc": drift.domain_auc, "unknown": drift.unknown}
         arrays["drift.readings"] = drift.readings
+    if monitor is not None:
+        document["monitor"] = {"charts": None, "pca": None}
+        for name, part in (("charts", monitor.charts), ("pca", monitor.pca)):
+            if part is not None:
+                values = {field.name: getattr(part, field.name) for field in fields(part)}
+                found = {key: value for key, value in values.items() if isinstance(value, np.ndarray)}
+                arrays |= {f"monitor.{name}.{key}": value for key, value in found.items()}
+                document["monitor"][name] = {key: value for key, value in values.items() if key not in found}
     return {DOCUMENT: json_bytes(document), ARRAYS: array_bytes(arrays), **files}
 
 
 def read_folder(folder: Path) -> Parts:
-    """Classifier, novelty, reasons and drift of the model saved in `folder`, in any format that is known.
+    """Classifier, novelty, reasons, drift and monitor of the model saved in `folder`, in any format that is known.
 
     Raises:
         ModelError: there is no such model, or its parts do not fit together.
@@ -76,7 +93,19 @@ def _restored(saved: Saved) -> Parts:
     if (numbers := document["drift"]) is not None:
         usual = {name: numbers[name] for name in ("newest", "threshold", "domain_auc", "unknown")}
         drift = DriftReference(readings=arrays["drift.readings"], **usual)
-    return classifier, novelty, reasons, drift
+    return classifier, novelty, reasons, drift, _restored_monitor(document["monitor"], arrays)
+
+
+def _restored_monitor(plain: dict[str, Any] | None, arrays: Arrays) -> Monitor | None:
+    if plain is None:
+        return None
+    found: dict[str, Any] = {
+        name: {key.rpartition(".")[2]: value for key, value in arrays.items() if key.startswith(f"monitor.{name}.")}
+        for name in plain
+    }
+    pca = None if plain["pca"] is None else PcaCharts(**found["pca"], **plain["pca"])
+    charts = {**found["charts"], **plain["charts"], "rules": tuple(plain["charts"]["rules"])}
+    return Monitor(ControlCharts(**charts), pca)
 
 
 def _from_format_1(saved: Saved) -> Saved:
@@ -119,7 +148,12 @@ def _from_format_1(saved: Saved) -> Saved:
         if drift is None
         else dict(zip(("newest", "threshold", "domain_auc", "unknown"), drift, strict=True)),
     }
-    return Saved(document, arrays, files)
+    return _from_format_2(Saved(document, arrays, files))
+
+
+def _from_format_2(saved: Saved) -> Saved:
+    """Format 2, whose models had no monitor."""
+    return saved._replace(document={**saved.document, "monitor": None})
 
 
 def _member_of_format_1(kind: str, data: bytes, features: int) -> bytes:
@@ -133,4 +167,4 @@ def _member_of_format_1(kind: str, data: bytes, features: int) -> bytes:
     return Trees(**{name: arrays[name] for name in Trees._fields}).as_booster(features)
 
 
-READERS: Mapping[int, Callable[[Saved], Saved]] = {1: _from_format_1, 2: lambda saved: saved}
+READERS: Mapping[int, Callable[[Saved], Saved]] = {1: _from_format_1, 2: _from_format_2, 3: lambda saved: saved}

@@ -1,6 +1,5 @@
 """What a model says of wafers, asked in one place and computed in one pass."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal, NamedTuple, get_args
@@ -10,6 +9,7 @@ import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from wafer.diagnosis.drift import Drift
+from wafer.diagnosis.monitoring import Monitored
 from wafer.diagnosis.novelty import is_unknown
 from wafer.diagnosis.reasons import tell
 from wafer.documents import quoted
@@ -42,11 +42,13 @@ class Judgement:
             version: of the model in the registry; 0 for one that is not registered.
         reasons: columns as of `wafer.diagnosis.reasons.tell`, `row` counting from 0; None where not asked for.
         drift: of all wafers as one batch; None where not asked for.
+        monitored: what left control among them; None where not asked for.
     """
 
     wafers: pd.DataFrame
     reasons: pd.DataFrame | None = None
     drift: Drift | None = None
+    monitored: Monitored | None = None
 
     @property
     def alarms(self) -> NDArray[np.bool_]:
@@ -90,6 +92,8 @@ def judge(
     reasons: WhoseReasons = "none",
     most: int = 5,
     drift: bool = False,
+    monitor: bool = False,
+    batches: ArrayLike | None = None,
 ) -> Judgement:
     """Judge wafers: the probability of each by its readings and production order alone, alarms in that order.
 
@@ -103,17 +107,19 @@ def judge(
         reasons: whose reasons are given; they cost far more than a probability.
         most: reasons a wafer, at most.
         drift: whether to compare the wafers, as a batch, with the newest training wafers.
+        monitor: whether to look for what left control; unlike all else it depends on the wafers before.
+        batches: name of each wafer's batch, which the monitor tells by; None: all are of one.
 
     Raises:
         ParameterError: `reasons` is none of its values, or `most` is no whole number of at least 1.
-        ModelError: a sensor is not there, an order does not fit, or drift is asked of a model that learned none or of
-            too few wafers.
+        ModelError: a sensor is not there, an order does not fit, drift is asked of a model that learned none or of
+            too few wafers, or a monitor of one that learned none.
     """
     if reasons not in get_args(WhoseReasons):
         raise ParameterError(f"reasons must be one of {', '.join(get_args(WhoseReasons))}, got {quoted(reasons)}")
     if isinstance(most, bool) or not isinstance(most, int | np.integer) or most < 1:
         raise ParameterError(f"most must be a whole number of at least 1, got {quoted(most)}")
-    blocks = bundle.classifier.by_blocks(wafers, order, partial(_judged, bundle, reasons, drift))
+    blocks = bundle.classifier.by_blocks(wafers, order, partial(_judged, bundle, reasons, drift or monitor))
     probability, cluster, p_value, unmeasured, kept = map(
         np.concatenate, zip(*(one.said for one in blocks), strict=True)
     )
@@ -137,26 +143,31 @@ def judge(
         asked = alarm if reasons == "alarms" else np.ones_like(alarm)
         explained = joined([one.explained for one in blocks]).rows(asked[kept])
         told = _reasons(bundle, explained, np.flatnonzero(asked), most)
-    moved = _drift(bundle, [one.readings for one in blocks], p_value) if drift else None
-    return Judgement(with_units(table, "Judgement.wafers"), told, moved)
+    readings = np.concatenate([one.readings for one in blocks])
+    return Judgement(
+        with_units(table, "Judgement.wafers"),
+        told,
+        _drift(bundle, readings, p_value) if drift else None,
+        _monitored(bundle, readings, order, batches) if monitor else None,
+    )
 
 
 class _Block(NamedTuple):
-    """What is said of some wafers, those whose reasons may be asked for, and all readings where drift is asked for."""
+    """What is said of some wafers, those whose reasons may be asked for, and all readings where they are compared."""
 
     said: tuple[NDArray[Any], ...]
     explained: Prepared
     readings: NDArray[np.float64]
 
 
-def _judged(bundle: Bundle, reasons: WhoseReasons, drift: bool, seen: Prepared) -> _Block:
+def _judged(bundle: Bundle, reasons: WhoseReasons, compared: bool, seen: Prepared) -> _Block:
     model, novelty = bundle.classifier, bundle.novelty
     probability = np.where(seen.missing.all(axis=1), np.nan, model.probability(seen))
     unmeasured = novelty.unmeasured(seen.missing)
     worth_it = (probability >= model.policy_.worthwhile) & ~unmeasured  # no threshold lies lower
     rows = {"none": np.zeros_like(worth_it), "alarms": worth_it, "all": np.ones_like(worth_it)}[reasons]
     said = probability, seen.cluster, novelty.p_value(seen.relative, seen.missing), unmeasured, rows
-    return _Block(said, seen.rows(rows), seen.readings if drift else seen.readings[:0])
+    return _Block(said, seen.rows(rows), seen.readings if compared else seen.readings[:0])
 
 
 def _reasons(bundle: Bundle, seen: Prepared, rows: NDArray[np.int64], most: int) -> pd.DataFrame:
@@ -170,7 +181,15 @@ def _reasons(bundle: Bundle, seen: Prepared, rows: NDArray[np.int64], most: int)
     return told.assign(row=rows[told["row"].to_numpy(np.int64)])
 
 
-def _drift(bundle: Bundle, readings: Sequence[NDArray[np.float64]], p_value: NDArray[np.float64]) -> Drift:
+def _drift(bundle: Bundle, readings: NDArray[np.float64], p_value: NDArray[np.float64]) -> Drift:
     if bundle.drift is None:
         raise ModelError("the model cannot tell drift: it learned none when it was trained, or had too few wafers")
-    return bundle.drift.compare(np.concatenate(readings), p_value, bundle.classifier.sensor_names_)
+    return bundle.drift.compare(readings, p_value, bundle.classifier.sensor_names_)
+
+
+def _monitored(
+    bundle: Bundle, readings: NDArray[np.float64], order: ArrayLike | None, batches: ArrayLike | None
+) -> Monitored:
+    if bundle.monitor is None:
+        raise ModelError("the model cannot monitor: it learned no control charts when it was trained")
+    return bundle.monitor.watch(readings, bundle.classifier.sensor_names_, order, batches)
