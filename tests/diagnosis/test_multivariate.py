@@ -91,6 +91,15 @@ def test_few_wafers_have_few_components_and_too_few_no_model() -> None:
     assert PcaCharts.learn(np.full((50, 4), np.nan)) is None
 
 
+def test_sensors_that_one_component_explains_wholly_do_not_signal_by_rounding() -> None:
+    """Of one sensor, and of six that are the same, nothing lies outside the plane."""
+    chance = np.random.default_rng(0)
+    for sensors in (1, 6):
+        charts = _learned(np.repeat(chance.normal(size=(300, 1)), sensors, axis=1))
+        new = np.repeat(chance.normal(size=(1000, 1)), sensors, axis=1)
+        assert not (charts.distances(new).spe > charts.spe_limit).any()
+
+
 def test_a_larger_rate_has_lower_limits_that_hold_on_new_wafers() -> None:
     """Of 2,000 new wafers of the same kind, no more than the stated share and sampling error are out of control."""
     good, new = _good(600, 0), _good(2000, 1)

@@ -30,6 +30,7 @@ WAFERS_A_COMPONENT = 10  # good wafers, at least
 LIMIT = 10.0  # standardised readings are cut at ± this, or single ones would own a component
 FOLDS = 5  # of the good wafers, of which each is measured once by a model of the others
 FEWEST = 20  # good wafers, below which there is no model
+DUST = 1e-12  # squared residual of a sensor that is rounding alone
 BLOCK = 1024  # wafers measured at a time
 
 
@@ -93,7 +94,9 @@ class PcaCharts:
         t2, spe = (np.concatenate(values) for values in zip(*outside, strict=True))
         theory = t2_limit(len(model.variances), len(readings), false_alarm_rate), spe_limit(own.spe, false_alarm_rate)
         found = _exceeded(t2, false_alarm_rate), _exceeded(spe, false_alarm_rate)
-        return replace(model, t2_limit=max(theory[0], found[0]), spe_limit=max(theory[1], found[1]))
+        return replace(
+            model, t2_limit=max(theory[0], found[0]), spe_limit=max(theory[1], found[1], DUST * len(model.sensors))
+        )
 
     @classmethod
     def _fitted(cls, readings: Floats, max_missing: float) -> "PcaCharts":
