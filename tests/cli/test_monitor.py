@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+import wafer
 from tests.cli.test_models import make
 from tests.conftest import REPOSITORY
+from wafer import steps
 from wafer.cli.main import main
 from wafer.fab.simulate import simulate_batches, simulate_frame
 from wafer.learning.model import WaferModel
@@ -47,6 +49,12 @@ def test_files_are_looked_at_by_the_model_in_use(
     assert len({one["wafer"] for one in told["contributions"]}) == told["out_of_control"]
     assert run([str(tmp_path / "raw")], tmp_path / "storage", monkeypatch) == 0
     assert f"{told['out_of_control']} of 200 wafers are beyond a limit of T² or SPE" in capsys.readouterr().out
+    with wafer.open(storage_url=str(tmp_path / "storage")) as workspace, workspace.runs.started("prediction") as made:
+        steps.ingest(workspace, made, "prediction", str(tmp_path / "raw"))
+        steps.predict(workspace, made)
+    capsys.readouterr()
+    assert run(["--json"], tmp_path / "storage", monkeypatch) == 0
+    assert json.loads(capsys.readouterr().out) == told
 
 
 def test_where_there_is_nothing_to_look_at_it_says_so(
