@@ -7,7 +7,7 @@ import wafer
 from flows.entry import Finished, failures, opened, progress_artifact
 from flows.report import draw_figures, report
 from wafer import steps
-from wafer.params import EvaluateParams, FitParams, GateParams, Params, PolicyParams, read_params
+from wafer.params import EvaluateParams, FitParams, GateParams, MonitorParams, Params, PolicyParams, read_params
 from wafer.progress import heard_by
 from wafer.records import Decided, Evaluated, Fitted, Frozen, Known, Registered
 
@@ -27,10 +27,10 @@ def look_back(run_id: str, params: Params) -> Known:
 
 
 @task(cache_policy=NO_CACHE)
-def fit_model(run_id: str, params: FitParams, policy: PolicyParams) -> Fitted:
+def fit_model(run_id: str, params: FitParams, policy: PolicyParams, monitor: MonitorParams) -> Fitted:
     """Fit and save the model."""
     with opened(run_id) as (workspace, run), heard_by(progress_artifact):
-        return steps.fit(workspace, run, params, policy)
+        return steps.fit(workspace, run, params, policy, monitor)
 
 
 @task(cache_policy=NO_CACHE)
@@ -74,7 +74,7 @@ def train(params_file: str | None = None, force: bool = False) -> Finished:
         if known.finished and not force:
             return Finished(run.id, told=known.told)
         if known.version is None or force:
-            fit_model(run.id, params.fit, params.policy)
+            fit_model(run.id, params.fit, params.policy, params.monitor)
             evaluate_recipe(run.id, params.evaluate, params.fit, params.policy)
             register_version(run.id, params)
         decide_champion(run.id, params.gate, params.policy)

@@ -162,7 +162,7 @@ def test_a_stage_names_the_sections_that_its_steps_read() -> None:
         for key, value in zip(table.keys, table.values, strict=True)
         if isinstance(key, ast.Constant) and key.value in NAMES
     }
-    assert given["fit"] == {"fit", "policy"}
+    assert given["fit"] == {"fit", "monitor", "policy"}
     for name, stage in yaml.safe_load((REPOSITORY / "dvc.yaml").read_text())["stages"].items():
         steps = stage["cmd"].removeprefix("wafer study ").split()
         assert set(stage.get("params", [])) == set().union(*(given.get(step, set()) for step in steps)), name

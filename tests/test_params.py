@@ -1,10 +1,11 @@
 """params.yaml and its checks."""
 
+import inspect
 import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -13,16 +14,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wafer.cli.main import cli
+from wafer.diagnosis.charts import ControlCharts
+from wafer.diagnosis.runs_rules import RULES
 from wafer.documents import LONGEST_PROBLEM, MOST_PROBLEMS
 from wafer.errors import ParameterError
 from wafer.learning.decision import Policy
 from wafer.learning.model import WaferModel
-from wafer.params import Params, read_params
+from wafer.params import Params, RuleName, read_params
 
 SHIPPED = Path(__file__).parents[1] / "params.yaml"
 TEXT = SHIPPED.read_text()
 NEXT_LINE = TEXT.count("\n") + 1
-SEEDED = sorted(Params.model_fields.keys() - {"policy"})
+SEEDED = sorted(Params.model_fields.keys() - {"monitor", "policy"})
 LONGEST = (MOST_PROBLEMS + 1) * LONGEST_PROBLEM  # characters of a message, its file's name apart
 
 
@@ -49,13 +52,22 @@ def test_the_shipped_file_gives_the_models_own_defaults() -> None:
     assert Policy(**params.policy.model_dump()) == WaferModel().policy_ == Policy()
 
 
+def test_the_shipped_file_gives_the_charts_own_defaults() -> None:
+    """`ControlCharts.learn` without arguments is what a training does, and each of its rules can be named."""
+    told = inspect.signature(ControlCharts.learn).parameters
+    defaults = {name: knob.default for name, knob in told.items() if knob.kind is knob.KEYWORD_ONLY}
+    shipped = read_params(SHIPPED).monitor.model_dump()
+    assert shipped == defaults | {"rules": list(defaults["rules"]), "without": defaults["without"] or {}}
+    assert get_args(RuleName) == tuple(RULES)
+
+
 def earlier(**gate: float) -> dict[str, Any]:
     """The shipped parameters as a file of the earlier layout has them."""
     content = yaml.safe_load(TEXT)
     costs = {name: value for name, value in content.pop("policy").items() if name != "threshold"}
     content["fit"] |= {"search": "budget", **costs}
     content["gate"] |= gate
-    del content["gate"]["canary_z"]
+    del content["gate"]["canary_z"], content["monitor"]
     return content
 
 
@@ -66,6 +78,10 @@ def test_a_file_of_the_earlier_layout_is_read_as_it_was_meant(tmp_path: Path) ->
     shipped = read_params(SHIPPED)
     fixed = shipped.policy.model_copy(update={"threshold": "fixed"})
     assert read_params(file) == shipped.model_copy(update={"policy": fixed}), "no threshold rolled then"
+    content = yaml.safe_load(TEXT)
+    del content["monitor"], content["policy"]["threshold"]
+    file.write_text(yaml.safe_dump(content))
+    assert read_params(file) == shipped.model_copy(update={"policy": fixed}), "before `monitor` was a section"
     file.write_text(yaml.safe_dump(earlier(canary_low=0.0, canary_high=1.0)))
     assert read_params(file).gate.canary_z == 1000.0
     file.write_text(yaml.safe_dump(earlier(canary_low=0.9, canary_high=0.1)))
@@ -95,6 +111,9 @@ def test_a_file_of_the_earlier_layout_is_read_as_it_was_meant(tmp_path: Path) ->
         ("policy", {"alarm_rate_ceiling": 1}, r"policy\.alarm_rate_ceiling: must be below 1.0, got 1"),
         ("fit", {"search_folds": 1}, r"fit\.search_folds: must be at least 2, got 1"),
         ("evaluate", {"folds": "5"}, r"evaluate\.folds: .*whole number, got '5'"),
+        ("monitor", {"rules": ["nelson-9"]}, r"monitor\.rules.*'nelson-9'"),
+        ("monitor", {"without": {"Sensor-1": "all"}}, r"monitor\.without.*'all'"),
+        ("monitor", {"ewma_weight": 0}, r"monitor\.ewma_weight: must be above 0"),
         ("gate", {"auc_margin": -0.1}, r"gate\.auc_margin: must be at least 0.*, got -0\.1"),
         *((name, {"seed": 2**32}, rf"{name}\.seed: .*4294967295, got 4294967296") for name in SEEDED),
         *((name, {"seed": -1}, rf"{name}\.seed: must be at least 0.*, got -1") for name in SEEDED),
@@ -140,7 +159,7 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9
         (TEXT + "---\na: 1\n", "expected a single document"),
         ("[" * 9000, "nested too deeply"),
         (f"# {'x' * 100_000}", "expected at most 100000 bytes, got 100002"),
-        ("\n".join(f"k{n}: 1" for n in range(5000)), "; and 5000 more$"),
+        ("\n".join(f"k{n}: 1" for n in range(5000)), "; and 5001 more$"),
         (f"? {'x' * 50_000}\n: 1\n", "unknown key|missing"),
     ],
 )

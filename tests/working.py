@@ -31,7 +31,7 @@ def train(settings: Settings, params: Params) -> Decided:
     """All that a training keeps, without what it draws."""
     with Workspace(settings) as workspace, steps.working(workspace, "training") as run:
         steps.snapshot(workspace, run)
-        steps.fit(workspace, run, params.fit, params.policy)
+        steps.fit(workspace, run, params.fit, params.policy, params.monitor)
         steps.evaluate(workspace, run, params.evaluate, params.fit, params.policy)
         steps.register(workspace, run, params)
         return steps.gate(workspace, run, params.gate, params.policy)

@@ -17,6 +17,21 @@ LARGEST_SEED = 2**32 - 1  # that scikit-learn takes
 LARGEST_COST = 1e9  # of an alarm or a missed fault, in any unit
 RECENT = 50
 """Wafers that a rolling threshold follows: about half a batch, so that it knows the day but hangs on no single one."""
+RuleName = Literal[
+    "nelson-1",
+    "nelson-2",
+    "nelson-3",
+    "nelson-4",
+    "nelson-5",
+    "nelson-6",
+    "nelson-7",
+    "nelson-8",
+    "western-electric-1",
+    "western-electric-2",
+    "western-electric-3",
+    "western-electric-4",
+    "ewma",
+]
 BAND = ("canary_low", "canary_high")
 EARLIER_BANDS: dict[tuple[Any, ...], float] = {(0.4, 0.6): 3.0, (0.0, 1.0): 1000.0}
 """Bands of the canary in files of the earlier layout, and the standard errors that they stood for."""
@@ -120,6 +135,29 @@ class GateParams(Part):
     )
 
 
+class MonitorParams(Part):
+    """The control charts of each sensor: the arguments of `wafer.diagnosis.charts.ControlCharts.learn`."""
+
+    rules: list[RuleName] = _knob(
+        ["nelson-1", "nelson-2", "nelson-3", "nelson-4", "nelson-5", "nelson-6", "nelson-7", "nelson-8", "ewma"],
+        "rules that are applied to every sensor",
+        max_length=100,
+    )
+    without: dict[str, list[RuleName | Literal["all"]]] = _knob(
+        {}, "names of sensors, and the rules that are not applied to each; [all]: it has no chart", max_length=10_000
+    )
+    false_sensors: float = _knob(
+        1.0, "sensors, of all, that may signal in 100 good wafers though nothing has happened", gt=0, le=100
+    )
+    ewma_weight: float = _knob(0.2, "weight of the newest reading in the moving average", gt=0, le=1)
+    ewma_limit: float = _knob(
+        2.86,
+        "published limit of the moving average, in its sigma; 2.86 signals falsely once in 370 readings",
+        gt=0,
+        le=100,
+    )
+
+
 class Params(Part):
     """All of params.yaml."""
 
@@ -127,6 +165,7 @@ class Params(Part):
     evaluate: EvaluateParams
     fit: FitParams
     gate: GateParams
+    monitor: MonitorParams
     policy: PolicyParams
 
 
@@ -148,17 +187,26 @@ def read_params(file: str | Path) -> Params:
 
 
 def _in_present_layout(content: Any) -> Any:
-    """The content of a parameter file, whose costs may still stand in `fit`, where they were before `policy` was there.
+    """The content of a parameter file of an earlier layout as it was meant; any other content as it is.
 
-    What such a file says beyond the present keys is dropped where it is what holds today, and else refused later on.
+    The costs stood in `fit` before `policy` was a section; before `monitor` was one, no threshold rolled. What such a
+    file says beyond the present keys is dropped where it is what holds today, and else refused later on.
     """
     fit, gate = (content.get(name) if isinstance(content, dict) else None for name in ("fit", "gate"))
-    if not isinstance(fit, dict) or not isinstance(gate, dict) or "policy" in content:
+    if not isinstance(fit, dict) or not isinstance(gate, dict):
         return content
-    costs = {name: fit[name] for name in PolicyParams.model_fields if name in fit}
-    costs = {**costs, "threshold": "fixed"} if costs else costs
-    kept = {name: value for name, value in fit.items() if name not in costs and (name, value) != ("search", "budget")}
-    band = tuple(gate.get(name) for name in BAND)
-    if all(isinstance(end, float) for end in band) and band in EARLIER_BANDS and "canary_z" not in gate:
-        gate = {name: value for name, value in gate.items() if name not in BAND} | {"canary_z": EARLIER_BANDS[band]}
-    return {**content, "fit": kept, "gate": gate, "policy": costs} if costs else content
+    if "policy" not in content:
+        costs = {name: fit[name] for name in PolicyParams.model_fields if name in fit}
+        kept = {
+            name: value for name, value in fit.items() if name not in costs and (name, value) != ("search", "budget")
+        }
+        band = tuple(gate.get(name) for name in BAND)
+        if all(isinstance(end, float) for end in band) and band in EARLIER_BANDS and "canary_z" not in gate:
+            gate = {name: value for name, value in gate.items() if name not in BAND} | {"canary_z": EARLIER_BANDS[band]}
+        content = {**content, "fit": kept, "gate": gate, "policy": costs} if costs else content
+    policy = content.get("policy")
+    if content.keys() != Params.model_fields.keys() - {"monitor"} or not isinstance(policy, dict):
+        return content
+    schema = MonitorParams.model_json_schema()["properties"]
+    monitor = {name: knob["default"] for name, knob in schema.items()}
+    return {**content, "monitor": monitor, "policy": {"threshold": "fixed", **policy}}

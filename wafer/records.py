@@ -36,7 +36,7 @@ UNITS: Mapping[str, Mapping[str, str]] = {
     "details/reasons.csv": {"batch": "name", "Wafer": "name", **_REASON},
     "scores.parquet": {"wafer": "name", "protocol": "name", "repeat": "number", "fold": "name", "row": "number"}
     | {"label": "label", "probability": "probability", "alarm": "yes or no", "tail": "share"}
-    | dict.fromkeys(("plain", "t2", "spe", "sensor_charts"), "share"),
+    | dict.fromkeys(("recent_tail", "plain", "t2", "spe", "sensor_charts"), "share"),
     "wafers.parquet": {"wafer": "name", "order": "number", "batch": "name", "label": "label"},
 }
 """The columns of each frame in their order, and their units; docs/columns.md says what they mean. A label is -1 (good)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wafer.errors import ReportError, StorageError
-from wafer.params import DeliverParams, EvaluateParams, FitParams, GateParams, Params, PolicyParams
+from wafer.params import DeliverParams, EvaluateParams, FitParams, GateParams, MonitorParams, Params, PolicyParams
 from wafer.progress import shown
 from wafer.records import (
     Decided,
@@ -222,8 +222,8 @@ def _describe_source(workspace: Workspace) -> dict[str, str]:
     return describe_source(Path(__file__).parent, workspace.settings.commit)
 
 
-def fit(workspace: Workspace, run: Run, params: FitParams, policy: PolicyParams) -> Fitted:
-    """Fit a `Bundle` with reasons and drift on the run's snapshot, if the guard lets it pass."""
+def fit(workspace: Workspace, run: Run, params: FitParams, policy: PolicyParams, monitor: MonitorParams) -> Fitted:
+    """Fit a `Bundle` with reasons, drift and monitor on the run's snapshot, if the guard lets it pass."""
     from wafer.learning.decision import Policy
     from wafer.learning.model import WaferModel
     from wafer.learning.parts import model_digest
@@ -235,7 +235,8 @@ def fit(workspace: Workspace, run: Run, params: FitParams, policy: PolicyParams)
         check_snapshot(frozen, workspace.expectations)
         costs = Policy(**policy.model_dump())
         model = WaferModel(**params.model_dump(), policy=costs, n_jobs=workspace.settings.jobs)
-        bundle = fit_bundle(model, frozen.readings, frozen.labels, frozen.order, frozen.batches, progress=progress)
+        wafers = frozen.readings, frozen.labels, frozen.order, frozen.batches
+        bundle = fit_bundle(model, *wafers, rules=monitor.model_dump(), progress=progress)
         bundle.save(Path(scratch))
         digest = model_digest(Path(scratch))
         fitted = Fitted(f"models/{digest[:12]}", digest)

@@ -42,7 +42,7 @@ class Study:
             "ingest-training": lambda: steps.ingest(self._quarantining("training"), run, "training"),
             "ingest-prediction": lambda: steps.ingest(self._quarantining("prediction"), run, "prediction"),
             "snapshot": lambda: steps.snapshot(self._emptied("snapshot"), run),
-            "fit": lambda: steps.fit(self._emptied("models"), run, params.fit, params.policy),
+            "fit": lambda: steps.fit(self._emptied("models"), run, params.fit, params.policy, params.monitor),
             "evaluate": lambda: steps.evaluate(workspace, run, params.evaluate, params.fit, params.policy),
             "predict": lambda: steps.predict(workspace, run),
             **{step: partial(steps.report, workspace, run, notebook) for step, notebook in REPORTS.items()},

@@ -168,7 +168,7 @@ def test_a_pipeline_as_the_whole_model(wafers: Any) -> None:
     fitted = PolicyClassifier(Scaled, policy=policy, window=60).fit(wafers.X, wafers.y, wafers.order)
     held = fitted.held_out_
     assert held["protocol"].value_counts().to_dict() == {"out_of_fold": 120, "backtest": 60}
-    assert fitted.threshold_ == policy.threshold(held["probability"].to_numpy())
+    assert fitted.threshold_ == policy.fixed_threshold(held["probability"].to_numpy())
     past = Scaled.fit(wafers.X.iloc[:180], wafers.y[:180]).predict_proba(wafers.X.iloc[180:210])[:, 1]
     assert_allclose(held.loc[held["protocol"] == "backtest", "probability"][:30], past, atol=1e-12)
     assert_array_equal(fitted.predict(wafers.X) == 1, fitted.predict_proba(wafers.X)[:, 1] >= fitted.threshold_)

@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 
 import wafer.reporting
 from wafer.contract.facts import Delivery
+from wafer.diagnosis.charts import ControlCharts
 from wafer.intake.ingest import IngestedFile, IngestReport
 from wafer.intake.statistics import DeliveryStatistics, DeliverySummary
 from wafer.learning.curves import precision_recall_points, roc_points
@@ -27,6 +28,7 @@ from wafer.learning.metrics import summarise
 from wafer.learning.model import WaferModel
 from wafer.reporting import (
     advice,
+    control_charts,
     deliveries,
     findings,
     findings_plots,
@@ -241,6 +243,7 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
     sensors.correlations: lambda s: (s.wafers,),
     sensors.embedding: lambda s: (s.wafers,),
     sensors.plot_embedding: lambda s: (s.wafers, np.arange(len(s.wafers)) % 2),
+    control_charts.plot_control_charts: lambda s: charted(s.wafers),
     tables.metrics_table: lambda s: (s.metrics,),
     tables.rivals_table: lambda s: (s.metrics,),
     tables.equal_alarms_table: lambda s: (s.metrics,),
@@ -259,6 +262,13 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
 }
 
 
+def charted(wafers: pd.DataFrame) -> tuple[ControlCharts, pd.DataFrame, str]:
+    """Charts of all sensors, the readings, and the name of the first sensor."""
+    readings = wafers[sensors.sensor_names(wafers)]
+    names = list(readings.columns)
+    return ControlCharts.learn(readings.to_numpy(np.float64), names), readings, names[0]
+
+
 def readable(scene: Scene) -> list[str]:
     return scene.summary.files.loc[scene.summary.files["readable"].astype(bool), "file"].tolist()
 
@@ -270,7 +280,20 @@ OTHERS = {
     "in_percent", "batch_ticks", "short_batch", "listing", "read_predictions", "sensor_names",
 }  # fmt: skip
 # modules without tables and plots of a fab
-APART = {"display", "index", "style", "notebooks", "pages", "sources", "summary", "pictures", "marks", "look"}
+APART = {
+    "display",
+    "index",
+    "style",
+    "notebooks",
+    "pages",
+    "sources",
+    "summary",
+    "pictures",
+    "marks",
+    "look",
+    "newest",
+    "judged",
+}
 
 
 @pytest.fixture(scope="session")

@@ -90,6 +90,8 @@ class ControlCharts:
         """
         rules = tuple(dict.fromkeys(rules))
         used = _used(names, rules, without or {})
+        if not len(readings):  # as where no sensor has a reading: none has a chart
+            readings = np.full((1, len(names)), np.nan)
         centre, sigma = centre_and_sigma(readings)
         ranked = np.sort(readings, axis=0)
         unlimited = np.where(used, np.inf, np.nan)

@@ -263,7 +263,6 @@ def evaluate(
     given = rivals if rivals and compared else {}
     fits, told = len(splits) + len(given) * len(compared), progress or (lambda done, total: None)
     scores = score_splits(model, X, order, splits, n_jobs=n_jobs, progress=lambda done, _: told(done, fits))
-    scores = with_units(scores, "scores.parquet")
     found, silent = measured(scores, _policy(model), seed=seed)
     for number, (name, rival) in enumerate(given.items()):
         before = len(splits) + number * len(compared)
@@ -271,7 +270,12 @@ def evaluate(
         others = score_splits(rival, X, order, compared, n_jobs=n_jobs, progress=count)
         found[name] = beside(scores, others, seed=seed)
         scores[name] = others["probability"].reindex(scores.index)  # the canary's splits come last
-    return {"wafers": len(labels), "faulty": int(np.sum(labels == 1)), "left_out": silent | left_out, **found}, scores
+    return {
+        "wafers": len(labels),
+        "faulty": int(np.sum(labels == 1)),
+        "left_out": silent | left_out,
+        **found,
+    }, with_units(scores, "scores.parquet")
 
 
 def protocol_splits(

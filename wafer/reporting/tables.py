@@ -5,6 +5,7 @@ by `wafer.learning.evaluation`; those of the forward protocol name their batch i
 """
 
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -45,16 +46,15 @@ def metrics_table(metrics: dict[str, Any]) -> pd.DataFrame:
 def rivals_table(metrics: dict[str, Any]) -> pd.DataFrame:
     """The model's ROC AUC beside each rival's, and what it gains, a column for each protocol; text, for reading."""
     rows = {
-        ("this model", "ROC AUC"): {p: _with_interval(metrics.get(p, {}), "auc") for p in PROTOCOLS},
+        ("this model", "ROC AUC"): [_with_interval(metrics.get(p, {}), "auc") for p in PROTOCOLS],
         **{
-            (title, what): {p: _with_interval(metrics[name].get(p, {}), key) for p in PROTOCOLS}
+            (title, what): [_with_interval(metrics[name].get(p, {}), key) for p in PROTOCOLS]
             for name, title in RIVALS.items()
             if metrics.get(name)
             for what, key in (("ROC AUC", "auc"), ("the model gains", "gain"))
         },
     }
-    table = pd.DataFrame.from_dict(rows, orient="index") if len(rows) > 1 else pd.DataFrame()
-    return table.rename_axis(["", ""])
+    return _by_way(rows, PROTOCOLS) if len(rows) > 1 else pd.DataFrame()
 
 
 def equal_alarms_table(metrics: dict[str, Any]) -> pd.DataFrame:
@@ -75,9 +75,13 @@ def equal_alarms_table(metrics: dict[str, Any]) -> pd.DataFrame:
             values = [_with_interval(found.get(protocol, {}), f"{key}{recall_name(rate)}") for protocol, rate in shown]
             rows |= {(title, what): values} if any(value != "–" for value in values) else {}
     columns = [f"{protocol}, {100 * rate:.0f} % alarms" for protocol, rate in shown]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    table.index = pd.MultiIndex.from_tuples(table.index, names=["", ""])
-    return table
+    return _by_way(rows, columns)
+
+
+def _by_way(rows: Mapping[tuple[str, str], Iterable[str]], columns: Sequence[str]) -> pd.DataFrame:
+    """A table whose rows are named by who is judged and by what is told of it."""
+    index = pd.MultiIndex.from_tuples(list(rows), names=["", " "])
+    return pd.DataFrame([list(values) for values in rows.values()], index=index, columns=list(columns))
 
 
 def _with_interval(values: dict[str, Any], key: str) -> str:

@@ -114,7 +114,7 @@ def hand_to_gate(workspace: Workspace, wafers: Wafers, model: WaferModel, params
         if known.finished and known.version is not None:
             return HandedOver(known.version, None, known.told, changed)
         if known.version is None:
-            steps.fit(workspace, run, given.fit, given.policy)
+            steps.fit(workspace, run, given.fit, given.policy, given.monitor)
             steps.evaluate(workspace, run, given.evaluate, given.fit, given.policy)
             steps.register(workspace, run, given)
         decided = steps.gate(workspace, run, given.gate, given.policy)
