@@ -118,6 +118,8 @@ def test_each_library_beyond_the_core_has_its_extra(beyond_the_core: list[str]) 
         assert [one for one in libraries if not modules_brought()[one] & brought] == [], extra
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_the_core_scores_with_a_saved_model(beyond_the_core: list[str], tmp_path: Path) -> None:
     """Everything that scoring is made of is imported, and a saved model scores a frame, without any extra."""
     wafers = make_wafers()

@@ -9,6 +9,8 @@ import psutil
 
 OWNER = """
 import subprocess, sys, time
+import pytest
+
 from wafer.lifeline import tie_children, unmarked
 tie_children()
 tie_children()
@@ -34,6 +36,8 @@ finally:
 """
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_what_it_started_ends_with_a_process() -> None:
     """Children, their children, and who ignores SIGTERM end with it; what was started unmarked lives on."""
     owner = subprocess.Popen([sys.executable, "-c", OWNER], stdout=subprocess.PIPE, text=True)

@@ -242,6 +242,8 @@ def test_a_copy_that_is_there_is_left_alone(storage: UPath, tmp_path: Path) -> N
     assert (target / "part").read_bytes() == b"2"
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_bucket_that_hangs_is_asked_three_times_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes connections and says nothing: the first call tells, and nothing else is asked of it."""
     monkeypatch.setitem(PATIENCE, "read_timeout", 0.5)

@@ -304,6 +304,8 @@ def test_other_costs_are_answered_from_stored_scores(wafer: Wafer, made: Setting
     assert lines[-1].startswith("Forward, the alarms cost ") and lines[-1].endswith("here it costs 50.")
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_version_without_scores_cannot_tell_what_if(wafer: Wafer, model_folder: Path, tmp_path: Path) -> None:
     """It is told in one sentence."""
     settings = make(tmp_path, model_folder)

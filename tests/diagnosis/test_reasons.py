@@ -85,6 +85,8 @@ def test_alarms_name_the_sensors_that_make_faults(explained: Bundle, wafers: Any
     assert found["rank"].max() <= 5
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_reasons_of_permuted_labels_are_withheld(wafers: Any, quick: dict[str, int]) -> None:
     """A model of shuffled labels says nothing about any wafer."""
     y = np.random.default_rng(3).permutation(wafers.y)

@@ -30,6 +30,8 @@ def test_files_become_a_table_in_production_order(tmp_path: Path) -> None:
     assert table.attrs["units"]["order"] == "number"
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_files_without_labels_leave_them_open(tmp_path: Path) -> None:
     """By the agreement for prediction there is no label; where no wafer is left, that is said."""
     (file,) = simulate_batches(tmp_path, batches=1, wafers=4, seed=7, labelled=False)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from wafer.learning import intervals
-from wafer.learning.intervals import delong, percentile_interval, wilson
+from wafer.learning.intervals import delong, interval_text, percentile_interval, wilson
 from wafer.learning.metrics import compare, summarise
 
 MOST = 2000
@@ -22,7 +22,13 @@ BEYOND_ONE = ("cost_per_1000", "brier_skill")
 def test_every_interval_is_tried_here() -> None:
     """A new interval gets its tests, over all counts."""
     own = {name for name, found in inspect.getmembers(intervals, inspect.isfunction) if not name.startswith("_")}
-    assert own == {"wilson", "delong", "percentile_interval"}
+    assert own - {"interval_text"} == {"wilson", "delong", "percentile_interval"}
+
+
+def test_an_interval_is_written_behind_its_estimate() -> None:
+    """Each number by the same format, and one alone where there is no width."""
+    assert interval_text({"auc": 0.7, "auc_low": 0.65, "auc_high": 0.754}, "auc", ".2f") == "0.70 [0.65, 0.75]"
+    assert interval_text({"cost": 5.0, "cost_low": 5.0, "cost_high": 5.0}, "cost", ".0f") == "5"
 
 
 def test_wilson_gives_the_textbook_interval() -> None:

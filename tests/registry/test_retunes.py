@@ -124,6 +124,8 @@ def test_the_gate_decides_by_the_new_costs(registry: Registry, champion: Version
     assert registry.rollback("not so many").challenger == 2
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_lower_ceiling_is_not_refused_for_the_faults_that_it_misses(registry: Registry, champion: Version) -> None:
     """Of the champion's alarms only those count that the budget leaves room for; without that it would seem better."""
     strict = Policy(alarm_rate_ceiling=0.02)
@@ -133,6 +135,8 @@ def test_a_lower_ceiling_is_not_refused_for_the_faults_that_it_misses(registry: 
     assert registry.compare(2, 1, rules(policy=strict)).cost_difference > 0  # type: ignore[union-attr]
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_threshold_that_may_cost_more_is_refused(registry: Registry, champion: Version) -> None:
     """By the costs that are asked for the new alarms may be dearer than the margin allows: the champion stays."""
     decision = registry.retune(1, FEW_GOOD, "more can be looked at", RULES)
@@ -142,6 +146,8 @@ def test_a_threshold_that_may_cost_more_is_refused(registry: Registry, champion:
     assert registry.aliases() == {"champion": 1, "challenger": 2}
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_nothing_to_change_registers_nothing(registry: Registry, champion: Version) -> None:
     """The version's own policy, the champion's model again, and a missing reason are told and leave no trace."""
     assert Policy(cost_missed_fault=20) == Policy()
@@ -155,6 +161,8 @@ def test_nothing_to_change_registers_nothing(registry: Registry, champion: Versi
     assert len(registry.versions()) == 2
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_training_is_not_taken_for_a_retuned_version(registry: Registry, champion: Version) -> None:
     """The very same training is found; one with the policy of a retuned version was never done."""
     registry.retune(1, COSTLY, "why", RULES)

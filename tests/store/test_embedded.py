@@ -58,6 +58,8 @@ def test_what_was_written_is_there_after_a_restart(tmp_path: Path) -> None:
     assert wait_until_stopped(tmp_path)
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_users_share_one_server_and_a_killed_one_leaves_none_behind(tmp_path: Path) -> None:
     """Two processes get the same server; killed with -9, the last user takes the server with it."""
     with embedded_server(tmp_path) as url:
@@ -159,6 +161,8 @@ def test_who_got_in_at_the_first_start_is_found_out(tmp_path: Path) -> None:
     server.stop()
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_configuration_in_the_home_folder_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server reads its own file alone."""
     home = tmp_path / "home" / ".secantus"

@@ -125,6 +125,8 @@ def test_a_holder_killed_on_this_machine_holds_up_nobody(store: Store, tmp_path:
     assert told == []
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_holder_killed_elsewhere_passes_it_on(store: Store, tmp_path: Path) -> None:
     """Not before the lease has expired, and soon after; the waiting one is told who held it."""
     taker = Taker(60, 3.0, tmp_path / "notes")
@@ -159,6 +161,8 @@ def test_a_holder_that_slept_too_long_stops(store: Store, tmp_path: Path) -> Non
     assert (tmp_path / "notes").read_text() == "in\n"
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_holder_that_slept_and_lost_nothing_goes_on(store: Store, tmp_path: Path) -> None:
     """Stopped for longer than its lease lasts, but nobody wanted it: it is renewed."""
     taker = Taker(1.0, 1.0, tmp_path / "notes")

@@ -110,6 +110,8 @@ def test_wafers_of_files_are_judged_by_the_agreement(workspace: Workspace, wafer
         choose_wafers(workspace, files=files[1:])
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_gains_are_those_computed_by_hand(workspace: Workspace, small: Wafers) -> None:
     """ROC AUC and cost of two pipelines, and their differences, are what scikit-learn and the policy say of scores."""
     compared = compare_models(workspace, small, {"one": logistic(), CHAMPION: logistic(1.0)}, FEW, POLICY)
@@ -156,6 +158,8 @@ def counted(workspace: Workspace, wafers: Wafers, model: Any, **changes: Any) ->
     return int(compared.told["one"].split(" ")[0]), compared.scores["one"]
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_scores_are_found_again_where_nothing_has_changed(
     workspace: Workspace, small: Wafers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -218,6 +222,8 @@ def test_what_is_not_known_for_sure_is_not_kept(workspace: Workspace, small: Waf
     assert found.stdout.split() == ["None", "False"]
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_kept_score_that_cannot_be_read_is_scored_again(workspace: Workspace, small: Wafers) -> None:
     """A file that was cut, as by a full disk, costs its fold and nothing else."""
     _, first = counted(workspace, small, logistic())
