@@ -10,8 +10,6 @@ import pytest
 
 OWNER = """
 import subprocess, sys, time
-import pytest
-
 from wafer.lifeline import tie_children, unmarked
 tie_children()
 tie_children()
