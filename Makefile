@@ -68,6 +68,7 @@ bench-monitoring: $(READY) ## what control charts find, how late and how often w
 bench-model: $(READY) ## the model's worth on real batches, for docs/model-card.md; RAW=DIR or WAFER_REAL_DATA
 	$(BIN)/python -m bench.model $(if $(RAW),--raw "$(RAW)")
 	$(BIN)/python -m bench.alarms $(if $(RAW),--raw "$(RAW)")
+	$(BIN)/python -m bench.retraining $(if $(RAW),--raw "$(RAW)")
 
 notebooks: $(READY) ## run every notebook on the synthetic fab and, with RAW=DIR or WAFER_REAL_DATA, on real batches
 	$(BIN)/wafer study --storage data/notebooks/simulated

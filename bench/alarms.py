@@ -1,4 +1,4 @@
-"""What alarms are worth on real wafers, whether their budget holds, and the balanced error rate.
+"""What alarms are worth on real wafers, beside monitoring, whether their budget holds, and the balanced error rate.
 
 `python -m bench.alarms --raw DIR` (DIR holds training/; default: WAFER_REAL_DATA) writes `bench/alarms.json` and the
 tables about alarms in `docs/model-card.md`: the default model by ten shuffled folds and forward, and smaller ones on
@@ -14,28 +14,27 @@ import click
 import numpy as np
 import pandas as pd
 
-from bench.card import fill
-from bench.model import CARD, measure_plain, read_wafers
+from bench.card import fill, markdown
+from bench.model import CARD, read_wafers
 from wafer.boundary import bounded
+from wafer.diagnosis.rivals import RIVALS, rivals
 from wafer.errors import DeliveryError
 from wafer.fab.simulate import simulate_frame
 from wafer.learning.budget import budget
 from wafer.learning.decision import Policy, tail_share
-from wafer.learning.evaluation import Split, forward_splits, score_splits, shuffled_splits
+from wafer.learning.evaluation import Split, beside, forward_splits, measured, score_splits, shuffled_splits
 from wafer.learning.intervals import interval_text, wilson
 from wafer.learning.metrics import summarise
 from wafer.learning.model import WaferModel
 from wafer.learning.worth import PROTOCOLS, worth
 from wafer.progress import shown
+from wafer.reporting.tables import equal_alarms_table
 
 RESULT = Path(__file__).with_name("alarms.json")
 FOLDS = 10  # as those of the published balanced error rates
 FABS = range(101, 121)  # seeds
-BATCHES, TRAINED_AFTER, AHEAD = (
-    12,
-    (4, 8),
-    4,
-)  # of a fab, of which each model scores the next four without training anew
+BATCHES = 12  # of a fab
+TRAINED_AFTER, AHEAD = (4, 8), 4  # batches; each model scores the next four without training anew
 SMALL = {"trees": 40, "max_clusters": 1, "calibration_folds": 3}
 
 
@@ -104,12 +103,14 @@ def budget_rows(found: pd.DataFrame, batches: dict[str, int], where: str) -> lis
 def worth_table(scores: pd.DataFrame) -> str:
     """What each way costs, and the sentences that go with it."""
     found = worth(scores, Policy())
-    table = found.table()
-    lines = [f"| {' | '.join([str(table.index.name), *table.columns])} |", "|" + "---|" * (1 + table.shape[1])]
-    lines += [
-        f"| {' | '.join([str(way), *row])} |" for way, row in zip(table.index, table.to_numpy().tolist(), strict=True)
-    ]
-    return "\n".join([*lines, "", *found.sentences()])
+    return "\n".join([markdown(found.table()), "", *found.sentences()])
+
+
+def equal_alarms(scores: pd.DataFrame) -> pd.DataFrame:
+    """Faults caught by the model, its rivals and chance at equal alarms, as in the training report."""
+    metrics, _ = measured(scores, Policy())
+    others = {name: beside(scores, scores.assign(probability=scores[name])) for name in RIVALS}
+    return equal_alarms_table(metrics | others)
 
 
 def balanced_table(found: dict[str, dict[str, float]]) -> str:
@@ -132,7 +133,10 @@ def main(raw: Path | None, jobs: int) -> None:
     splits = shuffled_splits(table.y, folds=FOLDS, repeats=1) + forward_splits(table.y, table.order, table.batch)
     with shown("default model") as progress:
         scores = score_splits(WaferModel(), table.X, table.order, splits, n_jobs=jobs, progress=progress)
-    scores["plain"] = measure_plain(table, splits, jobs)["probability"]
+    for name, rival in rivals().items():
+        with shown(RIVALS[name]) as progress:
+            other = score_splits(rival, table.X, table.order, splits, n_jobs=jobs, progress=progress)
+        scores[name] = other["probability"]
     write(scores, splits, measure_fabs())
 
 
@@ -146,7 +150,8 @@ def write(scores: pd.DataFrame, splits: list[Split], fabs: pd.DataFrame) -> None
     found = {"worth": worth(scores, Policy()).as_dict(), "balanced": error}
     found |= {"budget": own.to_dict("records"), "budget_of_fabs": fabs.to_dict("records")}
     RESULT.write_text(json.dumps(found, indent=2) + "\n")
-    fill(CARD, {"worth": worth_table(scores), "budget": "\n".join(lines), "balanced": balanced_table(error)})
+    tables = {"worth": worth_table(scores), "budget": "\n".join(lines), "balanced": balanced_table(error)}
+    fill(CARD, tables | {"equal-alarms": markdown(equal_alarms(scores))})
 
 
 if __name__ == "__main__":

@@ -59,6 +59,13 @@ def write_tables(card: Path, figures: Mapping[str, float], metrics: Mapping[str,
     fill(card, tables)
 
 
+def markdown(table: pd.DataFrame) -> str:
+    """A table of texts, its index first."""
+    named = table.reset_index()
+    rows = [named.columns.astype(str).tolist(), ["---"] * named.shape[1], *named.astype(str).to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
 def fill(card: Path, tables: Mapping[str, str]) -> None:
     """Replace what stands between `<!-- NAME -->` and `<!-- /NAME -->` in the card."""
     text = card.read_text(encoding="utf-8")

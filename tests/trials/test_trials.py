@@ -266,7 +266,6 @@ def test_a_recipe_becomes_parameters(wafers: Wafers) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.invariant
 def test_the_notebook_runs_untouched_where_nothing_was_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """From another folder and without a parameter, it simulates wafers, says so, compares, and makes no version."""
     monkeypatch.chdir(tmp_path)
@@ -288,7 +287,7 @@ def trained(workspace: Workspace, params: Params) -> None:
     with steps.working(workspace, "training") as run:
         steps.snapshot(workspace, run)
         steps.look_back(workspace, run, params)
-        steps.fit(workspace, run, params.fit, params.policy)
+        steps.fit(workspace, run, params.fit, params.policy, params.monitor)
         steps.evaluate(workspace, run, params.evaluate, params.fit, params.policy)
         steps.register(workspace, run, params)
         assert steps.gate(workspace, run, params.gate, params.policy).promoted

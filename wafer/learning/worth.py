@@ -19,6 +19,7 @@ from wafer.learning.metrics import DRAWS, bootstrap_weights, costs_of_alarms, gr
 Floats = NDArray[np.float64]
 PROTOCOLS = ("shuffled", "forward")
 MODEL, PLAIN = "this model", "a plain forest, as many alarms"
+RANKED = {"plain": PLAIN, "spe": "monitoring alone (SPE), as many alarms"}  # columns of scores, and their ways
 TENTH = 0.1
 
 
@@ -89,8 +90,8 @@ def worth(
     """What the alarms of an evaluation cost, and what doing without the model would have cost on the same wafers.
 
     Parameters:
-        scores: as of `wafer.learning.evaluation.evaluate`; `alarm` may be a share of 1. Where they have a column
-            `plain`, a plain forest raises, in each fold or batch, as many alarms as the model.
+        scores: as of `wafer.learning.evaluation.evaluate`; `alarm` may be a share of 1. For each column of
+            `RANKED` that they have, that way raises, in each fold or batch, as many alarms as the model.
         policy: whose costs count.
         also: alarms of further ways by their name, one for each of the `scores`; shares of 1 where drawn by lot.
         draws, seed: of the paired bootstrap over wafers, within each class: intervals are for this share of faults.
@@ -138,8 +139,7 @@ def highest(scores: pd.DataFrame, column: str, budget: float | None = None) -> F
 def _ways(scores: pd.DataFrame) -> dict[str, Floats]:
     even = np.ones(len(scores))
     found = {"no inspection": 0 * even, "inspecting every wafer": even, "inspecting a random tenth": TENTH * even}
-    if "plain" in scores:
-        found[PLAIN] = highest(scores, "plain")
+    found |= {way: highest(scores, column) for column, way in RANKED.items() if column in scores}
     return found | {MODEL: scores["alarm"].to_numpy(np.float64)}
 
 
