@@ -106,11 +106,11 @@ def worth_table(scores: pd.DataFrame) -> str:
     return "\n".join([markdown(found.table()), "", *found.sentences()])
 
 
-def equal_alarms(scores: pd.DataFrame) -> pd.DataFrame:
+def equal_alarms(scores: pd.DataFrame) -> str:
     """Faults caught by the model, its rivals and chance at equal alarms, as in the training report."""
     metrics, _ = measured(scores, Policy())
     others = {name: beside(scores, scores.assign(probability=scores[name])) for name in RIVALS}
-    return equal_alarms_table(metrics | others)
+    return "\n\n".join(markdown(equal_alarms_table(metrics | others, protocol)) for protocol in PROTOCOLS)
 
 
 def balanced_table(found: dict[str, dict[str, float]]) -> str:
@@ -151,7 +151,7 @@ def write(scores: pd.DataFrame, splits: list[Split], fabs: pd.DataFrame) -> None
     found |= {"budget": own.to_dict("records"), "budget_of_fabs": fabs.to_dict("records")}
     RESULT.write_text(json.dumps(found, indent=2) + "\n")
     tables = {"worth": worth_table(scores), "budget": "\n".join(lines), "balanced": balanced_table(error)}
-    fill(CARD, tables | {"equal-alarms": markdown(equal_alarms(scores))})
+    fill(CARD, tables | {"equal-alarms": equal_alarms(scores)})
 
 
 if __name__ == "__main__":

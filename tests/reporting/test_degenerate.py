@@ -246,7 +246,7 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
     control_charts.plot_control_charts: lambda s: charted(s.wafers),
     tables.metrics_table: lambda s: (s.metrics,),
     tables.rivals_table: lambda s: (s.metrics,),
-    tables.equal_alarms_table: lambda s: (s.metrics,),
+    tables.equal_alarms_table: lambda s: (s.metrics, "forward"),
     tables.confusion_table: lambda s: (s.metrics,),
     tables.training_facts: lambda s: (s.manifest, s.metrics, s.model),
     tables.training_summary: lambda s: (s.metrics, s.decision),

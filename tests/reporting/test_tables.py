@@ -77,9 +77,9 @@ def test_rivals_stand_beside_the_model():
     plain = {"auc": 0.713, "auc_low": 0.66, "auc_high": 0.77, "gain": 0.022, "gain_low": -0.005, "gain_high": 0.05}
     found = tables.rivals_table({"shuffled": own, "plain": {"shuffled": plain}, "t2": {}})
     assert found.to_dict("index") == {
-        ("this model", "ROC AUC"): {"shuffled": "0.735 [0.680, 0.790]", "forward": "–"},
-        ("plain balanced forest", "ROC AUC"): {"shuffled": "0.713 [0.660, 0.770]", "forward": "–"},
-        ("plain balanced forest", "the model gains"): {"shuffled": "0.022 [-0.005, 0.050]", "forward": "–"},
+        "this model": {"shuffled": "0.735 [0.680, 0.790]", "forward": "–"},
+        "plain balanced forest": {"shuffled": "0.713 [0.660, 0.770]", "forward": "–"},
+        "this model less plain balanced forest": {"shuffled": "0.022 [-0.005, 0.050]", "forward": "–"},
     }
     assert tables.rivals_table({"shuffled": own}).empty
 
@@ -91,19 +91,14 @@ def test_equal_alarms_are_compared_by_the_faults_caught():
         f"gain_{name}": value / 2 for name, value in own.items()
     }
     rival |= {"gain_recall_at_alarm_rate_5_low": -0.05, "gain_recall_at_alarm_rate_5_high": 0.2}
-    found = tables.equal_alarms_table({"forward": own, "spe": {"forward": rival}})
+    found = tables.equal_alarms_table({"forward": own, "spe": {"forward": rival}}, "forward")
     assert found.to_dict("list") == {
-        "forward, 5 % alarms": ["20.0 %", "5.0 %", "10.0 %", "10.0 % [-5.0 %, 20.0 %]"],
-        "forward, 10 % alarms": ["30.0 %", "10.0 %", "15.0 %", "15.0 %"],
-        "forward, 20 % alarms": ["50.0 %", "20.0 %", "25.0 %", "25.0 %"],
+        "at 5 % alarms": ["20.0 %", "5.0 %", "10.0 %", "10.0 % [-5.0 %, 20.0 %]"],
+        "at 10 % alarms": ["30.0 %", "10.0 %", "15.0 %", "15.0 %"],
+        "at 20 % alarms": ["50.0 %", "20.0 %", "25.0 %", "25.0 %"],
     }
-    assert list(found.index) == [
-        ("this model", "caught"),
-        ("chance", "caught"),
-        ("SPE", "caught"),
-        ("SPE", "the model catches more"),
-    ]
-    assert tables.equal_alarms_table({"forward": own}).empty
+    assert list(found.index) == ["this model", "chance", "SPE", "this model less SPE"]
+    assert tables.equal_alarms_table({"forward": own}, "forward").empty
 
 
 def test_the_summary_says_what_became_of_the_version():

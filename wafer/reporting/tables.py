@@ -5,7 +5,7 @@ by `wafer.learning.evaluation`; those of the forward protocol name their batch i
 """
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,6 +17,7 @@ from wafer.learning.intervals import delong, wilson
 from wafer.learning.metrics import ALARM_RATES, recall_name
 from wafer.learning.model import WaferModel
 
+MODEL = "this model"
 METRIC_NAMES = {
     "auc": "ROC AUC",
     "average_precision": "average precision",
@@ -44,44 +45,36 @@ def metrics_table(metrics: dict[str, Any]) -> pd.DataFrame:
 
 
 def rivals_table(metrics: dict[str, Any]) -> pd.DataFrame:
-    """The model's ROC AUC beside each rival's, and what it gains, a column for each protocol; text, for reading."""
-    rows = {
-        ("this model", "ROC AUC"): [_with_interval(metrics.get(p, {}), "auc") for p in PROTOCOLS],
-        **{
-            (title, what): [_with_interval(metrics[name].get(p, {}), key) for p in PROTOCOLS]
-            for name, title in RIVALS.items()
-            if metrics.get(name)
-            for what, key in (("ROC AUC", "auc"), ("the model gains", "gain"))
-        },
-    }
-    return _by_way(rows, PROTOCOLS) if len(rows) > 1 else pd.DataFrame()
+    """The model's ROC AUC and each rival's, each followed by what the model gains over it; text, for reading."""
+    rows = {MODEL: [_with_interval(metrics.get(protocol, {}), "auc") for protocol in PROTOCOLS]}
+    for name, title in RIVALS.items():
+        if found := metrics.get(name):
+            for way, key in ((title, "auc"), (f"{MODEL} less {title}", "gain")):
+                rows[way] = [_with_interval(found.get(protocol, {}), key) for protocol in PROTOCOLS]
+    return _by_way(rows, PROTOCOLS, "ROC AUC") if len(rows) > 1 else pd.DataFrame()
 
 
-def equal_alarms_table(metrics: dict[str, Any]) -> pd.DataFrame:
+def equal_alarms_table(metrics: dict[str, Any], protocol: str) -> pd.DataFrame:
     """Share of faults caught at equal alarms, by the model, its rivals and chance; text, for reading.
 
     Below each rival's share stands what the model catches more, with its paired interval.
     """
-    shown = [(protocol, rate) for protocol in PROTOCOLS if protocol in metrics for rate in ALARM_RATES]
-    if not shown or not any(metrics.get(name) for name in RIVALS):
+    rivals = {title: metrics[name][protocol] for name, title in RIVALS.items() if protocol in metrics.get(name, {})}
+    if protocol not in metrics or not rivals:
         return pd.DataFrame()
     rows = {
-        ("this model", "caught"): [_with_interval(metrics[protocol], recall_name(rate)) for protocol, rate in shown],
-        ("chance", "caught"): [f"{100 * rate:.1f} %" for _, rate in shown],
+        MODEL: [_with_interval(metrics[protocol], recall_name(rate)) for rate in ALARM_RATES],
+        "chance": [f"{100 * rate:.1f} %" for rate in ALARM_RATES],
     }
-    for name, title in RIVALS.items():
-        found = metrics.get(name, {})
-        for what, key in (("caught", ""), ("the model catches more", "gain_")):
-            values = [_with_interval(found.get(protocol, {}), f"{key}{recall_name(rate)}") for protocol, rate in shown]
-            rows |= {(title, what): values} if any(value != "–" for value in values) else {}
-    columns = [f"{protocol}, {100 * rate:.0f} % alarms" for protocol, rate in shown]
-    return _by_way(rows, columns)
+    for title, found in rivals.items():
+        rows[title] = [_with_interval(found, recall_name(rate)) for rate in ALARM_RATES]
+        rows[f"{MODEL} less {title}"] = [_with_interval(found, f"gain_{recall_name(rate)}") for rate in ALARM_RATES]
+    return _by_way(rows, [f"at {100 * rate:.0f} % alarms" for rate in ALARM_RATES], f"faults caught, {protocol}")
 
 
-def _by_way(rows: Mapping[tuple[str, str], Iterable[str]], columns: Sequence[str]) -> pd.DataFrame:
-    """A table whose rows are named by who is judged and by what is told of it."""
-    index = pd.MultiIndex.from_tuples(list(rows), names=["", " "])
-    return pd.DataFrame([list(values) for values in rows.values()], index=index, columns=list(columns))
+def _by_way(rows: Mapping[str, Sequence[str]], columns: Sequence[str], title: str) -> pd.DataFrame:
+    table = pd.DataFrame(list(rows.values()), index=list(rows), columns=list(columns))
+    return table.rename_axis(title)
 
 
 def _with_interval(values: dict[str, Any], key: str) -> str:

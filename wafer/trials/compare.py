@@ -143,7 +143,7 @@ def plot_gains(compared: Compared) -> Figure:
     gains = compared.gains()
     title = "Gain in ROC AUC, with paired 95 % intervals"
     pairs = [] if gains.empty else list(dict.fromkeys(zip(*map(gains.index.get_level_values, (1, 2)), strict=True)))
-    figure, axes = new_figure(8.0, 1.4 + 0.45 * max(len(pairs), 3))
+    figure, axes = new_figure(1.4 + 0.45 * max(len(pairs), 3))
     if not pairs:
         say_nothing_to_show(axes, title, "the wafers are too few for either protocol")
         return figure
@@ -157,7 +157,7 @@ def plot_gains(compared: Compared) -> Figure:
     axes.axvline(0, color=FAINT)
     axes.set_yticks([-place for place in range(len(pairs))], [f"{name}, over {rival}" for name, rival in pairs])
     axes.set(title=title, xlabel="ROC AUC less the rival's")
-    axes.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    axes.legend(loc="best")
     return figure
 
 
