@@ -27,7 +27,7 @@ for file in sys.argv[2:]:
     working.ingest(Settings.read(), "training", Path(sys.argv[1]))
     working.train(Settings.read(), read_params(file))
 """
-pytestmark = [pytest.mark.slow, pytest.mark.invariant]
+pytestmark = pytest.mark.slow
 MODELS = "import sys; sys.argv[0] = 'wafer'; from wafer.cli.main import main; main()"
 Python = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -118,6 +118,7 @@ SAME = {"identical": True, "parts": [], "deviation": 0.0, "notes": [], "librarie
 
 
 @pytest.mark.usefixtures("trained")
+@pytest.mark.invariant
 def test_an_old_version_comes_out_the_same(python: Python, settings: Settings, tree: Path) -> None:
     """After a later training and later changes of the code, version 1 is rebuilt with its own code and params.
 

@@ -10,7 +10,7 @@ import yaml
 
 from tests.end_to_end.conftest import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.invariant]
+pytestmark = pytest.mark.slow
 
 
 def results(storage: Path) -> dict[str, object]:
@@ -27,6 +27,7 @@ def results(storage: Path) -> dict[str, object]:
     }
 
 
+@pytest.mark.invariant
 def test_a_study_is_reproducible_and_agrees_with_the_flows(checkout: Path, run: Run, tmp_path: Path) -> None:
     """Twice from nothing and once by the flows on the same raw files: the same metrics, predictions and parts."""
     run("dvc", "repro")
