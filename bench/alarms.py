@@ -15,10 +15,9 @@ import numpy as np
 import pandas as pd
 
 from bench.card import fill, markdown
-from bench.model import CARD, read_wafers
+from bench.model import CARD, JOBS, RAW, read_wafers
 from wafer.boundary import bounded
 from wafer.diagnosis.rivals import RIVALS, rivals
-from wafer.errors import DeliveryError
 from wafer.fab.simulate import simulate_frame
 from wafer.learning.budget import budget
 from wafer.learning.decision import Policy, tail_share
@@ -123,12 +122,10 @@ def balanced_table(found: dict[str, dict[str, float]]) -> str:
 
 
 @click.command(help=__doc__)
-@click.option("--raw", type=click.Path(path_type=Path), envvar="WAFER_REAL_DATA", help="Folder with training/.")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Fits at a time.")
+@RAW
+@JOBS
 def main(raw: Path | None, jobs: int) -> None:
     """Measure, write `bench/alarms.json` and the card's tables about alarms."""
-    if raw is None:
-        raise DeliveryError("no real wafers: name their folder with RAW= or WAFER_REAL_DATA")
     table = read_wafers(raw)
     splits = shuffled_splits(table.y, folds=FOLDS, repeats=1) + forward_splits(table.y, table.order, table.batch)
     with shown("default model") as progress:

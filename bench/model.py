@@ -33,11 +33,15 @@ from wafer.scoring.bundle import fit_bundle
 RESULT = Path(__file__).with_name("model.json")
 CARD = Path(__file__).parents[1] / "docs" / "model-card.md"
 CONFIGURATIONS_COMPARED = 240  # in the experiments behind the default, blends of the same scores included
+RAW = click.option("--raw", type=click.Path(path_type=Path), envvar="WAFER_REAL_DATA", help="Folder with training/.")
+JOBS = click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Fits at a time.")
 BYTES_A_UNIT = 1 if sys.platform == "darwin" else 1024
 
 
-def read_wafers(folder: Path) -> Table:
+def read_wafers(folder: Path | None) -> Table:
     """The accepted training batches below `folder`, judged by the project's own contract."""
+    if folder is None:
+        raise DeliveryError("no real wafers: name their folder with RAW= or WAFER_REAL_DATA")
     if not (folder / "training").is_dir():
         raise DeliveryError(f"{folder}/training is not there: expected a folder of labelled batch files")
     frames = []
@@ -118,15 +122,13 @@ def measure_plain(table: Table, splits: list[Split], jobs: int) -> pd.DataFrame:
 
 
 @click.command(help=__doc__)
-@click.option("--raw", type=click.Path(path_type=Path), envvar="WAFER_REAL_DATA", help="Folder with training/.")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Fits at a time.")
+@RAW
+@JOBS
 @click.option("--repeats", type=click.IntRange(1), default=3, show_default=True, help="Of the five shuffled folds.")
 @click.option("--permutations", type=click.IntRange(1), default=3, show_default=True, help="Of the labels.")
 @click.option("--reference-folds", type=click.IntRange(1), default=1, show_default=True, help="Minutes each.")
 def main(raw: Path | None, jobs: int, repeats: int, permutations: int, reference_folds: int) -> None:
     """Measure, write `bench/model.json` and the card's tables, print the figures."""
-    if raw is None:
-        raise DeliveryError("no real wafers: name their folder with RAW= or WAFER_REAL_DATA")
     table = read_wafers(raw)
     figures, metrics, scores = measure_model(table, jobs, repeats, permutations)
     figures["peak_rss_gb"] = _peak_gb(jobs)

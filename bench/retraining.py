@@ -19,10 +19,9 @@ from threadpoolctl import threadpool_limits
 
 from bench.ablation import Table, member_scores, panel_of
 from bench.card import fill, markdown
-from bench.model import CARD, read_wafers
+from bench.model import CARD, JOBS, RAW, read_wafers
 from wafer.boundary import bounded
 from wafer.diagnosis.multivariate import PcaCharts
-from wafer.errors import DeliveryError
 from wafer.learning.evaluation import Split, beside, forward_splits, score_splits
 from wafer.learning.intervals import interval_text
 from wafer.learning.model import WaferModel
@@ -190,12 +189,10 @@ def in_words(frame: pd.DataFrame, first: str, auc: str, gain: str) -> pd.DataFra
 
 
 @click.command(help=__doc__)
-@click.option("--raw", type=click.Path(path_type=Path), envvar="WAFER_REAL_DATA", help="Folder with training/.")
-@click.option("--jobs", type=click.IntRange(1), default=2, show_default=True, help="Fits at a time.")
+@RAW
+@JOBS
 def main(raw: Path | None, jobs: int) -> None:
     """Measure, and write the card's tables."""
-    if raw is None:
-        raise DeliveryError("no real wafers: name their folder with RAW= or WAFER_REAL_DATA")
     table = read_wafers(raw)
     cadences, mechanisms = cadence_table(table, jobs), mechanism_table(table, jobs)
     tables = {

@@ -112,6 +112,7 @@ def test_a_file_of_the_earlier_layout_is_read_as_it_was_meant(tmp_path: Path) ->
         ("fit", {"search_folds": 1}, r"fit\.search_folds: must be at least 2, got 1"),
         ("evaluate", {"folds": "5"}, r"evaluate\.folds: .*whole number, got '5'"),
         ("monitor", {"rules": ["nelson-9"]}, r"monitor\.rules.*'nelson-9'"),
+        ("monitor", {"rules": []}, r"monitor\.rules: expected 1 or more items, got \[\]"),
         ("monitor", {"without": {"Sensor-1": "all"}}, r"monitor\.without.*'all'"),
         ("monitor", {"ewma_weight": 0}, r"monitor\.ewma_weight: must be above 0"),
         ("gate", {"auc_margin": -0.1}, r"gate\.auc_margin: must be at least 0.*, got -0\.1"),

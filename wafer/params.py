@@ -141,6 +141,7 @@ class MonitorParams(Part):
     rules: list[RuleName] = _knob(
         ["nelson-1", "nelson-2", "nelson-3", "nelson-4", "nelson-5", "nelson-6", "nelson-7", "nelson-8", "ewma"],
         "rules that are applied to every sensor",
+        min_length=1,
         max_length=100,
     )
     without: dict[str, list[RuleName | Literal["all"]]] = _knob(
@@ -177,7 +178,7 @@ def read_params(file: str | Path) -> Params:
             the first few keys concerned.
     """
     try:
-        return fitted(Params, _in_present_layout(read_yaml(read_file(Path(file)))))
+        return fitted(Params, in_present_layout(read_yaml(read_file(Path(file)))))
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         raise ParameterError(f"{file} is not a file: expected the parameters of a run") from error
     except OSError as error:
@@ -186,7 +187,7 @@ def read_params(file: str | Path) -> Params:
         raise ParameterError(f"{file}: {error}") from error
 
 
-def _in_present_layout(content: Any) -> Any:
+def in_present_layout(content: Any) -> Any:
     """The content of a parameter file of an earlier layout as it was meant; any other content as it is.
 
     The costs stood in `fit` before `policy` was a section; before `monitor` was one, no threshold rolled. What such a

@@ -34,6 +34,13 @@ UNITS: Mapping[str, Mapping[str, str]] = {
     "details/wafers.csv": {"batch": "name", "Wafer": "name", "p_value": "probability", "unknown": "yes or no"}
     | {"why": "text", "label_known": "yes or no"},
     "details/reasons.csv": {"batch": "name", "Wafer": "name", **_REASON},
+    "Monitored.wafers": {"t2": "number", "t2_limit": "number", "spe": "number", "spe_limit": "number"}
+    | {"out_of_control": "yes or no"},
+    "Monitored.sensors": {"sensor": "name", "rule": "name", "first": "number", "last": "number", "wafers": "number"}
+    | {"strength": "sigma, or readings in a row", "limit": "sigma, or readings in a row"},
+    "Monitored.contributions": {"row": "number", "chart": "name", "rank": "number", "sensor": "name"}
+    | {"contribution": "of T² or SPE"},
+    "Monitored.batches": {"batch": "name", "wafers": "number", "t2": "number", "spe": "number", "shifted": "names"},
     "scores.parquet": {"wafer": "name", "protocol": "name", "repeat": "number", "fold": "name", "row": "number"}
     | {"label": "label", "probability": "probability", "alarm": "yes or no", "tail": "share"}
     | dict.fromkeys(("recent_tail", "plain", "t2", "spe", "sensor_charts"), "share"),

@@ -165,7 +165,7 @@ def _value_html(value: object) -> str:
 
 
 def _cell(value: object) -> str:
-    if value is None or value != value:
+    if value is None or (isinstance(value, float) and value != value):
         return "–"
     if isinstance(value, bool):
         return "yes" if value else "no"

@@ -189,7 +189,7 @@ def look_back(workspace: Workspace, run: Run, params: Params) -> Known:
     """
     from wafer.registry.records import FINISHED
 
-    registry, shaping = workspace.registry, params.model_dump(include={"fit", "policy", "evaluate"})
+    registry, shaping = workspace.registry, params.model_dump(include={"fit", "policy", "evaluate", "monitor"})
     same = registry.find_same(run.read(Frozen).digest, shaping, _describe_source(workspace))
     finished = same is not None and same.training == FINISHED
     resumed = same is not None and not finished and _take_up(workspace, run, same.tags.get("run", ""))
@@ -265,7 +265,7 @@ def evaluate(
             frozen.order,
             frozen.batches,
             **params.model_dump(),
-            rivals=rivals(trees=recipe.trees, seed=params.seed),
+            rivals=rivals(trees=recipe.trees, max_missing=recipe.max_missing, seed=params.seed),
             n_jobs=workspace.settings.jobs,
             progress=progress,
         )

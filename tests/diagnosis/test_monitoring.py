@@ -47,6 +47,36 @@ def test_a_sensor_that_leaves_control_is_told_with_wafer_batch_and_rule(monitor:
     assert told[told["row"] >= 60].groupby("row")["sensor"].agg(lambda own: "Sensor-5" in set(own)).mean() > 0.9
 
 
+def test_a_batch_without_readings_has_moved_nowhere(monitor: Monitor) -> None:
+    """No sensor is named for it."""
+    found = monitor.watch(np.full((5, len(NAMES)), np.nan), NAMES)
+    assert found.batches["shifted"].tolist() == [""]
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ({"without": {"Sensor-99": ["all"]}}, "a sensor that is not there: Sensor-99"),
+        ({"rules": ["nelson-9"]}, "a rule that is not there: nelson-9"),
+        ({"rules": []}, "no rule"),
+    ],
+)
+def test_rules_that_cannot_be_applied_are_told_before_anything_is_fitted(rules: Any, message: str) -> None:
+    """Of sensors and rules that are not there nothing is learned; no step is counted after the first."""
+    told: list[int] = []
+    X = pd.DataFrame(_wafers(40, 0), columns=NAMES)
+    with pytest.raises(ModelError, match=message):
+        fit_bundle(
+            WaferModel(trees=10),
+            X,
+            [-1, 1] * 20,
+            np.arange(40),
+            rules=rules,
+            progress=lambda done, _: told.append(done),
+        )
+    assert told == [0]
+
+
 def test_wafers_are_watched_in_production_order_and_told_by_their_row(monitor: Monitor) -> None:
     """In any sequence of rows the same wafers signal, and T² and SPE stay with theirs."""
     X, order = _wafers(100, 1), np.arange(100)

@@ -12,6 +12,7 @@ from sklearn.calibration import CalibratedClassifierCV
 from sklearn.ensemble import AdaBoostClassifier, RandomForestClassifier, VotingClassifier
 from sklearn.impute import SimpleImputer
 from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import FixedThresholdClassifier
 from sklearn.pipeline import Pipeline, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 from sklearn.svm import LinearSVC
@@ -172,6 +173,14 @@ def test_a_pipeline_as_the_whole_model(wafers: Any) -> None:
     past = Scaled.fit(wafers.X.iloc[:180], wafers.y[:180]).predict_proba(wafers.X.iloc[180:210])[:, 1]
     assert_allclose(held.loc[held["protocol"] == "backtest", "probability"][:30], past, atol=1e-12)
     assert_array_equal(fitted.predict(wafers.X) == 1, fitted.predict_proba(wafers.X)[:, 1] >= fitted.threshold_)
+
+
+def test_a_threshold_of_the_classifiers_own_is_kept(wafers: Any) -> None:
+    """What `predict` calls faulty is an alarm, whichever side of one half the probability lies on."""
+    model = FixedThresholdClassifier(Scaled, threshold=0.02, response_method="predict_proba")
+    scores = shuffled_scores(model, *wafers[:3], folds=2, repeats=1)
+    assert_array_equal(scores["alarm"], scores["probability"] >= 0.02)
+    assert scores["alarm"].sum() > (scores["probability"] >= 0.5).sum()
 
 
 def test_a_classifier_without_probabilities_is_scored_all_the_same(wafers: Any) -> None:

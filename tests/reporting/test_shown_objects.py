@@ -20,6 +20,7 @@ from wafer.runs import Run, Runs
 from wafer.scoring.batches import judge_batch, result_rows
 from wafer.scoring.bundle import Bundle
 from wafer.scoring.details import doubts
+from wafer.scoring.judge import judge
 from wafer.shown import LONGEST_LIST
 from wafer.storage import Storage
 
@@ -36,7 +37,7 @@ def test_objects_show_what_matters(bundle: Bundle, wafers: pd.DataFrame, outputs
     shown = text(said._repr_html_())
     assert shown.startswith(f"Judgement wafers 240 alarms {said.counts()['alarms']} unknown ")
     assert f"row probability cluster reasons {first.name} {first['probability']:.4g} {first['cluster']} " in shown
-    assert f"alarm from probability {bundle.classifier.threshold_:.4g}" in text(bundle._repr_html_())
+    assert f"alarm from probability {bundle.classifier.told_threshold()}" in text(bundle._repr_html_())
     run = TrainingSources(storage=str(outputs)).run
     assert f"id {run.id} kind training state finished started " in text(run._repr_html_())
     with wafer.open(storage_url=str(outputs)) as workspace:
@@ -50,7 +51,7 @@ def test_a_model_shows_its_parameters_and_what_it_learned(model: WaferModel) -> 
     assert "sk-top-container" in bare and "alarm from probability" not in bare
     fitted = model._repr_mimebundle_()["text/html"]
     assert "sk-top-container" in fitted
-    assert text(fitted).count(f"alarm from probability {model.threshold_:.4g}") == 1
+    assert text(fitted).count(f"alarm from probability about {100 * model.threshold_:.1f} %") == 1
 
 
 def test_a_contract_and_a_verdict_show_what_is_agreed_and_broken() -> None:
@@ -91,6 +92,10 @@ FRAMES: dict[str, Callable[[Any], pd.DataFrame]] = {
     "predictions/<batch>.csv": lambda made: result_rows(made["wafers"], made["said"]),
     "details/wafers.csv": lambda made: read_findings(made["details"]).wafers,
     "details/reasons.csv": lambda made: read_findings(made["details"]).reasons,
+    **{
+        f"Monitored.{part}": lambda made, part=part: getattr(made["watched"], part)
+        for part in ("wafers", "sensors", "contributions", "batches")
+    },
     "scores.parquet": lambda made: TrainingSources(storage=str(made["outputs"])).scores,
     "wafers.parquet": lambda made: TrainingSources(storage=str(made["outputs"])).wafers,
 }
@@ -101,6 +106,7 @@ def test_the_table_of_columns_is_that_of_the_frames(
 ) -> None:
     """docs/columns.md, the names and order of the columns, and the units in `attrs` are one."""
     made = {"said": judge_batch(bundle, wafers, 3, reasons=True, drift=True), "wafers": wafers}
+    made["watched"] = judge(bundle, wafers[bundle.classifier.sensor_names_], wafers["order"], monitor=True).monitored
     made |= {"details": details, "outputs": outputs}
     lines = re.findall(
         r"^\| `(.+?)` \| `(.+?)` \| (.+?) \| (.+?) \|$", (REPOSITORY / "docs/columns.md").read_text(), re.M

@@ -155,6 +155,8 @@ def test_the_last_probabilities_before_a_wafer_are_found(settings: Settings) -> 
         assert store.recent_probabilities(1, 0, 6, most=3) == [0.2, 0.4, 0.5]
         assert store.recent_probabilities(1, 1, 5, most=50) == [0.2, 0.4]
         assert store.recent_probabilities(3, 0, 6, most=50) == []
+        store.add_predictions("d0", [{**rows[3], "probability": 0.3}])
+        assert store.recent_probabilities(1, 0, 6, most=50) == [0.1, 0.2, 0.3, 0.5], "other readings, scored last"
 
 
 def test_a_wafer_that_the_database_lost_is_an_error(settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """Trials: wafers chosen, models in the same folds, scores kept and found again, recipes handed over."""
 
+import ast
 import importlib
 import os
 import signal
@@ -324,6 +325,36 @@ def test_a_recipe_of_a_trial_becomes_champion(workspace: Workspace) -> None:
     assert_array_equal(forward, mine_scores.loc[mine_scores["protocol"] == "forward", "probability"])
     again = hand_to_gate(workspace, wafers, mine, params)
     assert (again.version, again.promoted) == (2, None)
+    monitor = params.monitor.model_copy(update={"rules": ["ewma"]})
+    other = hand_to_gate(workspace, wafers, mine, params.model_copy(update={"monitor": monitor}))
+    assert other.version == 3, "other control charts are another model"
+
+
+def test_a_hand_over_does_what_a_training_does() -> None:
+    """The steps of the flow, in its sequence."""
+    tasks = {
+        function.name: call.func.attr
+        for module in ("train", "report")
+        for function in ast.parse((REPOSITORY / f"flows/{module}.py").read_text()).body
+        if isinstance(function, ast.FunctionDef)
+        for call in ast.walk(function)
+        if isinstance(call, ast.Call) and ast.unparse(call.func).startswith("steps.")
+    }
+    flow = [tasks.get(name, name) for name in calls(REPOSITORY / "flows/train.py", "train")]
+    handed = calls(REPOSITORY / "wafer/trials/handover.py", "hand_to_gate")
+    known = {*tasks.values()} - {"snapshot"}  # a trial has one
+    assert [name for name in handed if name in known] == [name for name in flow if name in known]
+
+
+def calls(file: Path, name: str) -> list[str]:
+    """The last names of what a function calls, from its first line to its last."""
+    (function,) = (
+        one for one in ast.parse(file.read_text()).body if isinstance(one, ast.FunctionDef) and one.name == name
+    )
+    found = [one for one in ast.walk(function) if isinstance(one, ast.Call)]
+    return [
+        ast.unparse(one.func).rpartition(".")[2] for one in sorted(found, key=lambda one: (one.lineno, one.col_offset))
+    ]
 
 
 INTERRUPTED = """

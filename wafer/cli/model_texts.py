@@ -94,12 +94,12 @@ def echo_metrics(metrics: dict[str, float]) -> None:
 
 
 def policy_text(policy: Mapping[str, Any], *, short: bool = False) -> str:
-    """What alarms cost and how many there may be; a dash where it was not noted."""
+    """What alarms cost and how many there may be, in short with ~ where the threshold rolls; a dash if not noted."""
     if not policy:
         return "–"
     missed, false, ceiling = (policy[name] for name in ("cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling"))
     if short:
-        return f"{missed:g}:{false:g} ≤{100 * ceiling:g}%"
+        return f"{missed:g}:{false:g} ≤{100 * ceiling:g}%{' ~' if policy.get('threshold') == 'rolling' else ''}"
     return (
         f"a missed fault costs {missed:g}, a false alarm {false:g}, at most {100 * ceiling:g} % of wafers may raise one"
     )
@@ -159,7 +159,8 @@ def echo_comparison(comparison: "Comparison", one: "Version", other: "Version") 
     told = f"{c.cost_difference:+.0f} [{c.cost_low:+.0f}, {c.cost_high:+.0f}]"
     click.echo(f"{'cost per 1,000 wafers':<22}{c.cost_challenger:>12.0f}{c.cost_champion:>12.0f}  {told}")
     if one.threshold is not None and other.threshold is not None:
-        click.echo(f"{'alarms from':<22}{one.threshold:>12.4f}{other.threshold:>12.4f}")
+        about = (f"{'~' if each.threshold_kind == 'rolling' else ''}{each.threshold:.4f}" for each in (one, other))
+        click.echo(f"{'alarms from':<22}" + "".join(f"{told:>12}" for told in about))
 
 
 def echo_changes(changes: "Sequence[Mapping[str, str | None]]") -> None:

@@ -281,7 +281,7 @@ def what_if(version: str, alarm_rate: float | None, as_json: bool, **costs: floa
     registry = _registry()
     found = registry.version(version)
     named: dict[str, Any] = {name: value for name, value in costs.items() if value is not None}
-    policy = replace(Policy(**found.policy), **named)
+    policy = replace(Policy(**{"threshold": found.threshold_kind, **found.policy}), **named)
     scores = registry.scores(found)
     if alarm_rate is None:
         scores = rescored(scores, policy, found.version)

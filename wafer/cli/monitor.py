@@ -36,7 +36,8 @@ def monitor(folder: Path | None, kind: "Kind", as_json: bool) -> None:
     """Tell which sensors left control, and when, and which batches lie beyond the limits of T² and SPE.
 
     FOLDER holds batch files, of which those that keep the agreement are looked at, by the model in use. Without it the
-    batches of the latest prediction are, by the model that scored them. Limits are those of the good wafers that the
+    batches of the latest prediction are, with the readings that the store holds now, by the model that scored them. A
+    wafer that several files hold counts once. Limits are those of the good wafers that the
     model trained on.
 
     \b
@@ -49,6 +50,7 @@ def monitor(folder: Path | None, kind: "Kind", as_json: bool) -> None:
 
     with wafer.open() as workspace:
         wafers, version, key = _predicted(workspace) if folder is None else _delivered(workspace, folder, kind)
+        wafers = wafers.sort_values("order", kind="stable").drop_duplicates("wafer", ignore_index=True)
         bundle = workspace.bundle(key)
         readings = wafers[bundle.classifier.sensor_names_]
         order, batches = wafers["order"].to_numpy(), wafers["batch"].to_numpy(object)
@@ -100,8 +102,7 @@ def _delivered(workspace: "Workspace", folder: Path, kind: "Kind") -> "Asked":
             click.echo(f"left out, since it is {verdict.word}: {shown_text(delivery.file)}", err=True)
     if not tables:
         raise EmptyError(listing.why_empty or f"no file of {shown_text(folder)} keeps the agreement of a {kind}")
-    wafers = pd.concat(tables, ignore_index=True).drop_duplicates("wafer", ignore_index=True)
-    return wafers, *fetch_champion(workspace.registry, workspace.storage)
+    return pd.concat(tables, ignore_index=True), *fetch_champion(workspace.registry, workspace.storage)
 
 
 def _told(found: "Monitored", wafers: "pd.DataFrame", version: int) -> dict[str, Any]:

@@ -18,7 +18,6 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 from math import pi, sqrt
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,6 +36,7 @@ LIGHTEST, HEAVIEST = 0.2, 2.0  # exponents of the power tail: a normal one has a
 FARTHEST = 1e6  # times as far out as the training readings, which the power tail goes on to
 WAFERS = 100  # for which the false signals are counted
 ALL = "all"  # instead of names of rules
+DEFAULT_RULES = (*list(RULES)[:8], EWMA)
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class ControlCharts:
         readings: Floats,
         names: Sequence[str],
         *,
-        rules: Collection[str] = (*list(RULES)[:8], EWMA),
+        rules: Collection[str] = DEFAULT_RULES,
         without: Mapping[str, Collection[str]] | None = None,
         false_sensors: float = 1.0,
         ewma_weight: float = 0.2,
@@ -80,16 +80,16 @@ class ControlCharts:
 
         Args:
             names: of the sensors.
-            rules: which rules are applied.
+            rules: which rules are applied, at least one.
             without: names of sensors, and which rules are not applied to each; `all` means all of them.
             false_sensors: how many sensors may signal within `WAFERS` in-control wafers, on average, over all sensors
                 and rules; it sets the controlled limits.
 
         Raises:
-            ModelError: a sensor or rule is not known.
+            ModelError: a sensor or rule is not known, or there is no rule.
         """
         rules = tuple(dict.fromkeys(rules))
-        used = _used(names, rules, without or {})
+        used = applied(names, rules, without)
         if not len(readings):  # as where no sensor has a reading: none has a chart
             readings = np.full((1, len(names)), np.nan)
         centre, sigma = centre_and_sigma(readings)
@@ -257,14 +257,22 @@ def _tail_limit(found: Floats, runs: bool, level: float) -> Floats:
     return np.asarray(np.fmax(reached, np.fmax.reduce(found, axis=0)))
 
 
-def _used(names: Sequence[str], rules: Sequence[str], without: Mapping[str, Collection[str]]) -> NDArray[Any]:
-    """Which rule is applied to which sensor, shape (rules, sensors)."""
-    columns = {name: column for column, name in enumerate(names)}
-    for what, given, known in (("sensor", without, columns), ("rule", [*rules, *chain(*without.values())], RULES)):
+def applied(
+    names: Sequence[str], rules: Collection[str] = DEFAULT_RULES, without: Mapping[str, Collection[str]] | None = None
+) -> NDArray[np.bool_]:
+    """Which rule is applied to which sensor, shape (rules, sensors); parameters as of `ControlCharts.learn`.
+
+    Raises:
+        ModelError: a sensor or rule is not known, or there is no rule.
+    """
+    if not rules:
+        raise ModelError("the monitor's parameters name no rule: expected at least one")
+    columns, off = {name: column for column, name in enumerate(names)}, without or {}
+    for what, given, known in (("sensor", off, columns), ("rule", [*rules, *chain(*off.values())], RULES)):
         strange = [name for name in given if name not in known and (what, name) != ("rule", ALL)]
         if strange:
             raise ModelError(f"the monitor's parameters name a {what} that is not there: {strange[0]}")
     used = np.ones((len(rules), len(names)), dtype=bool)
-    for sensor, off in without.items():
-        used[[ALL in off or rule in off for rule in rules], columns[sensor]] = False
+    for sensor, fewer in off.items():
+        used[[ALL in fewer or rule in fewer for rule in rules], columns[sensor]] = False
     return used

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from wafer.diagnosis.charts import ControlCharts
 from wafer.diagnosis.multivariate import PcaCharts
+from wafer.records import with_units
 
 Floats = NDArray[np.float64]
 
@@ -92,7 +93,9 @@ class Monitor:
         labels = np.full(len(readings), "", dtype=object) if batches is None else np.asarray(batches, dtype=object)
         wafers = self._wafers(readings)
         contributions = self._contributions(readings, names, wafers)
-        return Monitored(wafers, sensors, contributions, self._batches(readings, names, wafers, labels, sequence))
+        frames = {"wafers": wafers, "sensors": sensors, "contributions": contributions}
+        frames["batches"] = self._batches(readings, names, wafers, labels, sequence)
+        return Monitored(**{name: with_units(frame, f"Monitored.{name}") for name, frame in frames.items()})
 
     def _wafers(self, readings: Floats) -> pd.DataFrame:
         nothing = np.full(len(readings), np.nan)
@@ -130,8 +133,9 @@ class Monitor:
             own = labels == batch
             shifted: list[str] = []
             if self.pca is not None:
-                most = np.argsort(-self.pca.shift(readings[own]), kind="stable")[:NAMED]
-                shifted = [str(names[sensor]) for sensor in self.pca.sensors[most]]
+                moved = self.pca.shift(readings[own])
+                most = np.argsort(-moved, kind="stable")[:NAMED]
+                shifted = [str(names[sensor]) for sensor in self.pca.sensors[most[moved[most] > 0]]]
             above = {name: int((wafers[name] > wafers[f"{name}_limit"])[own].sum()) for name in ("t2", "spe")}
             lines.append({"batch": batch, "wafers": int(own.sum()), **above, "shifted": ", ".join(shifted)})
         return pd.DataFrame(lines, columns=["batch", "wafers", "t2", "spe", "shifted"])

@@ -19,17 +19,24 @@ RIVALS = {"plain": "plain balanced forest"} | CHARTS
 PLAIN_TREES = 300
 
 
-def rivals(*, trees: int = PLAIN_TREES, seed: int = 0) -> dict[str, Any]:
-    """An unfitted classifier for each name in `RIVALS`; so many trees, at most `PLAIN_TREES`, in the plain forest."""
+def rivals(*, trees: int = PLAIN_TREES, max_missing: float = 0.6, seed: int = 0) -> dict[str, Any]:
+    """An unfitted classifier for each name in `RIVALS`.
+
+    Parameters:
+        trees: of the plain forest, of which it has at most `PLAIN_TREES`.
+        max_missing: largest share of missing readings with which a sensor is used in T² and SPE.
+        seed: of the plain forest.
+    """
     plain = PlainForest(trees=min(PLAIN_TREES, trees), seed=seed)
-    return {"plain": plain} | {chart: MonitoringClassifier(chart) for chart in CHARTS}
+    return {"plain": plain} | {chart: MonitoringClassifier(chart, max_missing=max_missing) for chart in CHARTS}
 
 
 class MonitoringClassifier(ClassifierMixin, BaseEstimator):
     """One chart of `CHARTS` as a classifier of labels -1 (good) and 1 (faulty).
 
     Parameters:
-        chart: a key of `CHARTS`; of the sensors' charts the sensor and rule farthest beyond their limit count.
+        chart: a key of `CHARTS`; of the sensors' charts, which go by their default rules, the
+            sensor and rule farthest beyond their limit count.
         max_missing: largest share of missing readings with which a sensor is used in T² and SPE.
     """
 

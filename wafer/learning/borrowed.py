@@ -52,6 +52,19 @@ def probability_in_order(classifier: Any, X: Any, order: ArrayLike | None) -> Fl
     return told[:, 1] if method == "predict_proba" else np.asarray(expit(told))
 
 
+def verdict_in_order(classifier: Any, X: Any, order: ArrayLike | None, probability: Floats) -> NDArray[np.bool_]:
+    """Which wafers the fitted classifier itself calls the last of its classes, shape (wafers,).
+
+    Its `predict` is asked, which may have a threshold of its own. Where there is none, or it would not see an order
+    that its `probability` has seen, it is the more probable class.
+    """
+    if not hasattr(classifier, "predict"):
+        return probability > 0.5
+    if order is not None and _takes_order(classifier, "predict") != _takes_order(classifier, _tells(classifier)):
+        return probability > 0.5
+    return np.asarray(_called(classifier, "predict", order, X) == classifier.classes_[-1])
+
+
 def fault_score(classifier: Any, X: Any) -> Floats:
     """A number per wafer, larger for the last of the fitted classifier's classes; log-odds of what is a probability."""
     if hasattr(classifier, "decision_function"):
@@ -120,6 +133,11 @@ def _is_router(estimator: Any) -> bool:
         return isinstance(get_routing_for_object(estimator), MetadataRouter)
     except NotImplementedError:  # scikit-learn's own word of a meta-estimator that does no routing
         return True
+
+
+def _takes_order(classifier: Any, method: str) -> bool:
+    """Whether an order that is given to a classifier's method is seen by it or any of its parts."""
+    return _hands_on(classifier, method) if _is_router(classifier) else _wish(classifier, method) not in (False, "")
 
 
 def _hands_on(estimator: Any, method: str) -> bool:

@@ -23,7 +23,7 @@ from sklearn.model_selection import RepeatedStratifiedKFold, StratifiedKFold
 from sklearn.utils import _safe_indexing
 
 from wafer.errors import ParameterError
-from wafer.learning.borrowed import fit_in_order, probability_in_order
+from wafer.learning.borrowed import fit_in_order, probability_in_order, verdict_in_order
 from wafer.learning.decision import Policy, tail_share
 from wafer.learning.jobs import derived_seed
 from wafer.learning.metrics import ALARM_RATES, Comparison, compare, recall_gains, recall_name, summarise
@@ -362,7 +362,7 @@ def _score(model: Any, X: Any, order: Integers | None, split: Split) -> pd.DataF
         tail = tail_share(fitted.held_out_["probability"].to_numpy(), probability)
         recent_tail = fitted.recent_tails(probability, order=after)
     else:
-        alarm = probability > 0.5  # the more probable class
+        alarm = verdict_in_order(fitted, _safe_indexing(X, split.test), after, probability)
     return pd.DataFrame(
         {
             "protocol": split.protocol,

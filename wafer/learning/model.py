@@ -196,7 +196,10 @@ class WaferModel(PolicyThresholds, ClassifierMixin, BaseEstimator):
         return np.concatenate(self.by_blocks(X, order, self.probability))
 
     def predict(self, X: ArrayLike, order: ArrayLike | None = None) -> NDArray[Any]:
-        """The label of each wafer by itself, shape (wafers,): faulty where the probability reaches `threshold_`."""
+        """The label of each wafer by itself, shape (wafers,): faulty where the probability reaches `threshold_`.
+
+        That is the fixed threshold, whichever the policy asks for; `thresholds` gives those that alarms go by.
+        """
         alarm = self.fault_probability(X, order) >= self.threshold_
         return np.asarray(self.classes_[(alarm == (self.classes_[1] == self.faulty_label_)).astype(int)])
 
@@ -332,7 +335,7 @@ class WaferModel(PolicyThresholds, ClassifierMixin, BaseEstimator):
         costs = f"{policy.cost_missed_fault:g} a missed fault, {policy.cost_false_alarm:g} a false alarm"
         return {
             "sensors": self.n_features_in_,
-            "alarm from probability": self.threshold_,
+            "alarm from probability": self.told_threshold(),
             "policy": f"{costs}, alarms on at most {policy.alarm_rate_ceiling:.0%}",
             "pooled panel": self.panel_.to_dict("records"),
             "clusters": self.clusters_[["cluster", "wafers", "faulty", "model", "weight"]].to_dict("records"),

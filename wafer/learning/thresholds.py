@@ -30,13 +30,18 @@ class PolicyThresholds:
         """The policy that the threshold follows from."""
         return self.policy or Policy()
 
+    def told_threshold(self) -> str:
+        """The probability that alarms start at, in words; one that rolls lies about the fixed one."""
+        about = "about " if self.policy_.threshold == "rolling" else ""
+        return f"{about}{100 * self.threshold_:.1f} %"
+
     def thresholds(
         self, probability: Floats, order: ArrayLike | None = None, recent: ArrayLike | None = None
     ) -> Floats:
         """Probability from which each of some wafers raises an alarm, shape (wafers,).
 
         Where the policy's threshold is rolling, it follows the wafers before each one: these, `recent` and, before
-        them, the held-out scores; never those that come after it.
+        them, the held-out scores; of wafers made after the training, none of those comes later.
 
         Parameters:
             probability: of the wafers, shape (wafers,); NaN where there is none.

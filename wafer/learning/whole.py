@@ -86,7 +86,10 @@ class PolicyClassifier(PolicyThresholds, MetaEstimatorMixin, ClassifierMixin, Ba
         return np.column_stack([1.0 - probability, probability])
 
     def predict(self, X: Any, order: ArrayLike | None = None) -> NDArray[Any]:
-        """The label of each wafer, shape (wafers,): faulty where the probability reaches `threshold_`."""
+        """The label of each wafer, shape (wafers,): faulty where the probability reaches `threshold_`.
+
+        That is the fixed threshold, whichever the policy asks for; `thresholds` gives those that alarms go by.
+        """
         return np.asarray(self.classes_[(self.predict_proba(X, order)[:, 1] >= self.threshold_).astype(int)])
 
 

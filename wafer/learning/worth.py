@@ -46,7 +46,7 @@ class Worth(NamedTuple):
         for protocol, part in self.ways.groupby("protocol", sort=False):
             rows = part.set_index("way")
             columns[str(protocol)] = rows.apply(interval_text, axis=1, args=("cost", ",.0f"))
-            columns[f"{protocol}, more than {MODEL}"] = rows.apply(interval_text, axis=1, args=("dearer", "+,.0f"))
+            columns[f"{protocol}, dearer by"] = rows.apply(interval_text, axis=1, args=("dearer", "+,.0f"))
         return pd.DataFrame(columns).rename_axis("cost per 1,000 wafers")
 
     def as_dict(self) -> dict[str, Any]:

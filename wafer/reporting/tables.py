@@ -110,7 +110,7 @@ def training_facts(manifest: dict[str, Any], metrics: dict[str, Any], model: Waf
         "faulty wafers": f"{manifest['faulty']:,} ({share:.1f} %)",
         "sensors": f"{len(manifest['sensors']):,}",
         "clusters": f"{len(model.clusters_):,}",
-        "alarm from probability": f"{100 * model.threshold_:.1f} %",
+        "alarm from probability": model.told_threshold(),
         "ROC AUC on permuted labels": _with_interval(metrics.get("permuted", {}), "auc"),
         "snapshot": str(manifest["digest"])[:12],
     }

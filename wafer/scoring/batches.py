@@ -70,7 +70,8 @@ def score_batches(
     Two different files of one name get the start of their digest into theirs. A batch of which no wafer is left, since
     all contradict stored ones, gets a CSV without rows, and nothing else is said of it.
     Batches are scored in production order. A rolling threshold follows what the same version said of the wafers between
-    its training and the batch's first, as the store has it; so the same batch again gets the same thresholds.
+    its training and the batch's first, as the store has it: the same batch again gets the same thresholds, unless
+    batches that were made before it, or other readings of their wafers, were scored since.
     What else the model says goes to the folder `details`, see `wafer.scoring.details.Details`.
 
     Returns:

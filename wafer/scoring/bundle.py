@@ -10,6 +10,7 @@ import pandas as pd
 from numpy.typing import ArrayLike
 from sklearn.base import clone
 
+from wafer.diagnosis.charts import applied
 from wafer.diagnosis.drift import DriftReference
 from wafer.diagnosis.monitoring import Monitor
 from wafer.diagnosis.novelty import Novelty
@@ -123,10 +124,12 @@ def fit_bundle(
         progress: called with the steps done and the steps in all.
 
     Raises:
-        As `WaferModel.fit`; ModelError: the rules name a sensor that is not there.
+        As `WaferModel.fit`; ModelError: the rules name a sensor that is not there, or there are none.
     """
     told = progress or (lambda done, total: None)
     told(0, 3)
+    if rules is not None and isinstance(readings, pd.DataFrame):  # before the work, not after it
+        applied([str(name) for name in readings], **{key: rules[key] for key in ("rules", "without") if key in rules})
     model = clone(classifier).fit(readings, labels, order=order)
     told(1, 3)
     wafers = model.prepare(readings, order)

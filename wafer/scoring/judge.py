@@ -64,8 +64,9 @@ class Judgement:
         """What a notebook shows of it: the counts, and the alarms, most probable first, with their first reasons."""
         told: dict[str, object] = dict(self.counts())
         if len(self.wafers):
+            ends = self.wafers["threshold"].agg(["min", "max"])
             told |= {
-                "threshold": float(self.wafers["threshold"].iloc[0]),
+                "threshold": " to ".join(dict.fromkeys(f"{end:.4g}" for end in ends)),
                 "version": int(self.wafers["version"].iloc[0]),
             }
         if self.drift is not None:

@@ -56,6 +56,7 @@ WAFERS_A_QUERY = 500
 # what an index is scanned for; whether a field exists is asked of every document
 ANY_TEXT = {"$gt": ""}
 ANY_TIME = {"$gt": datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)}
+LAST_MADE_FIRST = [("order", -1), ("Wafer", 1), ("scored", -1)]  # of the same wafer, the row scored last
 INDEXES = {
     "wafers": {"by_label": [("label", 1), ("order", 1)]},
     "batches": {
@@ -64,7 +65,7 @@ INDEXES = {
         "by_replaced": [("replaced", 1)],
         "by_conflict": [("conflicts.wafer", 1)],
     },
-    "predictions": {"by_batch": [("batch", 1)], "by_place": [("model_version", 1), ("order", -1)]},
+    "predictions": {"by_batch": [("batch", 1)], "by_production": [("model_version", 1), *LAST_MADE_FIRST]},
 }
 
 
@@ -219,27 +220,27 @@ class Store:
 
     def add_predictions(self, batch: str, rows: Sequence[Mapping[Hashable, Any]]) -> None:
         """Store one batch's predictions; the same wafer, batch and model version again replaces the earlier row."""
-        operations = []
+        operations, now = [], self.now()
         for row in rows:
             key = f"{batch}:{row['Wafer']}:{row['model_version']}"
-            document = {"_id": key, "batch": batch, **{str(name): value for name, value in row.items()}}
+            document = {"_id": key, "batch": batch, "scored": now, **{str(name): value for name, value in row.items()}}
             operations.append(pymongo.ReplaceOne({"_id": key}, document, upsert=True))
         if operations:
             self._predictions.bulk_write(operations, ordered=False)
 
     def predictions(self, batch: str) -> pd.DataFrame:
         """The stored predictions of the batch with this digest."""
-        return pd.DataFrame(list(self._predictions.find({"batch": batch}, {"_id": 0})))
+        return pd.DataFrame(list(self._predictions.find({"batch": batch}, {"_id": 0, "scored": 0})))
 
     def recent_probabilities(self, model_version: int, after: int, before: int, *, most: int) -> list[float]:
         """What a version said of the last wafers between two places of the production order, oldest first.
 
-        A wafer that came in several batches counts once, one without a probability or a place (as those of earlier
-        releases) not at all.
+        A wafer that came in several batches counts once, as it was scored last; one without a probability or a place
+        (as those of earlier releases) not at all.
         """
         wanted = {"model_version": model_version, "order": {"$gt": after, "$lt": before}}
         found: dict[str, float] = {}
-        for row in self._predictions.find(wanted, {"Wafer": 1, "probability": 1}).sort("order", -1):
+        for row in self._predictions.find(wanted, {"Wafer": 1, "probability": 1}).sort(LAST_MADE_FIRST):
             if row["probability"] is not None:
                 found.setdefault(row["Wafer"], row["probability"])
             if len(found) == most:

@@ -13,7 +13,7 @@ from wafer.documents import DocumentError, fitted
 from wafer.errors import HandOverError, ParameterError
 from wafer.learning.decision import Policy
 from wafer.learning.model import WaferModel
-from wafer.params import EvaluateParams, FitParams, Params, PolicyParams
+from wafer.params import EvaluateParams, FitParams, Params, PolicyParams, in_present_layout
 from wafer.records import Registered
 from wafer.registry.provenance import describe_source
 from wafer.registry.versions import PARAMS
@@ -163,7 +163,7 @@ def scores_of_training(
 
 
 def version_params(workspace: Workspace, version: int) -> dict[str, Any]:
-    """The parameters that a version was trained with, by section.
+    """The parameters that a version was trained with, by section, in the present layout.
 
     Raises:
         HandOverError: its run does not hold them.
@@ -171,7 +171,7 @@ def version_params(workspace: Workspace, version: int) -> dict[str, Any]:
     found = workspace.registry.stored_json(workspace.registry.version(version), PARAMS)
     if found is None:
         raise HandOverError(f"version {version} has no record of its parameters")
-    return dict(found)
+    return dict(in_present_layout(found))
 
 
 def _source(workspace: Workspace) -> dict[str, str]:
