@@ -119,7 +119,7 @@ def test_versions_are_listed(wafer: Wafer, made: Settings) -> None:
     threshold = Registry.open(made).load(1).classifier.threshold_
     assert (first.split()[:3], first.split()[5:]) == (
         ["1", "champion", "production"],
-        ["0.750", "0.710", f"{threshold:.3f}", "20:1", "≤10%", "3f2a90c13f2a", "c0ffeec0ff"],
+        ["0.750", "0.710", f"~{threshold:.3f}", "20:1", "≤10%", "3f2a90c13f2a", "c0ffeec0ff"],
     )
     assert second.split()[:3] == ["2", "challenger", "staging"]
     rows = json.loads(wafer(made, "list", "--json")[1])

@@ -96,6 +96,8 @@ def test_a_verdict_has_the_agreed_json_shape(contract, tmp_path):
     }
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 @pytest.mark.parametrize(
     "lines",
     [

@@ -128,6 +128,8 @@ def test_fetching_again_gives_the_same_files(tmp_path: Path, serve: Callable[...
     assert len(before) == 17
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_tries_again_after_passing_trouble(tmp_path: Path, serve: Callable[..., tuple[str, list[str]]]) -> None:
     """A busy server and a download that breaks off are tried again; a server that names no size is believed."""
     body = archive()

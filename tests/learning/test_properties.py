@@ -33,6 +33,8 @@ def tables(draw: Any, least: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarra
     return X, y, np.array(draw(st.permutations(range(wafers))))
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 @some
 @given(tables())
 def test_any_table_makes_a_model_of_probabilities(table: Any) -> None:

@@ -248,6 +248,8 @@ def test_killed_at_the_first_writes_of_a_ledger(registry, log_training, strike):
     check_chain(registry)
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_scores_are_kept_apart_from_the_ledger(registry, log_training):
     """The run that holds the ledger is no training, and the run that names it keeps its params."""
     registry.decide(log_training(), RULES)

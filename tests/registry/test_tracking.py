@@ -150,6 +150,8 @@ def test_two_deciders_at_once_leave_one_champion_and_a_whole_ledger(registry, lo
     assert all(decision.promoted for decision in decisions)
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_rolling_back_restores_the_champion_before(registry, log_training):
     """A rollback is one call, needs a reason, and stands in the ledger."""
     registry.decide(log_training(2.0), RULES)
@@ -238,6 +240,8 @@ def test_an_added_file_is_refused(registry, log_training):
         registry.load(1)
 
 
+@pytest.mark.slow
+@pytest.mark.invariant
 def test_a_changed_list_of_digests_is_refused(registry, log_training):
     """Changing a file and its digest in the list is noticed too: the list's own digest is kept with the version."""
     version = log_training()

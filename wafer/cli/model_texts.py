@@ -54,13 +54,14 @@ def version_row(registry: "Registry", version: "Version", aliases: list[str]) ->
 
 
 def echo_versions(rows: Iterable[Mapping[str, Any]]) -> None:
-    """A line each."""
+    """A line each; a threshold that rolls lies about the one that is told, which ~ says."""
     click.echo(
         f"version  {'alias':<10}  {'stage':<10}  {'trained':<16}  shuffled  forward  threshold  {'policy':<12}  "
         f"{'snapshot':<12}  commit"
     )
     for row in rows:
         shuffled, forward, threshold = (number(row[name]) for name in ("shuffled_auc", "forward_auc", "threshold"))
+        threshold = f"{'~' if row['policy'].get('threshold') == 'rolling' else ''}{threshold}"
         line = f"{row['version']:>7}  {','.join(row['aliases']):<10}  {row['stage']:<10}  {minute(row['trained'])}"
         line += f"  {shuffled:>8}  {forward:>7}  {threshold:>9}  {policy_text(row['policy'], short=True):<12}"
         click.echo(f"{line}  {str(row['snapshot'])[:12]:<12}  {str(row['commit'])[:10]}".rstrip())
@@ -94,12 +95,12 @@ def echo_metrics(metrics: dict[str, float]) -> None:
 
 
 def policy_text(policy: Mapping[str, Any], *, short: bool = False) -> str:
-    """What alarms cost and how many there may be, in short with ~ where the threshold rolls; a dash if not noted."""
+    """What alarms cost and how many there may be; a dash where it was not noted."""
     if not policy:
         return "–"
     missed, false, ceiling = (policy[name] for name in ("cost_missed_fault", "cost_false_alarm", "alarm_rate_ceiling"))
     if short:
-        return f"{missed:g}:{false:g} ≤{100 * ceiling:g}%{' ~' if policy.get('threshold') == 'rolling' else ''}"
+        return f"{missed:g}:{false:g} ≤{100 * ceiling:g}%"
     return (
         f"a missed fault costs {missed:g}, a false alarm {false:g}, at most {100 * ceiling:g} % of wafers may raise one"
     )
