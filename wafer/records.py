@@ -24,6 +24,12 @@ _WAFER = {"verdict": "label", "probability": "probability", "cluster": "number",
 _WAFER |= {"unknown": "yes or no", "why": "text", "threshold": "probability", "version": "number"}
 _REASON = {"rank": "number", "sensor": "name", "together_with": "names", "direction": "text"}
 _REASON |= {"percentile": "percent", "reading": "of the sensor", "strength": "log-odds"}
+_CONTROL = {"t2": "number", "t2_limit": "number", "spe": "number", "spe_limit": "number"}
+_CONTROL |= {"out_of_control": "yes or no"}
+_SIGNAL = {"sensor": "name", "rule": "name", "first": "number", "last": "number", "wafers": "number"}
+_SIGNAL |= {"strength": "sigma, or readings in a row", "limit": "sigma, or readings in a row"}
+_CONTRIBUTION = {"chart": "name", "rank": "number", "sensor": "name", "contribution": "of T² or SPE"}
+_MOVED = {"batch": "name", "wafers": "number", "t2": "number", "spe": "number", "shifted": "names"}
 UNITS: Mapping[str, Mapping[str, str]] = {
     "Judgement.wafers": _WAFER,
     "Judgement.reasons": {"row": "number", **_REASON},
@@ -34,13 +40,14 @@ UNITS: Mapping[str, Mapping[str, str]] = {
     "details/wafers.csv": {"batch": "name", "Wafer": "name", "p_value": "probability", "unknown": "yes or no"}
     | {"why": "text", "label_known": "yes or no"},
     "details/reasons.csv": {"batch": "name", "Wafer": "name", **_REASON},
-    "Monitored.wafers": {"t2": "number", "t2_limit": "number", "spe": "number", "spe_limit": "number"}
-    | {"out_of_control": "yes or no"},
-    "Monitored.sensors": {"sensor": "name", "rule": "name", "first": "number", "last": "number", "wafers": "number"}
-    | {"strength": "sigma, or readings in a row", "limit": "sigma, or readings in a row"},
-    "Monitored.contributions": {"row": "number", "chart": "name", "rank": "number", "sensor": "name"}
-    | {"contribution": "of T² or SPE"},
-    "Monitored.batches": {"batch": "name", "wafers": "number", "t2": "number", "spe": "number", "shifted": "names"},
+    "Monitored.wafers": _CONTROL,
+    "Monitored.sensors": _SIGNAL,
+    "Monitored.contributions": {"row": "number", **_CONTRIBUTION},
+    "Monitored.batches": _MOVED,
+    "details/monitor_wafers.csv": {"batch": "name", "Wafer": "name", **_CONTROL},
+    "details/monitor_sensors.csv": {"batch": "name", **_SIGNAL, "first": "name", "last": "name"},
+    "details/monitor_contributions.csv": {"batch": "name", "Wafer": "name", **_CONTRIBUTION},
+    "details/monitor_batches.csv": _MOVED,
     "scores.parquet": {"wafer": "name", "protocol": "name", "repeat": "number", "fold": "name", "row": "number"}
     | {"label": "label", "probability": "probability", "alarm": "yes or no", "tail": "share"}
     | dict.fromkeys(("recent_tail", "plain", "t2", "spe", "sensor_charts"), "share"),

@@ -368,29 +368,35 @@ def predict(workspace: Workspace, run: Run) -> Predicted:
     """Score every accepted batch of the run's delivery, one CSV a batch, and store the same rows.
 
     The model is the champion of the registry, verified; in a study the one that the study has fitted, which is no
-    registered version. What else it says of the wafers lies in `details/`, see `wafer.scoring.details.Details`.
+    registered version. What else it says of the wafers lies in `details/`, see `wafer.scoring.details.Details`; how the
+    batches of all predictions followed each other, in `timeline.json`.
     """
     from wafer.registry.champion import fetch_champion
     from wafer.scoring.batches import score_batches
+    from wafer.scoring.timeline import INDEX, PLACE, timeline
 
     with run.timed("predict"), shown("predict") as progress:
         if run.kind == "study":
             version, model_folder = UNREGISTERED, run.read(Fitted).folder
         else:
             version, model_folder = fetch_champion(workspace.registry, workspace.storage)
-        report = workspace.storage.read_json(run.read(Ingested, "ingest-prediction").report)
+        report, form = (
+            workspace.storage.read_json(run.read(Ingested, "ingest-prediction").report),
+            workspace.form("prediction"),
+        )
         digests = [batch["digest"] for batch in report["batches"] if batch["verdict"] == "accepted"]
         index = score_batches(
             workspace.bundle(model_folder),
             version,
             workspace.store,
-            workspace.form("prediction").sensors,
+            form.sensors,
             digests,
             run.place("predictions"),
             run.place("details"),
             progress,
         )
-        run.storage.write_json(run.key("predictions.json"), index)
+        run.storage.write_json(run.key(INDEX), index)
+        run.storage.write_json(run.key(PLACE), timeline(workspace.runs, run, workspace.store, form))
         counts = {"batches": len(index)} | {
             key: sum(one[key] for one in index) for key in ("wafers", "alarms", "unknown")
         }

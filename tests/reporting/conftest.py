@@ -2,6 +2,7 @@
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,6 +17,7 @@ from wafer.runs import Run, Runs
 from wafer.scoring.batches import judge_batch, result_rows
 from wafer.scoring.bundle import Bundle, fit_bundle
 from wafer.scoring.details import Details
+from wafer.scoring.timeline import PLACE
 from wafer.storage import Storage
 
 SENSORS = [f"Sensor-{number}" for number in range(1, 21)]
@@ -124,7 +126,20 @@ def details(bundle: Bundle, wafers: pd.DataFrame, predictions: pd.DataFrame, tmp
 
 
 @pytest.fixture(scope="session")
-def outputs(tmp_path_factory, wafers, bundle, evaluated, ingest_report, predictions, details) -> Path:
+def timeline(predictions: pd.DataFrame) -> list[dict[str, Any]]:
+    """Both batches, the first with labels; the second has drifted."""
+    made = []
+    for number, (batch, part) in enumerate(predictions.groupby("batch")):
+        alarms = int((part["Prediction"] == 1).sum())
+        entry = {"file": f"{batch}.csv", "digest": str(number), "order": number, "predictions": f"{batch}.csv"}
+        entry |= {"wafers": len(part), "alarms": alarms, "unknown": number, "model_version": 3, "run": "prediction"}
+        entry |= {"score": 0.1 + number, "threshold": 0.5, "drifted": bool(number), "t2": number, "spe": 2 * number}
+        made.append(entry | {"delivered": f"2020-01-0{number + 1}", "labelled": 40 * (1 - number), "faulty": 3})
+    return made
+
+
+@pytest.fixture(scope="session")
+def outputs(tmp_path_factory, wafers, bundle, evaluated, ingest_report, predictions, details, timeline) -> Path:
     """A storage with the training and the prediction that every notebook can be made from; to be left as it is."""
     storage = Storage(str(tmp_path_factory.mktemp("outputs")))
     bundle.save(Path(str(storage.place("models/one"))))
@@ -142,6 +157,7 @@ def outputs(tmp_path_factory, wafers, bundle, evaluated, ingest_report, predicti
         for name, part in predictions.groupby("batch"):
             table = part.drop(columns="batch").to_csv(index=False)
             storage.write_text(run.key(f"predictions/{name}.csv"), table)
+        storage.write_json(run.key(PLACE), timeline)
         files = ("first.csv", "second.csv")
         alarms = int((predictions["Prediction"] == 1).sum())
         keys = {"folder": run.key("predictions"), "details": run.key("details"), "model_folder": "models/one"}

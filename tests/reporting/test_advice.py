@@ -9,6 +9,7 @@ import pytest
 from wafer.reporting import advice
 from wafer.reporting.display import show_advice
 from wafer.reporting.findings import Findings
+from wafer.scoring.control import Control
 
 REASON = {
     "line": None,
@@ -20,6 +21,9 @@ REASON = {
 }
 AWAY = {"file": "bad<b>.csv", "verdict": "quarantined", "reasons": [REASON], "warnings": []}
 REPORT = {"files": 3, "batches": [AWAY, {"file": "good.csv", "verdict": "accepted", "reasons": [], "warnings": []}]}
+
+SIGNALS = ["batch", "sensor", "rule", "first", "last", "wafers", "strength", "limit"]
+CALM = Control(pd.DataFrame(), pd.DataFrame(columns=SIGNALS), pd.DataFrame(), pd.DataFrame())
 
 
 def told(pieces: list[advice.Advice]) -> dict[str, str]:
@@ -55,7 +59,7 @@ def judged(**changes: object) -> pd.DataFrame:
 def test_a_prediction_names_wafers_sensors_trust_and_files():
     """The alarms by probability without known labels, the sensor that most name, the drift, and what to ask back."""
     strange = judged(unknown=[True, False, False, False, False, False])
-    assert told(advice.prediction_advice(strange, found(), REPORT)) == {
+    assert told(advice.prediction_advice(strange, found(), REPORT, CALM)) == {
         "Inspect 3 wafers.": "Start with w2 (90 %), w3 (60 %), w1 (40 %), the most probable of a fault, "
         "among 6 scored wafers.",
         "Look at S-7 first.": "Of 3 alarms with reasons these name it: S-7 (2), S-9 (2).",
@@ -78,13 +82,13 @@ def test_a_prediction_names_wafers_sensors_trust_and_files():
 )
 def test_drift_and_doubt_say_whether_to_trust_the_model(drifted, unknown, what):
     """Drift asks for a training, many unknown wafers for care; where nothing was judged that is said."""
-    assert what in told(advice.prediction_advice(judged(), found(drifted=drifted, unknown=unknown), {}))
+    assert what in told(advice.prediction_advice(judged(), found(drifted=drifted, unknown=unknown), {}, CALM))
 
 
 def test_no_alarm_is_good_news():
     """Without an alarm there is nothing to inspect; alarms of known labels are counted apart."""
     calm = judged(Prediction=[-1, -1, -1, 1, -1, -1])
-    first = advice.prediction_advice(calm, found(), {})[0]
+    first = advice.prediction_advice(calm, found(), {}, CALM)[0]
     assert first.what == "No wafer to inspect."
     assert first.why.endswith("1 alarm is of a wafer whose label is known already.")
 
@@ -140,6 +144,17 @@ def test_exploration_names_the_sensor_that_tells(wafers):
 
 def test_advice_escapes_what_was_delivered():
     """A file name with markup in it cannot change the page."""
-    shown = show_advice(advice.prediction_advice(judged(), found(), REPORT)).data
+    shown = show_advice(advice.prediction_advice(judged(), found(), REPORT, CALM)).data
     assert "bad&lt;b&gt;.csv" in shown
     assert re.findall(r"<(?!/?(?:section|h2|ol|li|b)\b)", shown) == []
+
+
+def test_sensors_that_left_control_are_to_be_checked():
+    """Each is named once, with the wafer at which it first did."""
+    rows = [("b", "S-7", "nelson-1", "w2"), ("b", "S-9", "ewma", "w3"), ("c", "S-7", "ewma", "w8")]
+    signals = [dict(zip(SIGNALS, (*row, "w9", 3, 5.0, 4.0), strict=True)) for row in rows]
+    left = Control(CALM.wafers, pd.DataFrame(signals), CALM.contributions, CALM.batches)
+    said = told(advice.prediction_advice(judged(), found(), {}, left))
+    assert said["Have 2 sensors checked that left control."] == (
+        "By their own charts: S-7 (first at w2), S-9 (first at w3)."
+    )

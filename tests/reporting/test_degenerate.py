@@ -37,12 +37,16 @@ from wafer.reporting import (
     ingest_rows,
     model_tables,
     plots,
+    process,
+    process_plots,
     sensors,
     style,
     tables,
+    timeline,
 )
 from wafer.reporting.display import show_advice, show_plot, show_table
 from wafer.scoring.bundle import Bundle, fit_bundle
+from wafer.scoring.control import Control, ControlLog
 
 SENSORS = [f"Sensor-{number}" for number in range(1, 21)]
 HUGE = "Wafer_$\\frac{" + "<b>é\u202e" * 300 + ".csv"
@@ -64,6 +68,8 @@ class Scene:
     decision: dict[str, Any] | None
     bundle: Bundle
     model: WaferModel
+    control: Control
+    over_time: list[dict[str, Any]]
 
 
 def set_the_scene(
@@ -107,6 +113,7 @@ def set_the_scene(
         manifest={"batches": sorted(set(batch)), "wafers": wafers, "faulty": int((label == 1).sum()),
                   "sensors": SENSORS, "digest": "0" * 64},
         decision=decision, bundle=bundle, model=bundle.classifier, **_delivered(table, name),
+        **_watched(bundle, table, judged),
     )  # fmt: skip
 
 
@@ -125,6 +132,24 @@ def _said(judged: pd.DataFrame, batch: Any) -> tuple[pd.DataFrame, dict[str, Any
     told = [{"batch": name, **common, **kinds[n % 3]} for n, name in enumerate(dict.fromkeys(batch))]
     told_reasons = {"shown": True, "strength": 0.4, "floor": 0.1, "why_not": None}
     return reasons, {"unknown_level": 0.01, "usual_unknown": None, "reasons": told_reasons, "batches": told}
+
+
+def _watched(bundle: Bundle, table: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any]:
+    """What left control, the last third of the wafers having moved far, and the batches over time."""
+    log, entries = ControlLog(bundle), []
+    for number, (name, part) in enumerate(table.groupby("batch", sort=False)):
+        moved = part.assign(**{sensor: part[sensor] + 50.0 * (number % 3 == 2) for sensor in SENSORS[:3]})
+        counts = log.add(str(name), moved)
+        alarms, unknown = int((judged["Prediction"].loc[part.index] == 1).sum()), len(part) // 2
+        told = {"score": 0.1 * number, "threshold": 0.3, "drifted": None if number % 3 == 0 else number > 3}
+        entry = {"file": str(name), "digest": f"{number:064x}", "order": number, "predictions": f"{name}.csv"}
+        entry |= {"wafers": len(part), "alarms": alarms, "unknown": unknown, "model_version": 1 + number // 2}
+        entry |= dict.fromkeys(("score", "threshold", "drifted", "t2", "spe")) | (told if number % 4 else {}) | counts
+        day = f"2020-01-{number + 1:02d}" if number < 31 else None
+        entries.append(
+            {**entry, "run": "a", "delivered": day, "labelled": number % 2 * len(part), "faulty": number % 2}
+        )
+    return {"control": log.control(), "over_time": entries}
 
 
 def _measured(scores: pd.DataFrame, wafers: int) -> dict[str, Any]:
@@ -181,7 +206,7 @@ SCENES: dict[str, dict[str, Any]] = {
 }
 
 CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
-    advice.prediction_advice: lambda s: (s.judged, s.found, s.report),
+    advice.prediction_advice: lambda s: (s.judged, s.found, s.report, s.control),
     advice.training_advice: lambda s: (s.metrics, s.decision),
     advice.quality_advice: lambda s: (s.wafers, s.report),
     advice.exploration_advice: lambda s: (s.wafers, np.arange(len(s.wafers)) % 2),
@@ -231,6 +256,22 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
     plots.plot_threshold: lambda s: (s.scores, Policy()),
     plots.plot_probabilities: lambda s: (s.judged,),
     plots.plot_alarm_rates: lambda s: (deliveries.batches_table(s.judged),),
+    process.control_sentence: lambda s: (s.control, s.bundle),
+    process.out_of_control_table: lambda s: (s.judged, s.control),
+    process.left_control_table: lambda s: (s.control,),
+    process.named_by: lambda s: (s.judged, s.found, s.control),
+    process.named_most: lambda s: (process.named_by(s.judged, s.found, s.control), len(SENSORS)),
+    process.named_by_week: lambda s: (process.named_by(s.judged, s.found, s.control), timeline.days(s.over_time)),
+    process_plots.plot_distances: lambda s: (s.control,),
+    process_plots.plot_named_most: lambda s: (process.named_by(s.judged, s.found, s.control), len(SENSORS)),
+    process_plots.plot_named_by_batch: lambda s: (
+        process.named_by(s.judged, s.found, s.control),
+        s.control.batches["batch"],
+    ),
+    timeline.timeline_table: lambda s: (s.over_time,),
+    timeline.timeline_sentence: lambda s: (s.over_time,),
+    timeline.plot_timeline: lambda s: (s.over_time,),
+    timeline.days: lambda s: (s.over_time,),
     sensors.missing_by_batch: lambda s: (s.wafers,),
     sensors.sensors_table: lambda s: (s.wafers,),
     sensors.drift_table: lambda s: (s.wafers,),
@@ -277,6 +318,7 @@ def readable(scene: Scene) -> list[str]:
 OTHERS = {
     "read_findings", "reason_text", "verdict", "named_sensors", "write_ingest_page", "missing_map", "row_groups",
     "plain", "count_states", "file_columns", "sensor_columns", "share", "number", "policy_of", "training_plots",
+    "read_control", "read_frame", "draw_scores",
     "in_percent", "batch_ticks", "short_batch", "listing", "read_predictions", "sensor_names",
 }  # fmt: skip
 # modules without tables and plots of a fab

@@ -15,6 +15,7 @@ from wafer.contract.suites import Contract, Verdict
 from wafer.learning.model import WaferModel
 from wafer.records import UNITS
 from wafer.reporting.findings import read_findings
+from wafer.reporting.process import read_control
 from wafer.reporting.sources import PredictionSources, TrainingSources
 from wafer.runs import Run, Runs
 from wafer.scoring.batches import judge_batch, result_rows
@@ -94,6 +95,10 @@ FRAMES: dict[str, Callable[[Any], pd.DataFrame]] = {
     "details/reasons.csv": lambda made: read_findings(made["details"]).reasons,
     **{
         f"Monitored.{part}": lambda made, part=part: getattr(made["watched"], part)
+        for part in ("wafers", "sensors", "contributions", "batches")
+    },
+    **{
+        f"details/monitor_{part}.csv": lambda made, part=part: getattr(read_control(made["details"]), part)
         for part in ("wafers", "sensors", "contributions", "batches")
     },
     "scores.parquet": lambda made: TrainingSources(storage=str(made["outputs"])).scores,

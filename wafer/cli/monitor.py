@@ -7,17 +7,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from wafer.cli.store import as_json
-from wafer.errors import EmptyError
+from wafer.errors import EmptyError, ModelError
 from wafer.shown import shown_text
 
 if TYPE_CHECKING:
-    import pandas as pd
-
-    from wafer.diagnosis.monitoring import Monitored
     from wafer.records import Kind
+    from wafer.scoring.control import Control
     from wafer.workspace import Workspace
-
-    Asked = tuple["pd.DataFrame", int, str]  # wafers with their batch, and the model's number and folder
 
 MOST_LINES = 20  # of batches, and of sensors, that are printed
 
@@ -36,9 +32,8 @@ def monitor(folder: Path | None, kind: "Kind", as_json: bool) -> None:
     """Tell which sensors left control, and when, and which batches lie beyond the limits of T² and SPE.
 
     FOLDER holds batch files, of which those that keep the agreement are looked at, by the model in use. Without it the
-    batches of the latest prediction are, with the readings that the store holds now, by the model that scored them. A
-    wafer that several files hold counts once. Limits are those of the good wafers that the
-    model trained on.
+    findings of the latest prediction are told, as its report has them. A wafer that several files hold counts once.
+    Limits are those of the good wafers that the model trained on.
 
     \b
     Examples:
@@ -46,79 +41,71 @@ def monitor(folder: Path | None, kind: "Kind", as_json: bool) -> None:
       wafer monitor incoming/prediction --json
     """
     import wafer
-    from wafer.scoring.judge import judge
 
     with wafer.open() as workspace:
-        wafers, version, key = _predicted(workspace) if folder is None else _delivered(workspace, folder, kind)
-        wafers = wafers.sort_values("order", kind="stable").drop_duplicates("wafer", ignore_index=True)
-        bundle = workspace.bundle(key)
-        readings = wafers[bundle.classifier.sensor_names_]
-        order, batches = wafers["order"].to_numpy(), wafers["batch"].to_numpy(object)
-        found = judge(bundle, readings, order, version=version, monitor=True, batches=batches).monitored
-    assert found is not None
-    told = _told(found, wafers, version)
+        found, version = _predicted(workspace) if folder is None else _delivered(workspace, folder, kind)
+    told = _told(found, version)
     click.echo(json.dumps(told, indent=2, allow_nan=False) if as_json else _text(told))
 
 
-def _predicted(workspace: "Workspace") -> "Asked":
-    """The wafers of the latest prediction, and the model that scored them."""
-    import pandas as pd
-
+def _predicted(workspace: "Workspace") -> "tuple[Control, int]":
+    """What left control in the latest prediction, and the model that scored it."""
     from wafer.records import Predicted
+    from wafer.reporting.process import read_control
 
     run = workspace.runs.latest("prediction")
     if run is None:
         raise EmptyError("nothing was predicted yet: name a folder of batch files, or run wafer predict first")
     predicted = run.read(Predicted)
-    known = workspace.store.known([one["digest"] for one in workspace.storage.read_json(run.key("predictions.json"))])
-    sensors = workspace.form("prediction").sensors
-    tables = [
-        workspace.store.read_wafers(one.wafers, sensors).assign(batch=one.file) for one in known.values() if one.wafers
-    ]
-    if not tables:
+    if not predicted.wafers:
         raise EmptyError("the latest prediction has no wafers: all of its files contradict stored ones")
-    return pd.concat(tables, ignore_index=True), predicted.model_version, predicted.model_folder
+    found = read_control(workspace.storage.place(predicted.details))
+    if found.wafers.empty:
+        raise ModelError("the model of the latest prediction cannot monitor: it learned no control charts")
+    return found, predicted.model_version
 
 
-def _delivered(workspace: "Workspace", folder: Path, kind: "Kind") -> "Asked":
-    """The wafers of the accepted files of a folder, and the model in use."""
-    import pandas as pd
-
+def _delivered(workspace: "Workspace", folder: Path, kind: "Kind") -> "tuple[Control, int]":
+    """What left control in the accepted files of a folder, and the model in use."""
     from wafer.contract.suites import judge_files
     from wafer.delivered import list_files
     from wafer.intake.ingest import production_order
     from wafer.preflight import need_champion
     from wafer.registry.champion import fetch_champion
+    from wafer.scoring.control import ControlLog
 
     contract, listing = workspace.contract(kind), list_files([folder], workspace.settings.link_roots)
     need_champion(workspace)
-    tables = []
+    batches = []
     for delivery, verdict in judge_files(listing.files, contract):
         if verdict.accepted and delivery.table is not None:
             table = delivery.table.to_pandas()
             order = production_order(contract.order, contract.form.wafer_id, list(table["wafer"]), delivery.file)
-            tables.append(table.assign(order=order, batch=delivery.file))
+            batches.append((int(order.min()), delivery.file.rsplit(".", 1)[0], table.assign(order=order)))
         else:
             click.echo(f"left out, since it is {verdict.word}: {shown_text(delivery.file)}", err=True)
-    if not tables:
+    if not batches:
         raise EmptyError(listing.why_empty or f"no file of {shown_text(folder)} keeps the agreement of a {kind}")
-    return pd.concat(tables, ignore_index=True), *fetch_champion(workspace.registry, workspace.storage)
+    version, key = fetch_champion(workspace.registry, workspace.storage)
+    bundle = workspace.bundle(key)
+    if bundle.monitor is None:
+        raise ModelError("the model cannot monitor: it learned no control charts when it was trained")
+    log = ControlLog(bundle)
+    for _, name, table in sorted(batches, key=lambda one: one[:2]):
+        log.add(name, table)
+    return log.control(), version
 
 
-def _told(found: "Monitored", wafers: "pd.DataFrame", version: int) -> dict[str, Any]:
-    """The frames as plain values, with wafers and batches in the place of rows."""
-    ids, batches = wafers["wafer"].astype(str).to_numpy(), wafers["batch"].to_numpy(object)
-    sensors = found.sensors.assign(
-        batch=batches[found.sensors["first"].to_numpy(int)], **{k: ids[found.sensors[k]] for k in ("first", "last")}
-    )
-    above = found.contributions.assign(wafer=ids[found.contributions["row"].to_numpy(int)])
+def _told(found: "Control", version: int) -> dict[str, Any]:
+    """The frames as plain values."""
+    wafers = found.wafers.drop_duplicates("Wafer")
     return {
         "model_version": version,
         "wafers": len(wafers),
-        "out_of_control": int(found.wafers["out_of_control"].sum()),
+        "out_of_control": int(wafers["out_of_control"].sum()),
         "batches": found.batches.to_dict("records"),
-        "sensors": sensors.to_dict("records"),
-        "contributions": above.drop(columns="row").to_dict("records"),
+        "sensors": found.sensors.to_dict("records"),
+        "contributions": found.contributions.to_dict("records"),
     }
 
 

@@ -5,7 +5,6 @@ that are wrong, the `findings` of the same name say where they are.
 """
 
 import contextlib
-import datetime
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
@@ -165,8 +164,8 @@ def _name_facts(name: str, form: Form) -> dict[str, Any]:
     facts: dict[str, Any] = {"date_stamp": date, "time_stamp": time}
     if (len(date), len(time)) == form.stamp_lengths:
         facts["stamp"] = f"{date}_{time}"
-        with contextlib.suppress(ValueError):
-            facts["delivered"] = datetime.datetime.strptime(facts["stamp"], form.stamp_format).isoformat()
+        if (delivered := form.delivered(name)) is not None:
+            facts["delivered"] = delivered.isoformat()
     return facts
 
 

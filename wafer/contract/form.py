@@ -113,6 +113,17 @@ class Form:
         date, time = (len(datetime.datetime(2020, 1, 1).strftime(part)) for part in self.stamp_format.split("_"))
         return date, time
 
+    def delivered(self, name: str) -> datetime.datetime | None:
+        """The moment that the stamps in a file's name tell; None where they are not as agreed."""
+        found = self.stamps.search(name)
+        stamps = [] if found is None else [found[stamp] or "" for stamp in ("date", "time")]
+        if tuple(map(len, stamps)) != self.stamp_lengths:
+            return None
+        try:
+            return datetime.datetime.strptime("_".join(stamps), self.stamp_format)
+        except ValueError:  # no day of the calendar
+            return None
+
     @cached_property
     def columns(self) -> tuple[str, ...]:
         """The table's columns in their order: wafer, the sensors, and label where one is agreed."""

@@ -155,16 +155,19 @@ class ControlCharts:
             found = found / self.limits[:, None, :]
         return np.asarray(np.nan_to_num(found).max(axis=(0, 2), initial=0.0))
 
-    def signal_table(self, readings: Floats, names: Sequence[str]) -> pd.DataFrame:
+    def signal_table(self, readings: Floats, names: Sequence[str], *, after: int = 0) -> pd.DataFrame:
         """A line for each sensor and rule with a controlled signal, those that signal first come first.
 
-        Returns: columns sensor, rule, first and last (position of a wafer in `readings`), wafers (that signal), and
+        Of the first `after` wafers nothing is told and none is counted: they are the charts' past.
+
+        Returns: columns sensor, rule, first and last (position of a wafer), wafers (that signal), and
             strength beside limit (the largest strength over its limit, both in sigma or readings in a row).
         """
         found = self._strengths(self.normal_scores(readings))
         rule, wafer, sensor = np.nonzero(self._by_rule(found, self.limits))
         strength = found[self._rows()[rule], wafer, sensor]
-        lines = pd.DataFrame({"sensor": sensor, "rule": rule, "wafer": wafer, "strength": strength})
+        lines = pd.DataFrame({"sensor": sensor, "rule": rule, "wafer": wafer - after, "strength": strength})
+        lines = lines[lines["wafer"] >= 0]
         grouped = lines.groupby(["sensor", "rule"], sort=True)
         table = grouped.agg(
             first=("wafer", "min"), last=("wafer", "max"), wafers=("wafer", "size"), strength=("strength", "max")
@@ -248,7 +251,7 @@ def _tail_limit(found: Floats, runs: bool, level: float) -> Floats:
     start = ranked[((1 - TAIL) * (present - 1)).astype(np.int64), np.arange(found.shape[1])]
     above = found > start
     share = above.sum(axis=0) / present
-    excess = np.nan_to_num(_column_mean(np.where(above, found - start, np.nan)), nan=0.0)
+    excess = np.nan_to_num(_column_mean(np.where(above, found, np.nan) - start), nan=0.0)
     if runs:  # of a geometric tail with this mean, one more is so many times as rare as an e-th of it
         excess = np.where(excess > 1, -1 / np.log1p(-1 / np.maximum(excess, 1.0 + 1e-9)), 0.0)
     stretches = above[:1].sum(axis=0) + (above[1:] & ~above[:-1]).sum(axis=0)

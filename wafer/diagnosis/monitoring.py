@@ -78,6 +78,8 @@ class Monitor:
         names: Sequence[str],
         order: ArrayLike | None = None,
         batches: ArrayLike | None = None,
+        *,
+        before: Floats | None = None,
     ) -> Monitored:
         """Look at wafers, shape (wafers, sensors), NaN for missing; the sensors' charts begin with the first of them.
 
@@ -85,9 +87,12 @@ class Monitor:
             names: of the sensors.
             order: production order, shape (wafers,); None: as they came.
             batches: name of each wafer's batch; None: all are of one.
+            before: readings of wafers made before, in production order, with which the charts begin; nothing is told
+                of them.
         """
         sequence = np.arange(len(readings)) if order is None else np.argsort(np.asarray(order), kind="stable")
-        sensors = self.charts.signal_table(readings[sequence], names)
+        past = readings[:0] if before is None else before
+        sensors = self.charts.signal_table(np.vstack([past, readings[sequence]]), names, after=len(past))
         for column in ("first", "last"):
             sensors[column] = sequence[sensors[column].to_numpy(np.int64)]
         labels = np.full(len(readings), "", dtype=object) if batches is None else np.asarray(batches, dtype=object)

@@ -15,6 +15,7 @@ from wafer.learning.intervals import wilson
 from wafer.reporting import sensors
 from wafer.reporting.findings import Findings, named_sensors, telling_reasons
 from wafer.reporting.style import cut_name
+from wafer.scoring.control import Control
 from wafer.shown import shown_message, shown_text
 
 NAMED = 3  # wafers, sensors, files or batches that are named
@@ -33,13 +34,16 @@ class Advice:
     why: str
 
 
-def prediction_advice(judged: pd.DataFrame, findings: Findings, report: dict[str, Any]) -> list[Advice]:
+def prediction_advice(
+    judged: pd.DataFrame, findings: Findings, report: dict[str, Any], control: Control
+) -> list[Advice]:
     """Which wafers to inspect first, which sensors to look at, whether the model is to be trusted, what to ask back.
 
     Args:
         judged: as of `findings.with_findings`.
         findings: of the same run.
         report: of the ingest.
+        control: what left control in the same run.
     """
     alarms = judged.loc[(judged["Prediction"] == 1) & ~judged["label_known"]]
     alarms = alarms.sort_values(["probability", "Wafer"], ascending=[False, True], kind="stable")
@@ -48,6 +52,8 @@ def prediction_advice(judged: pd.DataFrame, findings: Findings, report: dict[str
     if len(alarms) and findings.shown:
         told.append(_look_at(judged, findings))
     told.append(_trust(findings))
+    if len(control.sensors):
+        told.append(_check(control))
     strange = judged.loc[judged["unknown"] & judged["Prediction"].notna()].sort_values("p_value", kind="stable")
     if names := strange["Wafer"].drop_duplicates().tolist():
         why = f"{_listed(names)}: unlike anything the model has seen, so its probability means little there."
@@ -97,6 +103,12 @@ def _trust(findings: Findings) -> Advice:
         why = f"{100 * strange:.0f} % of the wafers are unlike anything it has seen; usual are {100 * usual:.1f} %."
         return Advice("Trust the model less than usual.", why)
     return Advice("Trust the model as usual.", f"None of {batches} has drifted; no new training is due for that.")
+
+
+def _check(control: Control) -> Advice:
+    first = control.sensors.groupby("sensor", sort=False)["first"].first()
+    named = _listed([f"{sensor} (first at {wafer})" for sensor, wafer in first.items()])
+    return Advice(f"Have {_count(len(first), 'sensor')} checked that left control.", f"By their own charts: {named}.")
 
 
 def _ask_back(report: dict[str, Any]) -> list[Advice]:

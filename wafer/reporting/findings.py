@@ -71,14 +71,19 @@ def read_findings(folder: AnyPath) -> Findings:
     Raises:
         ReportError: a file is not there, or lacks a column.
     """
-    wafers = _read(folder / "wafers.csv", ["batch", *WAFER_COLUMNS])
-    reasons = _read(folder / "reasons.csv", ["batch", *REASON_COLUMNS])
+    wafers = read_frame(folder / "wafers.csv", ["batch", *WAFER_COLUMNS])
+    reasons = read_frame(folder / "reasons.csv", ["batch", *REASON_COLUMNS])
     flags = with_units(wafers.astype({"unknown": bool, "label_known": bool}), "details/wafers.csv")
     told = with_units(reasons.fillna({"together_with": ""}), "details/reasons.csv")
     return Findings(flags, told, read_json(folder / "drift.json"))
 
 
-def _read(file: AnyPath, columns: list[str]) -> pd.DataFrame:
+def read_frame(file: AnyPath, columns: list[str]) -> pd.DataFrame:
+    """A CSV among the details of a run, local or S3.
+
+    Raises:
+        ReportError: it is not there, or lacks a column.
+    """
     try:
         frame = pd.read_csv(io.BytesIO(file.read_bytes()), dtype={"batch": str, "together_with": str})
     except FileNotFoundError as error:

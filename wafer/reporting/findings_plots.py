@@ -79,7 +79,7 @@ def plot_batch_drift(findings: Findings) -> Figure:
         return figure
     figure, (above, below) = new_panels(2, 1, 5.0, sharex=True, height_ratios=[3, 2])
     batches["unknown"] = batches["unknown"].astype(np.float64)
-    _draw_scores(above, batches)
+    draw_scores(above, batches)
     above.set(ylabel="drift score", title=f"Drift of {len(batches):,} batches, {int(batches['wafers'].sum()):,} wafers")
     below.bar(np.arange(len(batches)), batches["unknown"], width=0.6, color=GOOD, edgecolor=INK, linewidth=0.6)
     expected = findings.drift["usual_unknown"]
@@ -94,7 +94,8 @@ def plot_batch_drift(findings: Findings) -> Figure:
     return figure
 
 
-def _draw_scores(above: Axes, batches: pd.DataFrame) -> None:
+def draw_scores(above: Axes, batches: pd.DataFrame) -> None:
+    """Batches' drift: columns score, drifted (missing where not judged) and threshold."""
     score = batches["score"].astype(np.float64)
     states = {
         "drifted": ((batches["drifted"] == True), "D", FAULTY, "full"),  # noqa: E712 - it may be None
@@ -108,9 +109,11 @@ def _draw_scores(above: Axes, batches: pd.DataFrame) -> None:
             above.plot(rows, score.iloc[rows], marker, color=colour, fillstyle=fill, markersize=8, label=named)
     for x in np.flatnonzero(score.isna()):
         above.annotate("not\njudged", (x, 0), ha="center", va="bottom", fontsize=8, color=FAINT)
-    usual = batches["threshold"].dropna()
-    if len(usual):
-        above.axhline(usual.iloc[0], color=INK, linewidth=1.2, linestyle="--", label=f"usual up to {usual.iloc[0]:.2f}")
+    usual = batches["threshold"].astype(np.float64)
+    if usual.notna().any():
+        label = "usual up to" + (f" {usual.dropna().iloc[0]:.2f}" if usual.nunique() == 1 else "")
+        edges = np.arange(len(batches) + 1) - 0.5
+        above.stairs(usual, edges, baseline=None, color=INK, linewidth=1.2, linestyle="--", label=label)
     most = float(np.nanmax([*score, *usual, 0.1]))
     above.set_ylim(min(0.0, float(np.nanmin([*score, 0.0]))) - 0.1 * most, 1.5 * most)  # room for the legend
     if above.get_legend_handles_labels()[0]:

@@ -13,8 +13,11 @@ from wafer.records import Decided, Evaluated, Fitted, Frozen, Ingested, Kind, Pr
 from wafer.reporting.deliveries import read_predictions
 from wafer.reporting.findings import Findings, read_findings, with_findings
 from wafer.reporting.newest import open_newest
+from wafer.reporting.process import read_control
 from wafer.runs import Run
 from wafer.scoring.bundle import Bundle
+from wafer.scoring.control import Control
+from wafer.scoring.timeline import PLACE
 from wafer.workspace import Workspace
 
 
@@ -110,6 +113,17 @@ class PredictionSources:
     def findings(self) -> Findings:
         """What the model says besides: doubts, reasons, drift."""
         return read_findings(self.workspace.storage.place(self._record.details))
+
+    @cached_property
+    def control(self) -> Control:
+        """What left control."""
+        return read_control(self.workspace.storage.place(self._record.details))
+
+    @cached_property
+    def timeline(self) -> list[dict[str, Any]]:
+        """How the batches of this and of earlier predictions followed each other, as of then."""
+        found: list[dict[str, Any]] = self.workspace.storage.read_json(self.run.key(PLACE))
+        return found
 
     def predictions(self, batches: Sequence[str] | None = None) -> pd.DataFrame:
         """The predictions of these batches (names of CSV files; None: all), with what was found besides."""

@@ -75,7 +75,8 @@ def score_batches(
     What else the model says goes to the folder `details`, see `wafer.scoring.details.Details`.
 
     Returns:
-        For each batch its file, digest, name of the CSV, and numbers of wafers, alarms and unknown wafers.
+        For each batch its file, digest, order (place in the production), name of the CSV, numbers of wafers, alarms and
+        unknown wafers, and what `Details.add` returns.
     """
     known = store.known(digests)
     records = sorted((known[digest] for digest in dict.fromkeys(digests)), key=lambda record: record.order)
@@ -84,6 +85,7 @@ def score_batches(
     told = Details(bundle)
     for done, record in enumerate(records, 1):
         predictions, counts = pd.DataFrame(columns=COLUMNS), {"wafers": 0, "alarms": 0, "unknown": 0}
+        more: dict[str, Any] = {}
         stem = record.file.rsplit(".", 1)[0]
         name = stem if names[record.file] == 1 else f"{stem}.{record.digest[:8]}"
         if record.wafers:
@@ -94,10 +96,10 @@ def score_batches(
             predictions, counts = result_rows(wafers, judgement), judgement.counts()
             placed = predictions.assign(order=wafers["order"].to_numpy())
             store.add_predictions(record.digest, as_documents(placed))
-            told.add(name, wafers, judgement)
+            more = told.add(name, wafers, judgement)
         write_text(folder / f"{name}.csv", predictions.to_csv(index=False, lineterminator="\n"))
-        entry = {"file": record.file, "digest": record.digest, "predictions": f"{name}.csv"}
-        index.append({**entry, **counts, "model_version": model_version})
+        entry = {"file": record.file, "digest": record.digest, "order": record.order, "predictions": f"{name}.csv"}
+        index.append({**entry, **counts, "model_version": model_version, **more})
         if progress is not None:
             progress(done, len(records))
     told.write(details)

@@ -11,6 +11,7 @@ from wafer.diagnosis.drift import FEWEST
 from wafer.diagnosis.novelty import UNKNOWN_LEVEL, is_unknown
 from wafer.records import UNITS, with_units
 from wafer.scoring.bundle import Bundle
+from wafer.scoring.control import ControlLog
 from wafer.scoring.judge import Judgement
 from wafer.storage import AnyPath, write_json, write_text
 
@@ -19,12 +20,12 @@ RESPONSIBLE = 10  # sensors that are named for a batch's drift
 
 
 class Details:
-    """What a model says of several batches, added one by one, as files of one folder.
+    """What a model says of several batches, added one by one in production order, as files of one folder.
 
     `wafers.csv`: batch, and the columns of `doubts`. `reasons.csv`: batch, Wafer, and the columns of
     `wafer.diagnosis.reasons.tell` without `row`; of alarms alone. `drift.json`: unknown_level, usual_unknown (share of
     unknown wafers that past batches had), reasons (as of `describe_reasons`) and batches, for each its name and what
-    `describe_drift` says.
+    `describe_drift` says. `monitor_….csv`: the frames of `wafer.scoring.control.Control`.
     """
 
     def __init__(self, bundle: Bundle) -> None:
@@ -32,17 +33,23 @@ class Details:
         self.wafers: dict[str, pd.DataFrame] = {}
         self.reasons: dict[str, pd.DataFrame] = {}
         self.drift: list[dict[str, Any]] = []
+        self.control = ControlLog(bundle)
 
-    def add(self, batch: str, wafers: pd.DataFrame, judgement: Judgement) -> None:
-        """Take in one batch; `wafers` with the columns wafer, order and label (missing where unknown)."""
+    def add(self, batch: str, wafers: pd.DataFrame, judgement: Judgement) -> dict[str, Any]:
+        """Take in one batch; `wafers` with the columns wafer, order, label (missing where unknown) and the sensors.
+
+        Returns: of its drift score, threshold and drifted, and how many wafers are beyond the limits, t2 and spe.
+        """
         self.wafers[batch] = doubts(wafers, judgement)
         if judgement.reasons is not None:
             ids = wafers["wafer"].to_numpy()[judgement.reasons["row"].to_numpy(np.int64)]
             self.reasons[batch] = judgement.reasons.assign(Wafer=ids)[REASON_COLUMNS]
-        self.drift.append({"batch": batch, **describe_drift(self.bundle, judgement, wafers["order"].to_numpy())})
+        drift = describe_drift(self.bundle, judgement, wafers["order"].to_numpy())
+        self.drift.append({"batch": batch, **drift})
+        return {name: drift[name] for name in ("score", "threshold", "drifted")} | self.control.add(batch, wafers)
 
     def write(self, folder: AnyPath) -> None:
-        """Write the three files into `folder`, each whole or not at all."""
+        """Write the files into `folder`, each whole or not at all."""
         known = self.bundle.drift
         report = {
             "unknown_level": UNKNOWN_LEVEL,
@@ -53,6 +60,7 @@ class Details:
         _write_by_batch(folder / "wafers.csv", self.wafers, WAFER_COLUMNS)
         _write_by_batch(folder / "reasons.csv", self.reasons, REASON_COLUMNS)
         write_json(folder / "drift.json", report)
+        self.control.control().write(folder)
 
 
 def doubts(wafers: pd.DataFrame, judgement: Judgement) -> pd.DataFrame:

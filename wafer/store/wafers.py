@@ -163,11 +163,12 @@ class Store:
         if again:
             self._batches.bulk_write(again)
 
-    def find(self, wafers: Sequence[str]) -> dict[str, Document]:
-        """The documents of those `wafers` that are stored, by id."""
+    def find(self, wafers: Sequence[str], *fields: str) -> dict[str, Document]:
+        """The documents of those `wafers` that are stored, by id; these fields of them, or all."""
         found = {}
         for start in range(0, len(wafers), WAFERS_A_QUERY):
-            for document in self._wafers.find({"_id": {"$in": list(wafers[start : start + WAFERS_A_QUERY])}}):
+            wanted = {"_id": {"$in": list(wafers[start : start + WAFERS_A_QUERY])}}
+            for document in self._wafers.find(wanted, fields or None):
                 found[document["_id"]] = document
         return found
 
