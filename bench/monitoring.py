@@ -56,7 +56,7 @@ def halves(good: Floats, *, shuffled: bool) -> tuple[Floats, Floats]:
 def simulate(known: Floats, new: Floats, monitor: Monitor, fault: str, simulations: int) -> pd.DataFrame:
     """The last `LASTING` of the new wafers with a fault in a random sensor that is used, again and again.
 
-    Returns: columns named (among the first three by `PcaCharts.shift` of the last 25), delay (wafers to the first
+    Returns: columns named (among the first three by `ControlCharts.change` of the last 25), delay (wafers to the first
         signal of T² or SPE that there is not without the fault, NaN for none), own_delay (of the sensor's own chart).
     """
     pca = monitor.pca
@@ -68,12 +68,32 @@ def simulate(known: Floats, new: Floats, monitor: Monitor, fault: str, simulatio
         wafers = new[-LASTING:].copy()
         sensor = int(pca.sensors[place])
         wafers[:, sensor] = _faulty(wafers[:, sensor], known[:, sensor], float(pca.scale[place]), fault, chance)
-        shift, caused = pca.shift(wafers[-TOGETHER:]), np.flatnonzero(_signals(monitor, wafers) & ~before)
-        named = bool(np.sum(shift > shift[place]) < NAMED)
+        named, caused = _named(monitor, wafers, place), np.flatnonzero(_signals(monitor, wafers) & ~before)
         own = np.flatnonzero(_own_signals(monitor, wafers, sensor) & ~_own_signals(monitor, new[-LASTING:], sensor))
         delays = {name: one[0] + 1 if len(one) else np.nan for name, one in (("delay", caused), ("own_delay", own))}
         rows.append({"named": named, **delays})
     return pd.DataFrame(rows)
+
+
+def _named(monitor: Monitor, wafers: Floats, place: int) -> bool:
+    """Whether the sensor at this place of those used is among the first three of the last wafers."""
+    assert monitor.pca is not None
+    change = monitor.charts.change(wafers[-TOGETHER:])[monitor.pca.sensors]
+    return bool(np.sum(change > change[place]) < NAMED)
+
+
+def coarse(known: Floats, new: Floats, monitor: Monitor) -> Iterator[tuple[str, float]]:
+    """Of sensors of which one value holds more than half of the readings, what is told when they are stuck at it."""
+    assert monitor.pca is not None
+    named = []
+    for place, sensor in enumerate(monitor.pca.sensors):
+        values, counts = np.unique(known[~np.isnan(known[:, sensor]), sensor], return_counts=True)
+        if counts.max() > counts.sum() / 2:
+            wafers = new[-LASTING:].copy()
+            wafers[:, sensor] = values[counts.argmax()]
+            named.append(_named(monitor, wafers, place))
+    yield "sensors with one value in more than half of their readings", len(named)
+    yield "of them named when stuck at it", sum(named)
 
 
 def _signals(monitor: Monitor, wafers: Floats) -> NDArray[np.bool_]:
@@ -121,6 +141,7 @@ def measure(good: Floats) -> Iterator[tuple[str, float]]:
                 delay = table[column]
                 yield f"{name}: {fault}, {chart} within {LASTING} wafers", float(delay.notna().mean())
                 yield f"{name}: {fault}, {chart}, median delay where there is one", float(delay.median())
+        yield from ((f"{name}: {label}", value) for label, value in coarse(known, new, monitor))
 
 
 def speed(good: Floats) -> Iterator[tuple[str, float]]:

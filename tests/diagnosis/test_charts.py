@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from numpy.typing import NDArray
+from scipy.special import ndtri
 
 from wafer.diagnosis.charts import ControlCharts, centre_and_sigma
 from wafer.errors import ModelError
@@ -115,6 +116,44 @@ def test_a_line_for_each_sensor_and_rule_with_a_signal() -> None:
     assert table[["sensor", "rule", "first", "last"]].equals(pd.DataFrame(expected))
     assert table["strength"].tolist() == [40.0, 35.0]
     assert table["limit"].tolist() == limit.tolist()
+
+
+def test_change_is_a_likelihood_ratio_of_normal_scores() -> None:
+    """Values by hand: readings at normal quantiles that moved by one sigma, scatter less or more, or are stuck.
+
+    Of 999 training readings at the quantiles each is its own score; a coarse sensor that stays at the value of nine in
+    ten of its readings has not changed, nor has one without readings, and a missing reading does not count.
+    """
+    known = ndtri(np.arange(1, 1000) / 1000)
+    coarse, blank = np.where(np.arange(999) < 900, 0.0, 1.0), np.full(999, NAN)
+    charts = ControlCharts.learn(np.stack([known] * 4 + [coarse, known, blank], axis=1), NAMES[:7])
+    usual = known[19::20][:49]  # 49 of them, at the shares 0.02, 0.04, …
+    batch = np.stack(
+        [usual + 1, usual / 2, usual * 1.25, 0 * usual + known[300], 0 * usual, usual * NAN, usual], axis=1
+    )
+    enough, spread = 49 * 999 / 1048, np.var(usual, ddof=1)
+    expected = [
+        enough + (enough - 1) * (spread - 1 - np.log(spread)),
+        (enough - 1) * (spread / 4 - 1 - np.log(spread / 4)),
+        (enough - 1) * (1.5625 * spread - 1 - np.log(1.5625 * spread)),
+        enough * known[300] ** 2 + (enough - 1) * (1e-4 - 1 - np.log(1e-4)),
+    ]
+    found = charts.change(batch)
+    assert found[:4] == pytest.approx(np.array(expected) / 2, rel=0.03)
+    assert found[4] < 5 and found[5:].tolist() == [0.0, 0.0]
+    batch[::2, 3] = NAN
+    assert charts.change(batch)[3] == pytest.approx(expected[3] / 4, rel=0.03)
+    assert charts.change(batch[:0]).tolist() == [0.0] * 7
+
+
+def test_change_is_near_one_where_nothing_has_changed() -> None:
+    """On average over sensors, and large in none, whatever the number of wafers; of a single one it is half of that."""
+    chance = np.random.default_rng(0)
+    charts = ControlCharts.learn(chance.normal(size=(600, 300)), NAMES[:300])
+    for wafers in (2, 5, 25, 100):
+        found = charts.change(chance.normal(size=(wafers, 300)))
+        assert found.mean() == pytest.approx(1.0, abs=0.25) and found.max() < 15
+    assert charts.change(chance.normal(size=(1, 300))).mean() == pytest.approx(0.5, abs=0.1)
 
 
 def test_few_training_readings_give_no_controlled_limit() -> None:

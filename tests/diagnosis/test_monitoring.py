@@ -1,4 +1,5 @@
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -6,6 +7,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
+from bench.monitoring import FAULTS, good_wafers, halves, simulate, synthetic_wafers
 from wafer.diagnosis.monitoring import Monitor
 from wafer.errors import ModelError
 from wafer.fab.simulate import SENSOR_NAMES, simulate_frame
@@ -108,6 +110,27 @@ def test_it_is_learned_from_good_wafers_beside_the_classifier(wafers: Any, quick
     unordered = fit_bundle(WaferModel(**quick), wafers.X, wafers.y, reasons=False)
     with pytest.raises(ModelError, match="cannot monitor"):
         judge(unordered, wafers.X, monitor=True)
+
+
+def faulty_sensors_are_named(good: NDArray[np.float64]) -> None:
+    """In nine of ten simulations of each fault, in one random sensor of wafers like those that were learned from."""
+    known, new = halves(good, shuffled=True)
+    monitor = Monitor.learn(known, SENSOR_NAMES)
+    for fault in FAULTS:
+        assert simulate(known, new, monitor, fault, 100)["named"].mean() >= 0.9, fault
+
+
+@pytest.mark.slow
+@pytest.mark.invariant
+def test_a_faulty_sensor_is_among_the_three_named() -> None:
+    """Of the synthetic fab."""
+    faulty_sensors_are_named(synthetic_wafers())
+
+
+@pytest.mark.slow
+def test_a_faulty_sensor_is_among_the_three_named_of_real_wafers(real_wafers: Path) -> None:
+    """The same of real ones."""
+    faulty_sensors_are_named(good_wafers(real_wafers))
 
 
 @pytest.mark.slow

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from bench.monitoring import FAULTS, good_wafers, halves, simulate, synthetic_wafers
-from wafer.diagnosis.monitoring import Monitor
+from bench.monitoring import good_wafers, halves
 from wafer.diagnosis.multivariate import PcaCharts, spe_limit, t2_limit
-from wafer.fab.simulate import SENSOR_NAMES, simulate_frame
+from wafer.fab.simulate import simulate_frame
 
 Floats = NDArray[np.float64]
 
@@ -114,34 +113,12 @@ def test_a_larger_rate_has_lower_limits_that_hold_on_new_wafers() -> None:
 
 
 def test_a_hundred_wafers_take_less_than_half_a_second() -> None:
-    """Distances, contributions and shifts of 100 wafers of 590 sensors; processor time of one thread."""
+    """Distances and contributions of 100 wafers of 590 sensors; processor time of one thread."""
     frames = [simulate_frame(batch, wafers=100, seed=7).filter(like="Sensor-").to_numpy() for batch in range(4)]
     charts = _learned(np.vstack(frames[:3]))
     start = time.process_time()
-    charts.distances(frames[3]), charts.contributions(frames[3]), charts.shift(frames[3])
+    charts.distances(frames[3]), charts.contributions(frames[3])
     assert time.process_time() - start < 0.5
-
-
-def test_a_shift_is_near_one_by_chance_and_large_where_a_sensor_has_moved() -> None:
-    """Twenty-five wafers taken together; a sensor without any reading among them has not moved."""
-    charts, wafers = _learned(_good(600, 0)), _good(25, 1)
-    assert charts.shift(wafers).mean() == pytest.approx(1.0, abs=0.3)
-    moved, blank = charts.sensors[7], charts.sensors[30]
-    wafers[:, moved] += 2 * charts.scale[7]
-    wafers[:, blank] = np.nan
-    shift = charts.shift(wafers)
-    assert shift.argmax() == 7 and shift[7] > 20
-    assert shift[30] == 0.0
-
-
-@pytest.mark.slow
-@pytest.mark.invariant
-def test_a_faulty_sensor_is_among_the_three_named() -> None:
-    """In nine of ten simulations of each fault, in one random sensor of wafers like the synthetic fab's."""
-    known, new = halves(synthetic_wafers(), shuffled=True)
-    monitor = Monitor.learn(known, SENSOR_NAMES)
-    for fault in FAULTS[:3]:
-        assert simulate(known, new, monitor, fault, 100)["named"].mean() >= 0.9, fault
 
 
 @pytest.mark.slow

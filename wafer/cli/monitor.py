@@ -112,7 +112,7 @@ def _told(found: "Control", version: int) -> dict[str, Any]:
 def _text(told: dict[str, Any]) -> str:
     lines = [
         f"{told['out_of_control']} of {told['wafers']} wafers are beyond a limit of T² or SPE (model version "
-        f"{told['model_version']}); sensors that moved most:"
+        f"{told['model_version']}); sensors that changed most:"
     ]
     for one in told["batches"][-MOST_LINES:]:
         above = f"T² {one['t2']}, SPE {one['spe']} of {one['wafers']} wafers"

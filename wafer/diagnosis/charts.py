@@ -22,7 +22,7 @@ from math import pi, sqrt
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from wafer.diagnosis.runs_rules import EWMA, KINDS, RULES, Floats, strengths
 from wafer.errors import ModelError
@@ -35,6 +35,7 @@ TAIL = 0.05  # share of readings, and of strengths, that a tail is fitted to
 LIGHTEST, HEAVIEST = 0.2, 2.0  # exponents of the power tail: a normal one has about the first
 FARTHEST = 1e6  # times as far out as the training readings, which the power tail goes on to
 WAFERS = 100  # for which the false signals are counted
+NARROWEST = 1e-4  # variance of normal scores, of which a sensor that is stuck has none
 ALL = "all"  # instead of names of rules
 DEFAULT_RULES = (*list(RULES)[:8], EWMA)
 
@@ -113,15 +114,40 @@ class ControlCharts:
 
     def normal_scores(self, readings: Floats) -> Floats:
         """Scores that are normal where readings come as the training wafers' did; shape of `readings`."""
-        share = np.full(readings.shape, np.nan)
-        for column, known in enumerate(self.ranked.T):
-            if np.isfinite(self.sigma[column]):
-                values, known = readings[:, column], known[~np.isnan(known)]
-                low, high = (np.searchsorted(known, values, side) for side in ("left", "right"))
-                share[:, column] = (low + high + 1) / (2 * (len(known) + 1))
-        rarity = self._beyond(readings)
-        below = norm.ppf(np.minimum(share, 0.5) * rarity)
-        return np.asarray(np.where(share <= 0.5, below, -norm.ppf(np.minimum(1 - share, 0.5) * rarity)) + 0 * readings)
+        return np.where(np.isfinite(self.sigma), self._scored(readings, *self._ranks(readings)), np.nan)
+
+    def change(self, readings: Floats) -> Floats:
+        """How much each sensor has changed in some wafers taken together, in multiples of chance, shape (sensors,).
+
+        It is the log-likelihood ratio of normal scores with a mean and a variance of their own to those with 0 and 1,
+        the variance's part with one degree of freedom less (Bartlett, Proceedings of the Royal Society A 160, 1937):
+        near 1 where nothing has changed, and large where readings have moved, scatter more, or scatter less, as of a
+        sensor that is stuck. Each reading stands for all training readings that equal it, so a coarse sensor that stays
+        at its most frequent value has not changed much; one without readings has not changed at all.
+        """
+        low, high, known = self._ranks(readings)
+        scores, count = self._scored(readings, low, high, known), np.sum(~np.isnan(readings), axis=0)
+        mean = _column_mean(scores)
+        tied = _column_mean(_variance_between(low / (known + 1), (high + 1) / (known + 1)))
+        scatter = _column_mean((scores - mean) ** 2) * count / np.maximum(count - 1, 1) + tied
+        scatter = np.maximum(scatter, NARROWEST)
+        enough = count * known / np.maximum(count + known, 1)  # the training's mean is one of few readings as well
+        change = enough * mean**2 + np.maximum(enough - 1, 0) * (scatter - 1 - np.log(scatter))
+        return np.asarray(np.nan_to_num(change / 2))
+
+    def _ranks(self, readings: Floats) -> tuple[Floats, Floats, Floats]:
+        """Training readings below each reading and up to it, NaN for missing; and their number, shape (sensors,)."""
+        low, high = np.empty((2, *readings.shape))
+        known = np.sum(~np.isnan(self.ranked), axis=0)
+        for column, values in enumerate(readings.T):
+            own = self.ranked[: known[column], column]
+            low[:, column], high[:, column] = own.searchsorted(values, "left"), own.searchsorted(values, "right")
+        return low + 0 * readings, high + 0 * readings, known.astype(np.float64)
+
+    def _scored(self, readings: Floats, low: Floats, high: Floats, known: Floats) -> Floats:
+        share, rarity = (low + high + 1) / (2 * (known + 1)), self._beyond(readings)
+        below = ndtri(np.minimum(share, 0.5) * rarity)
+        return np.asarray(np.where(share <= 0.5, below, -ndtri(np.minimum(1 - share, 0.5) * rarity)))
 
     def _beyond(self, readings: Floats) -> Floats:
         """How many times as rare as the outermost training reading each is, 1 within the training readings' range."""
@@ -217,6 +243,15 @@ def _ends(ranked: Floats) -> Floats:
     """Smallest, middle and largest value of each ascending column with NaN last, shape (3, sensors)."""
     last = np.maximum(np.sum(~np.isnan(ranked), axis=0) - 1, 0)
     return np.asarray(ranked[np.array([0 * last, last // 2, last]), np.arange(ranked.shape[1])])
+
+
+def _variance_between(low: Floats, high: Floats) -> Floats:
+    """Variance of a standard normal variable between two of its quantiles, given as shares, 0 to 1."""
+    with np.errstate(invalid="ignore"):
+        ends = ndtri([low, high])
+        density, share = np.exp(-(ends**2) / 2) / sqrt(2 * pi), high - low
+        slopes = np.where(np.isinf(ends), 0.0, ends) * density
+    return np.asarray(1 - (slopes[1] - slopes[0]) / share - ((density[1] - density[0]) / share) ** 2)
 
 
 def _tails(ranked: Floats) -> Floats:

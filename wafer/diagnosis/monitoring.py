@@ -33,8 +33,8 @@ class Monitored:
             rule that signals, the first signal first; see `ControlCharts.signal_table`.
         contributions: row, chart ("T²" or "SPE"), rank, sensor, contribution, of the wafers above a limit; the first
             three of each.
-        batches: batch, wafers, t2 and spe (wafers above the limit), shifted (names of the three sensors that moved most
-            in the batch, the first first; see `PcaCharts.shift`).
+        batches: batch, wafers, t2 and spe (wafers above the limit), shifted (names of the three sensors whose
+            readings changed most in the batch, of those that T² and SPE use; see `ControlCharts.change`).
     """
 
     wafers: pd.DataFrame
@@ -138,7 +138,7 @@ class Monitor:
             own = labels == batch
             shifted: list[str] = []
             if self.pca is not None:
-                moved = self.pca.shift(readings[own])
+                moved = self.charts.change(readings[own])[self.pca.sensors]
                 most = np.argsort(-moved, kind="stable")[:NAMED]
                 shifted = [str(names[sensor]) for sensor in self.pca.sensors[most[moved[most] > 0]]]
             above = {name: int((wafers[name] > wafers[f"{name}_limit"])[own].sum()) for name in ("t2", "spe")}

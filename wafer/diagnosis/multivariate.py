@@ -139,18 +139,6 @@ class PcaCharts:
             scores, residuals = self._projected(Z)
             return Distances(Z * _product(scores / self.variances, self.loadings.T), residuals**2)
 
-    def shift(self, readings: Floats) -> Floats:
-        """How much each sensor used has shifted in some wafers taken together, in multiples of chance, shape (used,).
-
-        It is what the sensor adds to the SPE of the wafers' mean, times their number, against what is usual of one
-        wafer: near 1 where nothing has changed. A fault that lasts for some wafers is told by it far more clearly than
-        by each of them, where a few outlying readings of other sensors weigh more.
-        """
-        with threadpool_limits(1), np.errstate(over="ignore"):
-            present = (~np.isnan(readings[:, self.sensors])).sum(axis=0)
-            _, residual = self._projected(self.standardise(readings).sum(axis=0)[None, :] / np.maximum(present, 1))
-        return np.asarray(present * residual[0] ** 2 / np.where(self.usual > 0, self.usual, 1.0))
-
     def _projected(self, Z: Floats) -> tuple[Floats, Floats]:
         scores = _product(Z, self.loadings)
         return scores, Z - _product(scores, self.loadings.T)
