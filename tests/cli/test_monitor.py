@@ -45,8 +45,8 @@ def test_files_are_looked_at_by_the_model_in_use(
     told = json.loads(captured.out)
     assert "quarantined: wafer_01012020_000000.csv" in captured.err
     assert told["wafers"] == 200 and [one["wafers"] for one in told["batches"]] == [100, 100]
-    assert {one["wafer"] for one in told["contributions"]} <= {f"Wafer-{number}" for number in range(401, 601)}
-    assert len({one["wafer"] for one in told["contributions"]}) == told["out_of_control"]
+    assert {one["Wafer"] for one in told["contributions"]} <= {f"Wafer-{number}" for number in range(401, 601)}
+    assert len({one["Wafer"] for one in told["contributions"]}) == told["out_of_control"]
     assert run([str(tmp_path / "raw")], tmp_path / "storage", monkeypatch) == 0
     assert f"{told['out_of_control']} of 200 wafers are beyond a limit of T² or SPE" in capsys.readouterr().out
     with wafer.open(storage_url=str(tmp_path / "storage")) as workspace, workspace.runs.started("prediction") as made:

@@ -28,7 +28,7 @@ PARAMETERS = {
     "first_steps": ("past", "new", "labelled"),
     "study": ("storage", "run", "files", "note", "hand_over"),
 }
-PICTURES = {"training": 5, "prediction": 4, "data_quality": 3, "exploration": 3}
+PICTURES = {"training": 5, "prediction": 8, "data_quality": 3, "exploration": 3}
 
 
 @pytest.fixture
@@ -308,7 +308,7 @@ def test_reports_can_be_made_without_decision_alarms_or_wafers(outputs, notebook
     given = {"storage": str(tmp_path / "outputs")}
     report = run_notebook("training", given, tmp_path, notebooks=notebooks)
     assert "No decision about its use was taken" in Path(str(report.page)).read_text()
-    check_page(Path(str(run_notebook("prediction", given, tmp_path, notebooks=notebooks).page)), 4)
+    check_page(Path(str(run_notebook("prediction", given, tmp_path, notebooks=notebooks).page)), PICTURES["prediction"])
 
 
 @pytest.mark.slow

@@ -284,9 +284,10 @@ def _tail_limit(found: Floats, runs: bool, level: float) -> Floats:
     present = np.maximum(np.sum(~np.isnan(found), axis=0), 1)
     ranked = np.sort(found, axis=0)
     start = ranked[((1 - TAIL) * (present - 1)).astype(np.int64), np.arange(found.shape[1])]
+    start = np.where(np.isneginf(start), 0.0, start)  # where most wafers complete no run
     above = found > start
     share = above.sum(axis=0) / present
-    excess = np.nan_to_num(_column_mean(np.where(above, found, np.nan) - start), nan=0.0)
+    excess = np.nan_to_num(_column_mean(np.where(above, found - start, np.nan)), nan=0.0)
     if runs:  # of a geometric tail with this mean, one more is so many times as rare as an e-th of it
         excess = np.where(excess > 1, -1 / np.log1p(-1 / np.maximum(excess, 1.0 + 1e-9)), 0.0)
     stretches = above[:1].sum(axis=0) + (above[1:] & ~above[:-1]).sum(axis=0)

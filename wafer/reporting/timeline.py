@@ -57,23 +57,16 @@ def plot_timeline(batches: Sequence[dict[str, Any]]) -> Figure:
         say_nothing_to_show(axes, "Batches over time", "no batch with wafers was scored")
         return figure
     figure, panels = new_panels(5, 1, 10.5, sharex=True)
-    for axes, counts, of, label, colours in (
-        (panels[0], ("faulty",), "labelled", "faulty, share\nof labelled", (FAULTY,)),
-        (panels[1], ("alarms",), "wafers", "alarms, share\nof wafers", (GOOD,)),
-        (
-            panels[2],
-            ("t2", "spe"),
-            "wafers",
-            "out of control,\nshare of wafers",
-            (PROTOCOLS["shuffled"]["color"], FAULTY),
-        ),
-        (panels[4], ("unknown",), "wafers", "unknown, share\nof wafers", (GOOD,)),
+    for axes, counts, of, title, colours in (
+        (panels[0], ("faulty",), "labelled", "Faulty wafers, of those with a label by now", (FAULTY,)),
+        (panels[1], ("alarms",), "wafers", "Alarms", (GOOD,)),
+        (panels[2], ("t2", "spe"), "wafers", "Out of control", (PROTOCOLS["shuffled"]["color"], FAULTY)),
+        (panels[4], ("unknown",), "wafers", "Unlike anything seen", (GOOD,)),
     ):
         _draw_shares(axes, table, counts, of, colours)
-        axes.set_ylabel(label, fontsize=9)
+        axes.set(title=title, ylabel="share of wafers")
     draw_scores(panels[3], table)
-    panels[3].set_ylabel("drift score", fontsize=9)
-    panels[0].set_title(f"{len(table):,} batches in production order, {int(table['wafers'].sum()):,} wafers")
+    panels[3].set(title="Drift", ylabel="drift score")
     changes = np.flatnonzero(table["model_version"].diff().fillna(0) != 0)
     for axes in panels:
         for place in changes:
