@@ -22,9 +22,12 @@ def ingest_batches(run_id: str, raw: str | None, kind: Kind, replace: bool = Fal
 
 @flow
 def ingest(raw: str | None = None, kind: Kind = "training", replace: bool = False) -> Finished:
-    """Take in the batch files in the folder `raw` (default: those delivered to the storage).
+    """Take in a delivery: judge each batch file, store the good ones, quarantine the others with reasons.
 
-    With `replace`, wafers with other readings than the stored ones take their place instead of being quarantined.
+    Args:
+        raw: folder of batch files, or s3://bucket/prefix; by default those delivered to the storage, raw/<kind>.
+        kind: of delivery; files for training have labels.
+        replace: let wafers with other readings than the stored ones take their place instead of being quarantined.
     """
     with wafer.open() as workspace, steps.working(workspace, f"ingest-{kind}") as run:
         ingested = ingest_batches(run.id, raw, kind, replace)

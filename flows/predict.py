@@ -22,7 +22,11 @@ def predict_batches(run_id: str) -> Predicted:
 
 @flow
 def predict(raw: str | None = None) -> Finished:
-    """Score the batch files in the folder `raw` (default: those delivered to the storage)."""
+    """Score a delivery with the champion: ingest it, predict, report.
+
+    Args:
+        raw: folder of batch files, or s3://bucket/prefix; by default those delivered to the storage, raw/prediction.
+    """
     with wafer.open() as workspace, steps.working(workspace, "prediction") as run:
         need_champion(workspace)
         ingested = ingest_batches(run.id, raw, "prediction")

@@ -65,7 +65,9 @@ def finish_training(run_id: str) -> None:
 def train(params_file: str | None = None, force: bool = False) -> Finished:
     """Train a new version on every labelled wafer of the store and let the gate decide on it.
 
-    The very same training again makes no version, unless `force` asks for it.
+    Args:
+        params_file: YAML file of the parameters, on the worker; by default params.yaml of the project.
+        force: make a version even where the very same training has made one.
     """
     with wafer.open() as workspace, steps.working(workspace, "training") as run:
         params = read_params(params_file or workspace.params_file)

@@ -1,5 +1,6 @@
 """The deployments on a real Prefect server with a real worker, as a data engineer uses them."""
 
+import json
 import os
 import signal
 import socket
@@ -7,8 +8,10 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -101,9 +104,18 @@ def worker(server: None, environment: dict[str, str], run: Run, checkout: Path, 
         stop(process)
 
 
+def asked(environment: dict[str, str], what: str, **question: Any) -> Any:
+    """What Prefect's server answers."""
+    address, body = f"{environment['PREFECT_API_URL']}/{what}", json.dumps(question).encode()
+    request = urllib.request.Request(address, body, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=30) as answer:
+        return json.load(answer)
+
+
 @pytest.mark.usefixtures("worker")
 def test_deployments_run_on_a_worker(checkout: Path, run: Run, environment: dict[str, str], tmp_path: Path) -> None:
-    """Ingest, train and predict as deployments: each run completes, and the predictions are there."""
+    """Ingest, train and predict as deployments: each run completes, and the predictions are there. The server
+    knows what a parameter means, and how runs collide: of two trainings one is cancelled, an ingest waits."""
     workspace = wafer.open(storage_url=str(tmp_path / "data"))
     steps.deliver_where_empty(workspace, read_params(checkout / "params.yaml").deliver)
     for name in ("ingest/wafer", "train/wafer", "predict/wafer"):
@@ -112,3 +124,16 @@ def test_deployments_run_on_a_worker(checkout: Path, run: Run, environment: dict
     assert {p.name for p in predictions.iterdir()} == {p.name for p in workspace.raw("prediction").iterdir()}
     schedules = run("prefect", "deployment", "schedule", "ls", "train/wafer", **environment)
     assert "True" not in schedules, "schedules are inactive until somebody switches them on"
+    deployments = {d["tags"][1]: d for d in asked(environment, "deployments/filter")}
+    assert deployments["train"]["parameter_openapi_schema"]["properties"]["force"]["description"].startswith("make a ")
+    for name in ("train", "train", "ingest", "ingest"):
+        run("prefect", "deployment", "run", f"{name}/wafer", **environment)
+    deadline, states = time.monotonic() + 300, {"SCHEDULED"}
+    while {"SCHEDULED", "PENDING", "RUNNING"} & states:
+        assert time.monotonic() < deadline, states
+        time.sleep(1)
+        found = asked(environment, "flow_runs/filter", sort="START_TIME_ASC")
+        states = {one["state_type"] for one in found}
+    assert Counter(one["state_type"] for one in found) == {"COMPLETED": 6, "CANCELLED": 1}
+    *_, first, second = [one for one in found if one["deployment_id"] == deployments["ingest"]["id"]]
+    assert first["end_time"] <= second["start_time"]

@@ -206,14 +206,19 @@ def test_an_unreadable_file_shows_in_the_exit_status(tmp_path: Path) -> None:
 
 
 def test_deployments_name_flows_that_exist() -> None:
-    """prefect.yaml's entrypoints are flows, each deployment is called `wafer`, and its schedules are inactive."""
+    """prefect.yaml's entrypoints are flows whose parameters are all explained; each deployment is called `wafer`, one
+    run of it works at a time, and its schedules have a time zone and are inactive."""
     import yaml
 
     deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
-    flows = {"flows.ingest:ingest": ingest, "flows.train:train": train, "flows.predict:predict": predict}
-    assert [d["entrypoint"] for d in deployments] == list(flows)
+    known_flows = {"flows.ingest:ingest": ingest, "flows.train:train": train, "flows.predict:predict": predict}
+    assert [d["entrypoint"] for d in deployments] == list(known_flows)
     for deployment in deployments:
+        flow = known_flows[deployment["entrypoint"]]
         assert deployment["name"] == "wafer"
-        assert [s["active"] for s in deployment["schedules"]] == [False]
-        known = flows[deployment["entrypoint"]].parameters.properties
+        assert deployment["tags"] == ["wafer", flow.name]
+        assert [(s["active"], s["timezone"]) for s in deployment["schedules"]] == [(False, "UTC")]
+        assert deployment["concurrency_limit"]["limit"] == 1
+        known = flow.parameters.properties
         assert set(deployment.get("parameters", {})) <= known.keys(), json.dumps(deployment)
+        assert [name for name, schema in known.items() if not schema.get("description")] == []
