@@ -1,30 +1,85 @@
-"""What every flow shares: progress artifacts, links to pages, and silence on a terminal."""
+"""What every flow shares: limits of its steps, progress artifacts, links to pages, and silence on a terminal."""
 
 import asyncio
 import logging
 import os
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 import prefect
+from prefect import Task
 from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
-from prefect.client.schemas.objects import State
+from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging.configuration import setup_logging
+from prefect.runtime import deployment
 
 import wafer
+from wafer.addresses import gave_no_answer
 from wafer.progress import Progress
 from wafer.runs import Run
+from wafer.shown import shown_message
 from wafer.storage import is_local, take_lock, write_text
 from wafer.workspace import Workspace
 
+MINUTES = {
+    "ingest_batches": 240,
+    "freeze_snapshot": 60,
+    "look_back": 15,
+    "fit_model": 240,
+    "evaluate_recipe": 720,
+    "register_version": 30,
+    "decide_champion": 60,
+    "draw_figures": 15,
+    "report": 45,
+    "finish_training": 15,
+    "predict_batches": 240,
+}
+"""How long each task may take, each time that it is tried."""
+COMPUTED = frozenset({"fit_model", "evaluate_recipe"})
+"""Tasks that compute for long and ask no server meanwhile: they are not tried again."""
+SECONDS_BEFORE_RETRIES = (10.0, 60.0)
+JITTER = 0.5
 SECONDS_BETWEEN_UPDATES = 2.0
 SECONDS_FOR_A_DATABASE = 300.0
+
+Given = ParamSpec("Given")
+Done = TypeVar("Done")
+
+log = logging.getLogger("wafer")
+
+
+def step(run_name: str | None = None) -> Callable[[Callable[Given, Done]], Task[Given, Done]]:
+    """Make a task of a step: it ends in time, and in a deployment it is tried again where a server gave no answer."""
+
+    def made(work: Callable[Given, Done]) -> Task[Given, Done]:
+        return Task(
+            work,
+            cache_policy=NO_CACHE,
+            task_run_name=run_name,
+            timeout_seconds=60.0 * MINUTES[work.__name__],
+            retries=0 if work.__name__ in COMPUTED else len(SECONDS_BEFORE_RETRIES),
+            retry_delay_seconds=list(SECONDS_BEFORE_RETRIES),
+            retry_jitter_factor=JITTER,
+            retry_condition_fn=_worth_a_retry,
+        )
+
+    return made
+
+
+def _worth_a_retry(task: Task[Any, Any], _: TaskRun, state: State[Any]) -> bool:
+    """Whether a server gave no answer, and nobody waits at a terminal to be told so."""
+    error = state.data
+    if deployment.id is None or not isinstance(error, Exception) or not gave_no_answer(error):
+        return False
+    log.warning("%s is tried again: %s", task.name, shown_message(str(error)))
+    return True
 
 
 @contextmanager

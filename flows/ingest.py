@@ -1,16 +1,15 @@
 """Take in a delivery: judge each batch file, store the good ones, quarantine the others with reasons."""
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 import wafer
-from flows.entry import Finished, link_page, opened, progress_artifact
+from flows.entry import Finished, link_page, opened, progress_artifact, step
 from wafer import steps
 from wafer.progress import heard_by
 from wafer.records import Ingested, Kind
 
 
-@task(cache_policy=NO_CACHE, task_run_name="ingest-{kind}")
+@step("ingest-{kind}")
 def ingest_batches(run_id: str, raw: str | None, kind: Kind, replace: bool = False) -> Ingested:
     """Judge and store the batch files of one folder."""
     with opened(run_id) as (workspace, run), heard_by(progress_artifact):

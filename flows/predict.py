@@ -1,10 +1,9 @@
 """Score a delivery: ingest it, predict with the champion, report."""
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 import wafer
-from flows.entry import Finished, failures, opened, progress_artifact
+from flows.entry import Finished, failures, opened, progress_artifact, step
 from flows.ingest import ingest_batches
 from flows.report import report
 from wafer import steps
@@ -13,7 +12,7 @@ from wafer.progress import heard_by
 from wafer.records import Predicted
 
 
-@task(cache_policy=NO_CACHE)
+@step()
 def predict_batches(run_id: str) -> Predicted:
     """Score every accepted batch with the champion."""
     with opened(run_id) as (workspace, run), heard_by(progress_artifact):

@@ -1,22 +1,19 @@
 """What is drawn of a run, once its results are kept: a figure or notebook that fails, fails its own task alone."""
 
-from prefect import task
-from prefect.cache_policies import NO_CACHE
-
-from flows.entry import link_page, opened, progress_artifact
+from flows.entry import link_page, opened, progress_artifact, step
 from wafer import steps
 from wafer.progress import heard_by
 from wafer.records import Reported
 
 
-@task(cache_policy=NO_CACHE)
+@step()
 def draw_figures(run_id: str) -> None:
     """Draw the figures of a training."""
     with opened(run_id) as (workspace, run):
         steps.draw(workspace, run)
 
 
-@task(cache_policy=NO_CACHE, task_run_name="report-{name}")
+@step("report-{name}")
 def report(run_id: str, name: str) -> Reported:
     """Run the notebook `name` about a run."""
     with opened(run_id) as (workspace, run), heard_by(progress_artifact):

@@ -1,10 +1,9 @@
 """Train on what the store holds: snapshot, fit, evaluate, register, gate, then draw and report."""
 
-from prefect import flow, task
-from prefect.cache_policies import NO_CACHE
+from prefect import flow
 
 import wafer
-from flows.entry import Finished, failures, opened, progress_artifact
+from flows.entry import Finished, failures, opened, progress_artifact, step
 from flows.report import draw_figures, report
 from wafer import steps
 from wafer.params import EvaluateParams, FitParams, GateParams, MonitorParams, Params, PolicyParams, read_params
@@ -12,49 +11,49 @@ from wafer.progress import heard_by
 from wafer.records import Decided, Evaluated, Fitted, Frozen, Known, Registered
 
 
-@task(cache_policy=NO_CACHE)
+@step()
 def freeze_snapshot(run_id: str) -> Frozen:
     """Freeze every labelled wafer of the store."""
     with opened(run_id) as (workspace, run):
         return steps.snapshot(workspace, run)
 
 
-@task(cache_policy=NO_CACHE)
+@step()
 def look_back(run_id: str, params: Params) -> Known:
     """See whether the very same training was done before."""
     with opened(run_id) as (workspace, run):
         return steps.look_back(workspace, run, params)
 
 
-@task(cache_policy=NO_CACHE)
+@step()
 def fit_model(run_id: str, params: FitParams, policy: PolicyParams, monitor: MonitorParams) -> Fitted:
     """Fit and save the model."""
     with opened(run_id) as (workspace, run), heard_by(progress_artifact):
         return steps.fit(workspace, run, params, policy, monitor)
 
 
-@task(cache_policy=NO_CACHE)
+@step()
 def evaluate_recipe(run_id: str, params: EvaluateParams, recipe: FitParams, policy: PolicyParams) -> Evaluated:
     """Score the recipe on wafers that it did not train on."""
     with opened(run_id) as (workspace, run), heard_by(progress_artifact):
         return steps.evaluate(workspace, run, params, recipe, policy)
 
 
-@task(cache_policy=NO_CACHE)
+@step()
 def register_version(run_id: str, params: Params) -> Registered:
     """Log the training and register its model."""
     with opened(run_id) as (workspace, run):
         return steps.register(workspace, run, params)
 
 
-@task(cache_policy=NO_CACHE)
+@step()
 def decide_champion(run_id: str, params: GateParams, policy: PolicyParams) -> Decided:
     """Let the new version become champion, or not."""
     with opened(run_id) as (workspace, run):
         return steps.gate(workspace, run, params, policy)
 
 
-@task(cache_policy=NO_CACHE)
+@step()
 def finish_training(run_id: str) -> None:
     """Note that the training went through."""
     with opened(run_id) as (workspace, run):

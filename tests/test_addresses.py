@@ -3,13 +3,21 @@
 import socket
 import threading
 import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
+import botocore.exceptions
+import pymongo
 import pytest
 
 from wafer import addresses
-from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, hosts_of, knock, missing_driver
+from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, gave_no_answer, hosts_of, knock, missing_driver
 from wafer.errors import SettingsError
+from wafer.preflight import need_champion
+from wafer.settings import Settings
+from wafer.storage import Storage
+from wafer.workspace import Workspace
 
 
 @pytest.mark.parametrize(
@@ -102,3 +110,45 @@ def test_a_silent_name_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch)
 def test_a_driver_that_is_not_installed_is_named(address: str, why: str | None) -> None:
     """With how to get it; a driver that there is not at all is told as such."""
     assert missing_driver(address) == why
+
+
+def away(settings: Settings, mongodb_url: str, silent: str, s3_address: str) -> Iterator[Callable[[], object]]:
+    """What servers that are not there are asked."""
+    yield lambda: Workspace(settings.model_copy(update={"mongodb_url": f"mongodb://{silent}"})).store
+    yield lambda: pymongo.MongoClient(f"mongodb://{silent}", serverSelectionTimeoutMS=100).admin.command("ping")
+    yield lambda: Workspace(settings.model_copy(update={"mlflow_url": f"http://{silent}"})).registry
+    yield lambda: Storage("s3://bucket", endpoint_url=f"http://{silent}").need_bucket()
+
+
+def at_fault(settings: Settings, mongodb_url: str, silent: str, s3_address: str) -> Iterator[Callable[[], object]]:
+    """What is wrong however often it is asked."""
+    strange = mongodb_url.replace("://wafer:", "://wafer:another")
+    yield lambda: Workspace(settings.model_copy(update={"mongodb_url": strange})).store
+    yield lambda: need_champion(Workspace(settings))
+    yield lambda: Storage("s3://no-such-bucket", endpoint_url=s3_address).need_bucket()
+    yield lambda: Workspace(settings).runs.get("training-1")
+    yield lambda: Path("no/such/file").read_bytes()
+
+
+@pytest.mark.parametrize("asked", [away, at_fault])
+def test_a_server_that_gives_no_answer_is_told_from_a_fault(
+    asked: Callable[..., Iterator[Callable[[], object]]], settings: Settings, mongodb_url: str, s3_address: str
+) -> None:
+    """By the types of real errors: nobody at the address, or a wrong password, no champion, bucket, run or file."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        silent = f"127.0.0.1:{taken.getsockname()[1]}"
+        for ask in asked(settings, mongodb_url, silent, s3_address):
+            with pytest.raises(Exception) as caught:
+                ask()
+            assert gave_no_answer(caught.value) == (asked is away), repr(caught.value)
+
+
+@pytest.mark.parametrize(("status", "passing"), [(503, True), (500, True), (429, True), (403, False), (404, False)])
+def test_a_bucket_that_asks_to_come_again_gave_no_answer(status: int, passing: bool) -> None:
+    """By the status of its answer, which s3fs hides behind an error of the system."""
+    told = {"Error": {"Code": "x"}, "ResponseMetadata": {"HTTPStatusCode": status}}
+    try:
+        raise OSError("told") from botocore.exceptions.ClientError(told, "PutObject")
+    except OSError as error:
+        assert gave_no_answer(error) == passing

@@ -30,6 +30,22 @@ MONGODB = ("mongodb", "mongodb+srv")
 DATABASES = ("sqlite", "postgresql", "mysql", "mssql")
 REGISTRY = (*WEB, *DATABASES)
 
+NO_ANSWER = frozenset(
+    {
+        "builtins.ConnectionError",
+        "pymongo.errors.ConnectionFailure",
+        "requests.exceptions.ConnectionError",
+        "requests.exceptions.RetryError",
+        "requests.exceptions.Timeout",
+        "botocore.exceptions.ConnectionError",
+        "botocore.exceptions.HTTPClientError",
+        "aiohttp.client_exceptions.ClientConnectionError",
+    }
+)
+"""Errors that say that a server is away, does not answer or hangs up; by name, so that no library is loaded for it."""
+TOO_MANY_REQUESTS = 429
+SERVER_ERROR = 500
+
 _SQLITE = re.compile(r"sqlite(\+\w+)?:////[^?]+(\?.*)?")
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]\s]+)(?::(\d{1,5}))?")
 
@@ -125,3 +141,19 @@ def missing_driver(address: str) -> str | None:
 def _plain(scheme: str) -> str:
     """The scheme without its driver: `postgresql+psycopg2` is `postgresql`."""
     return scheme.partition("+")[0]
+
+
+def gave_no_answer(error: BaseException | None) -> bool:
+    """Whether a server gave no answer or, as a bucket may, one that says to try again later; as its cause counts, too.
+
+    What is wrong with data, parameters, keys or rights is none of these, and is the same when it is tried again.
+    """
+    while error is not None:
+        names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+        response = getattr(error, "response", None)  # of botocore; that of others is no mapping
+        told = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+        status = told.get("HTTPStatusCode", 0)
+        if names & NO_ANSWER or status == TOO_MANY_REQUESTS or status >= SERVER_ERROR:
+            return True
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False

@@ -402,6 +402,7 @@ SENTENCES: dict[str, Callable[[Any], str | None]] = {
     "great_expectations": _about("the suite could not be applied"),
     "zipfile": _about("not a whole zip file"),
     "subprocess": _about("another program failed"),
+    "prefect.task_engine.TaskRunTimeoutError": lambda error: f"a step took longer than it may: {_first_line(error)}",
     "joblib": lambda _: "a process was killed, perhaps for lack of memory: set WAFER_JOBS to fewer processes",
     "concurrent": lambda _: "a process was killed, perhaps for lack of memory: set WAFER_JOBS to fewer processes",
 } | {

@@ -1,20 +1,34 @@
 """The flows on a real, temporary Prefect server: the main job, and what a person sees when something is wrong."""
 
 import json
+import logging
 import os
+import re
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import urlsplit
 
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from prefect import Task, flow, get_client
+from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.objects import State
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
+import flows.predict
+import flows.report
+import flows.train
 import wafer
-from flows.ingest import ingest
+from flows.entry import MINUTES
+from flows.ingest import ingest, ingest_batches
 from flows.predict import predict
 from flows.train import train
 from tests import terminal
@@ -203,6 +217,130 @@ def test_an_unreadable_file_shows_in_the_exit_status(tmp_path: Path) -> None:
     report = json.loads(file.read_text())
     verdicts = {batch["file"]: batch["verdict"] for batch in report["batches"]}
     assert verdicts == {good.name: "accepted", "wafer_01012020_000000.csv": "unread"}
+
+
+def forward(port: int, to: int) -> None:
+    """Let a port lead to another one, as long as the process lives."""
+
+    def pass_on(source: socket.socket, target: socket.socket) -> None:
+        with suppress(OSError):
+            while data := source.recv(65536):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def serve(listening: socket.socket) -> None:
+        while True:
+            here, there = listening.accept()[0], socket.create_connection(("127.0.0.1", to))
+            for ends in (here, there), (there, here):
+                Thread(target=pass_on, args=ends, daemon=True).start()
+
+    Thread(target=serve, args=(socket.create_server(("127.0.0.1", port)),), daemon=True).start()
+
+
+@on_a_server
+@pytest.mark.parametrize(
+    ("away", "in_a_deployment", "tries"), [(True, True, 2), (True, False, 1), (False, True, 1)], ids=str
+)
+def test_what_a_silent_server_stopped_is_tried_again(
+    *, away: bool, in_a_deployment: bool, tries: int, storage: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database that comes back completes the task of a deployment; a person at a terminal is told at once; a fault of
+    the delivery is never tried again. `away` says whether the database is, else the delivery is missing."""
+    address = urlsplit(storage.mongodb_url or "")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    told: list[str] = []
+
+    class Return(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if "is tried again" in record.getMessage():
+                told.append(record.getMessage())
+                forward(port, address.port or 0)
+
+    if away:
+        list(simulate_batches(tmp_path / "raw", batches=1, wafers=20, seed=7))
+        monkeypatch.setenv("MONGODB_URL", (storage.mongodb_url or "").replace(f":{address.port}", f":{port}"))
+    if in_a_deployment:
+        monkeypatch.setenv("PREFECT__RUNTIME__DEPLOYMENT__ID", "5a28743e-4e16-443c-843f-dbdfede71093")
+    handler, log = Return(), logging.getLogger("wafer")
+    log.addHandler(handler)
+
+    @flow
+    def take_in() -> State[Any]:
+        with wafer.open() as workspace, workspace.runs.started("ingest-training") as run:
+            task = ingest_batches.with_options(retry_delay_seconds=0.5)
+            return task(run.id, str(tmp_path / "raw"), "training", return_state=True)
+
+    try:
+        state = take_in(return_state=True)
+    finally:
+        log.removeHandler(handler)
+    assert state.is_completed() == (tries == 2), state
+    assert len(told) == tries - 1
+    with get_client(sync_client=True) as client:
+        (seen,) = client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": [state.state_details.flow_run_id]}))
+    assert seen.run_count == tries
+
+
+@pytest.mark.slow
+@pytest.mark.invariant
+def test_a_step_that_takes_too_long_is_stopped(tmp_path: Path, small_params: Path) -> None:
+    """The task of a fit in a pool fails soon after its time is over, and no process goes on computing."""
+    script = f"""
+import time, psutil, wafer
+from flows import train
+from flows.entry import failures
+from prefect import flow
+from wafer import steps
+from wafer.params import read_params
+from wafer.settings import make_prefect_home, prepare_environment
+
+make_prefect_home(prepare_environment())
+params = read_params({str(small_params)!r})
+
+@flow
+def late():
+    with wafer.open() as workspace, steps.working(workspace, "training") as run:
+        steps.deliver_where_empty(workspace, params.deliver)
+        steps.ingest(workspace, run, "training")
+        train.freeze_snapshot(run.id)
+        train.fit_model(run.id, params.fit, params.policy, params.monitor)
+        start = time.monotonic()
+        task = train.evaluate_recipe.with_options(timeout_seconds=2)
+        many = params.evaluate.model_copy(update=dict(repeats=50))
+        state = task(run.id, many, params.fit, params.policy, return_state=True)
+        took = time.monotonic() - start
+        time.sleep(1)
+        kinds = [" ".join(child.cmdline()) for child in psutil.Process().children(recursive=True)]
+        print(state.name, failures(state), took < 10, [one for one in kinds if "popen_loky" in one])
+
+late()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=REPOSITORY,
+        env={**os.environ, "WAFER_STORAGE": str(tmp_path / "data"), "WAFER_JOBS": "2"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.splitlines()[-1:] == ["TimedOut ('Scope timed out after 2.0 second(s).',) True []"], done.stderr
+
+
+def test_the_limits_of_tasks_are_documented() -> None:
+    """Every task ends in the time that the manual's table says, and is tried again as often as that says."""
+    tasks = [
+        one for module in (flows.ingest, flows.predict, flows.report, flows.train) for one in vars(module).values()
+    ]
+    known = {one.fn.__name__: one for one in tasks if isinstance(one, Task)}
+    assert known.keys() == MINUTES.keys()
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*\| (\d+) \| (\d) \|$", (REPOSITORY / "docs/operations.md").read_text(), re.MULTILINE
+    )
+    assert {name: (60 * int(minutes), int(tries)) for name, minutes, tries in rows} == {
+        name: (task.timeout_seconds, task.retries) for name, task in known.items()
+    }
 
 
 def test_deployments_name_flows_that_exist() -> None:

@@ -56,7 +56,8 @@ def prepare_place(tracking_uri: str, artifact_root: str | None) -> None:
     if scheme.startswith("sqlite"):
         Path(tracking_uri.partition(":///")[2].partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
     elif why := (None if scheme in WEB else missing_driver(tracking_uri)) or knock(tracking_uri):
-        raise RegistryError(f"the model registry at {masked(tracking_uri)} cannot be reached: {why}")
+        told = f"the model registry at {masked(tracking_uri)} cannot be reached: {why}"
+        raise RegistryError(told) from ConnectionError(why)
     if artifact_root is not None and urlsplit(artifact_root).scheme in ("", "file"):
         Path(artifact_root.removeprefix("file://")).mkdir(parents=True, exist_ok=True)
 

@@ -298,7 +298,7 @@ def _connected(url: str, database: str) -> Iterator[Store]:
     try:
         parse_uri(url, warn=False)  # an option that is not known is an error, not a warning
         if why := knock(url):  # known at once, where the driver would go on trying for seconds
-            raise StoreError(f"no MongoDB server is there: {why}")
+            raise StoreError(f"no MongoDB server is there: {why}") from ConnectionError(why)
         client: pymongo.MongoClient[Document] = pymongo.MongoClient(
             url,
             serverSelectionTimeoutMS=MILLISECONDS_TO_CONNECT,
