@@ -4,9 +4,11 @@ import json
 import logging
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -14,9 +16,11 @@ from threading import Thread
 from typing import Any
 from urllib.parse import urlsplit
 
+import nbformat
 import pandas as pd
 import pytest
 from mlflow.tracking import MlflowClient
+from nbformat.v4 import new_code_cell, new_notebook
 from prefect import Task, flow, get_client
 from prefect.client.schemas.filters import FlowRunFilter
 from prefect.client.schemas.objects import State
@@ -27,7 +31,7 @@ import flows.predict
 import flows.report
 import flows.train
 import wafer
-from flows.entry import MINUTES
+from flows.entry import MINUTES, failures
 from flows.ingest import ingest, ingest_batches
 from flows.predict import predict
 from flows.train import train
@@ -38,6 +42,7 @@ from wafer.errors import DeliveryError, RegistryError, UnfitError
 from wafer.fab.simulate import simulate_batches
 from wafer.params import read_params
 from wafer.registry import Registry
+from wafer.runs import Run
 from wafer.settings import Settings
 from wafer.storage import read_json
 
@@ -326,6 +331,42 @@ late()
         check=False,
     )
     assert done.stdout.splitlines()[-1:] == ["TimedOut ('Scope timed out after 2.0 second(s).',) True []"], done.stderr
+
+
+@on_a_server
+def test_a_killed_kernel_fails_its_task_within_half_a_minute(
+    storage: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`kill -9` in the middle of a cell: the task fails soon, says so, and the page is kept as far as it came."""
+    pid = tmp_path / "pid"
+    work = f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
+    notebook = new_notebook(cells=[new_code_cell(source) for source in ("run = storage = ''", "print('so far')", work)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    (tmp_path / "project" / "notebooks").mkdir(parents=True)
+    (tmp_path / "project" / "notebooks" / "training.ipynb").write_text(nbformat.writes(notebook))
+    monkeypatch.setenv("WAFER_PROJECT", str(tmp_path / "project"))
+    killed: list[float] = []
+
+    def kill() -> None:
+        while not pid.exists() or not pid.read_text():
+            time.sleep(0.1)
+        time.sleep(1)
+        os.kill(int(pid.read_text()), signal.SIGKILL)
+        killed.append(time.monotonic())
+
+    @flow
+    def tell() -> tuple[Run, State[Any]]:
+        with wafer.open() as workspace, workspace.runs.started("training") as run:
+            return run, flows.report.report(run.id, "training", return_state=True)
+
+    Thread(target=kill, daemon=True).start()
+    run, state = tell()
+    seconds = time.monotonic() - killed[0]
+    assert seconds < 30
+    (told,) = failures(state)
+    assert "failed because its kernel died" in told
+    assert "so far" in run.place("training.html").read_text()
 
 
 def test_the_limits_of_tasks_are_documented() -> None:
