@@ -1,4 +1,4 @@
-"""What every flow shares: limits of its steps, progress artifacts, links to pages, and silence on a terminal."""
+"""What every flow shares: limits of its steps, what Prefect shows of a run, and silence on a terminal."""
 
 import asyncio
 import logging
@@ -13,19 +13,27 @@ from typing import Any, ParamSpec, TypeVar, cast
 from uuid import UUID
 
 import prefect
-from prefect import Task
-from prefect.artifacts import create_link_artifact, create_progress_artifact, update_progress_artifact
+from prefect import Task, get_client
+from prefect.artifacts import (
+    create_link_artifact,
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.logging.configuration import setup_logging
-from prefect.runtime import deployment
+from prefect.runtime import deployment, flow_run
 
 import wafer
 from wafer.addresses import gave_no_answer
 from wafer.progress import Progress
+from wafer.records import Ingested, Kind
+from wafer.reporting.summary import summarise_as_markdown, verdict_rows
 from wafer.runs import Run
 from wafer.shown import shown_message
-from wafer.storage import is_local, take_lock, write_text
+from wafer.storage import take_lock, write_text
 from wafer.workspace import Workspace
 
 MINUTES = {
@@ -48,6 +56,7 @@ SECONDS_BEFORE_RETRIES = (10.0, 60.0)
 JITTER = 0.5
 SECONDS_BETWEEN_UPDATES = 2.0
 SECONDS_FOR_A_DATABASE = 300.0
+LONGEST_NAME = 150  # signs of what a run works on
 
 Given = ParamSpec("Given")
 Done = TypeVar("Done")
@@ -124,9 +133,28 @@ def failures(*states: State[Any]) -> tuple[str, ...]:
 
 def link_page(workspace: Workspace, page: str) -> None:
     """Link a page of reports with the running task."""
-    place = workspace.storage.place(page)
-    link = place.as_uri() if is_local(place) else str(place)
-    create_link_artifact(link=link, link_text=place.name, key=f"{place.stem}-page".replace("_", "-"))
+    name = workspace.storage.place(page).name
+    key = f"{name.removesuffix('.html')}-page".replace("_", "-")
+    create_link_artifact(link=workspace.link(page), link_text=name, key=key)
+
+
+def show_verdicts(workspace: Workspace, ingested: Ingested, kind: Kind) -> None:
+    """Show the verdict on each delivered file with the running task."""
+    rows = verdict_rows(workspace.storage.read_json(ingested.report))
+    create_table_artifact(table=rows, key=f"verdicts-{kind}", description=f"verdicts on the delivery for {kind}")
+
+
+def name_run(run: Run, what: str) -> None:
+    """Call the running flow by its run in the storage and by what it works on."""
+    with get_client(sync_client=True) as client:
+        client.update_flow_run(flow_run.id, name=f"{run.id} {shown_message(what, LONGEST_NAME)}")
+
+
+def ended(workspace: Workspace, run: Run, *complaints: str, told: str = "") -> Finished:
+    """What came of the run, which is shown with the running flow."""
+    notes = [*complaints, *([told] if told else [])]
+    create_markdown_artifact(summarise_as_markdown(workspace, run, notes), key=f"{run.kind}-summary")
+    return Finished(run.id, complaints, told)
 
 
 def make_database(home: Path) -> None:

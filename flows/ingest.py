@@ -3,7 +3,7 @@
 from prefect import flow
 
 import wafer
-from flows.entry import Finished, link_page, opened, progress_artifact, step
+from flows.entry import Finished, ended, link_page, name_run, opened, progress_artifact, show_verdicts, step
 from wafer import steps
 from wafer.progress import heard_by
 from wafer.records import Ingested, Kind
@@ -14,6 +14,7 @@ def ingest_batches(run_id: str, raw: str | None, kind: Kind, replace: bool = Fal
     """Judge and store the batch files of one folder."""
     with opened(run_id) as (workspace, run), heard_by(progress_artifact):
         ingested = steps.ingest(workspace, run, kind, raw, replace=replace)
+    show_verdicts(workspace, ingested, kind)
     if ingested.page is not None:
         link_page(workspace, ingested.page)
     return ingested
@@ -29,5 +30,6 @@ def ingest(raw: str | None = None, kind: Kind = "training", replace: bool = Fals
         replace: let wafers with other readings than the stored ones take their place instead of being quarantined.
     """
     with wafer.open() as workspace, steps.working(workspace, f"ingest-{kind}") as run:
+        name_run(run, f"of {raw or workspace.storage.key(workspace.raw(kind))}")
         ingested = ingest_batches(run.id, raw, kind, replace)
-    return Finished(run.id, ingested.complaints)
+        return ended(workspace, run, *ingested.complaints)

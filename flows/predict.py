@@ -3,7 +3,7 @@
 from prefect import flow
 
 import wafer
-from flows.entry import Finished, failures, opened, progress_artifact, step
+from flows.entry import Finished, ended, failures, name_run, opened, progress_artifact, step
 from flows.ingest import ingest_batches
 from flows.report import report
 from wafer import steps
@@ -27,8 +27,9 @@ def predict(raw: str | None = None) -> Finished:
         raw: folder of batch files, or s3://bucket/prefix; by default those delivered to the storage, raw/prediction.
     """
     with wafer.open() as workspace, steps.working(workspace, "prediction") as run:
+        name_run(run, f"of {raw or workspace.storage.key(workspace.raw('prediction'))}")
         need_champion(workspace)
         ingested = ingest_batches(run.id, raw, "prediction")
         predicted = predict_batches(run.id)
         failed = failures(report(run.id, "prediction", return_state=True))
-    return Finished(run.id, (*ingested.complaints, *predicted.complaints, *failed))
+        return ended(workspace, run, *ingested.complaints, *predicted.complaints, *failed)

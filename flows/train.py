@@ -3,7 +3,7 @@
 from prefect import flow
 
 import wafer
-from flows.entry import Finished, failures, opened, progress_artifact, step
+from flows.entry import Finished, ended, failures, name_run, opened, progress_artifact, step
 from flows.report import draw_figures, report
 from wafer import steps
 from wafer.params import EvaluateParams, FitParams, GateParams, MonitorParams, Params, PolicyParams, read_params
@@ -70,10 +70,11 @@ def train(params_file: str | None = None, force: bool = False) -> Finished:
     """
     with wafer.open() as workspace, steps.working(workspace, "training") as run:
         params = read_params(params_file or workspace.params_file)
-        freeze_snapshot(run.id)
+        frozen = freeze_snapshot(run.id)
+        name_run(run, f"on {frozen.digest[:8]}")
         known = look_back(run.id, params)
         if known.finished and not force:
-            return Finished(run.id, told=known.told)
+            return ended(workspace, run, told=known.told)
         if known.version is None or force:
             fit_model(run.id, params.fit, params.policy, params.monitor)
             evaluate_recipe(run.id, params.evaluate, params.fit, params.policy)
@@ -82,4 +83,4 @@ def train(params_file: str | None = None, force: bool = False) -> Finished:
         figures = draw_figures(run.id, return_state=True)
         pages = [report(run.id, name, return_state=True) for name in ("data_quality", "exploration", "training")]
         finished = finish_training(run.id, return_state=True)
-    return Finished(run.id, failures(figures, *pages, finished))
+        return ended(workspace, run, *failures(figures, *pages, finished))

@@ -59,6 +59,9 @@ class Settings(BaseSettings):
     s3_key: SecretStr | None = Field(None, alias="AWS_ACCESS_KEY_ID")
     s3_secret: SecretStr | None = Field(None, alias="AWS_SECRET_ACCESS_KEY")
     s3_token: SecretStr | None = Field(None, alias="AWS_SESSION_TOKEN")
+    pages_url: str | None = Field(
+        None, alias="WAFER_PAGES_URL", description="address below which runs/ of the storage is served; unset: files"
+    )
     commit: str | None = Field(
         None,
         alias="WAFER_COMMIT",
@@ -143,6 +146,7 @@ class Settings(BaseSettings):
             ("MLFLOW_TRACKING_URI", self.mlflow_url, REGISTRY),
             ("PREFECT_API_URL", self.prefect_url, WEB),
             ("AWS_ENDPOINT_URL", self.s3_endpoint, WEB),
+            ("WAFER_PAGES_URL", self.pages_url, WEB),
         ):
             if address is not None:
                 check_address(variable, address, schemes)

@@ -11,6 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import quote
 
 from upath import UPath
 
@@ -18,7 +19,7 @@ from wafer.records import Kind
 from wafer.runs import KINDS, Runs
 from wafer.settings import Settings
 from wafer.shown import facts_html
-from wafer.storage import Storage
+from wafer.storage import Storage, is_local
 
 if TYPE_CHECKING:
     from wafer.contract.form import Form
@@ -150,6 +151,13 @@ class Workspace:
     def params_file(self) -> Path:
         """The parameters that hold where no others are named."""
         return self.settings.default("params.yaml")
+
+    def link(self, key: str) -> str:
+        """The address by which people open a page: on the server of WAFER_PAGES_URL, else where it lies."""
+        place = self.storage.place(key)
+        if self.settings.pages_url is not None:
+            return f"{self.settings.pages_url.rstrip('/')}/{quote(key)}"
+        return place.as_uri() if is_local(place) else str(place)
 
     def raw(self, kind: Kind) -> UPath:
         """Where batch files of this kind are delivered to by default: `raw/<kind>` of the storage.

@@ -9,8 +9,11 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
 from typing import Any
@@ -22,8 +25,9 @@ import pytest
 from mlflow.tracking import MlflowClient
 from nbformat.v4 import new_code_cell, new_notebook
 from prefect import Task, flow, get_client
-from prefect.client.schemas.filters import FlowRunFilter
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
 from prefect.client.schemas.objects import State
+from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
@@ -41,10 +45,13 @@ from wafer import steps
 from wafer.errors import DeliveryError, RegistryError, UnfitError
 from wafer.fab.simulate import simulate_batches
 from wafer.params import read_params
+from wafer.records import Frozen
 from wafer.registry import Registry
 from wafer.runs import Run
 from wafer.settings import Settings
 from wafer.storage import read_json
+
+PAGES = ("ingest-training", "ingest-prediction", "prediction", "data_quality", "exploration", "training")
 
 
 def at_length_on_a_server(test: Callable[..., None]) -> Callable[..., None]:
@@ -92,13 +99,46 @@ def kept_files(storage: Settings, run_id: str) -> list[str]:
     return sorted(Path(file.path).name for file in MlflowClient(storage.tracking_uri).list_artifacts(run_id, "reports"))
 
 
+@pytest.fixture
+def pages(storage: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A web server of the storage, to which links lead."""
+    serve = partial(SimpleHTTPRequestHandler, directory=storage.storage_url)
+    with ThreadingHTTPServer(("127.0.0.1", 0), serve) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("WAFER_PAGES_URL", f"http://127.0.0.1:{server.server_port}/")
+        yield
+        server.shutdown()
+
+
+def check_what_prefect_shows(names: list[str]) -> None:
+    """The newest flow runs have these names; verdicts and summaries are shown, and every link opens a page."""
+    with get_client(sync_client=True) as client:
+        runs = client.read_flow_runs(sort=FlowRunSort.START_TIME_DESC, limit=len(names))
+        assert [run.name for run in reversed(runs)] == names
+        chosen = FlowRunFilter(id=FlowRunFilterId(any_=[run.id for run in runs]))
+        shown = {artifact.key: artifact for artifact in client.read_artifacts(flow_run_filter=chosen)}
+    verdicts = json.loads(shown["verdicts-prediction"].data)
+    assert [(row["verdict"], row["wafers"]) for row in verdicts] == [("accepted", 40)] * 2
+    links = [str(artifact.data) for artifact in shown.values()]
+    links = [link for text in links for link in re.findall(r"\]\((\S+)\)", text)]
+    assert {link.rpartition("/")[2] for link in links} == {f"{name}.html" for name in PAGES}
+    for link in links:
+        with urllib.request.urlopen(link, timeout=10) as answer:
+            assert b"<html" in answer.read()
+
+
 @on_a_server
+@pytest.mark.usefixtures("pages")
 def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path) -> None:
-    """Ingest, train and predict: reports, a champion, and each accepted wafer scored once in its batch's order."""
+    """Ingest, train and predict: reports, a champion, and each accepted wafer scored once in its batch's order. Prefect
+    shows what came of each, under names that say on what it worked."""
     with wafer.open() as workspace:
         steps.deliver_where_empty(workspace, read_params(small_params).deliver)
         assert ingest(None, "training").complaints == ()
         done = workspace.runs.get(train(str(small_params)).run_id)
+        taken_in = workspace.runs.latest("ingest-training")
+        raw = {kind: workspace.storage.key(workspace.raw(kind)) for kind in ("training", "prediction")}
+    assert taken_in is not None
     champion = Registry.open(storage).champion()
     assert champion is not None
     assert champion.version == 1
@@ -107,6 +147,8 @@ def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path) -> No
     assert sorted(p.name for p in done.place("").iterdir() if p.suffix in (".html", ".ipynb")) == files
     assert kept_files(storage, champion.run_id) == files
     scored_run = workspace.runs.get(predict().run_id)
+    names = [f"{taken_in.id} of {raw['training']}", f"{done.id} on {done.read(Frozen).digest[:8]}"]
+    check_what_prefect_shows([*names, f"{scored_run.id} of {raw['prediction']}"])
     (prediction,) = runs_of(storage, "prediction")
     assert kept_files(storage, prediction) == ["details", "prediction.html", "prediction.ipynb"]
     assert len(read_json(scored_run.place("predictions.json"))) == 2
@@ -284,7 +326,9 @@ def test_what_a_silent_server_stopped_is_tried_again(
     assert state.is_completed() == (tries == 2), state
     assert len(told) == tries - 1
     with get_client(sync_client=True) as client:
-        (seen,) = client.read_task_runs(flow_run_filter=FlowRunFilter(id={"any_": [state.state_details.flow_run_id]}))
+        (seen,) = client.read_task_runs(
+            flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[state.state_details.flow_run_id]))
+        )
     assert seen.run_count == tries
 
 

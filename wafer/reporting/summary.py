@@ -1,15 +1,16 @@
-"""The short summary at the end of the main job: what came in, how good the model is, what it said, where to read on."""
+"""The short summary of runs, for a terminal and Prefect: what came in, how good the model is, what it said, pages."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from wafer.records import Decided, Evaluated, Ingested, Predicted
 from wafer.reporting.index import PLACE, pages
 from wafer.runs import Run
-from wafer.shown import shown_text
+from wafer.shown import shown_message, shown_text
 from wafer.workspace import Workspace
 
 SUMMARISED = ("shuffled", "forward")
+MOST_VERDICTS = 500  # files in a table of Prefect's, those turned away first; the run's page has all
 
 
 def summarise_runs(workspace: Workspace, runs: Sequence[Run]) -> str:
@@ -17,6 +18,28 @@ def summarise_runs(workspace: Workspace, runs: Sequence[Run]) -> str:
     lines = [line for run in runs for line in _of_run(run)]
     made = [f"  {run.place(page)}" for run in runs for page in pages(run)]
     return "\n".join([*lines, "", "Reports", *made, f"  all runs: {workspace.storage.place(PLACE)}"])
+
+
+def summarise_as_markdown(workspace: Workspace, run: Run, notes: Sequence[str]) -> str:
+    """What came of a run, `notes` about it, and links to its pages."""
+    told = "\n".join(_of_run(run)).strip("\n").replace("`", "'")
+    parts = [f"## {run.id}", *([f"```text\n{told}\n```"] if told else []), *map(shown_message, notes)]
+    links = [f"- [{page.removesuffix('.html')}]({workspace.link(run.key(page))})" for page in pages(run)]
+    return "\n\n".join([*parts, "\n".join(links)])
+
+
+def verdict_rows(report: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A row for each delivered file: its verdict, wafers and first reason."""
+    batches = sorted(report["batches"], key=lambda batch: batch["verdict"] == "accepted")[:MOST_VERDICTS]
+    return [
+        {
+            "file": shown_text(batch["file"]),
+            "verdict": "known already" if batch["known"] else batch["verdict"],
+            "wafers": batch["wafers"],
+            "why": shown_text("; ".join(reason["message"] for reason in batch["reasons"][:1])),
+        }
+        for batch in batches
+    ]
 
 
 def _of_run(run: Run) -> Iterator[str]:
