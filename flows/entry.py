@@ -34,6 +34,7 @@ from wafer.reporting.summary import summarise_as_markdown, verdict_rows
 from wafer.runs import Run
 from wafer.shown import shown_message
 from wafer.storage import take_lock, write_text
+from wafer.webhook import tell
 from wafer.workspace import Workspace
 
 MINUTES = {
@@ -151,7 +152,8 @@ def name_run(run: Run, what: str) -> None:
 
 
 def ended(workspace: Workspace, run: Run, *complaints: str, told: str = "") -> Finished:
-    """What came of the run, which is shown with the running flow."""
+    """What came of the run, which is shown with the running flow, and told to a webhook."""
+    complaints += tell(workspace, run)
     notes = [*complaints, *([told] if told else [])]
     create_markdown_artifact(summarise_as_markdown(workspace, run, notes), key=f"{run.kind}-summary")
     return Finished(run.id, complaints, told)

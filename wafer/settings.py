@@ -62,6 +62,14 @@ class Settings(BaseSettings):
     pages_url: str | None = Field(
         None, alias="WAFER_PAGES_URL", description="address below which runs/ of the storage is served; unset: files"
     )
+    webhook_url: SecretStr | None = Field(
+        None,
+        alias="WAFER_WEBHOOK_URL",
+        description="who is told of failures, refusals, drift and alarms; unset: nobody",
+    )
+    webhook_secret: SecretStr | None = Field(
+        None, alias="WAFER_WEBHOOK_SECRET", description="signs what the webhook is told; after whsec_ in base64"
+    )
     commit: str | None = Field(
         None,
         alias="WAFER_COMMIT",
@@ -150,6 +158,12 @@ class Settings(BaseSettings):
         ):
             if address is not None:
                 check_address(variable, address, schemes)
+        if self.webhook_url is not None:
+            check_address("WAFER_WEBHOOK_URL", self.webhook_url.get_secret_value(), WEB)
+            if self.webhook_secret is None:
+                raise SettingsError(
+                    "WAFER_WEBHOOK_URL is set without WAFER_WEBHOOK_SECRET, by which messages are signed"
+                )
         if "://" in self.storage_url and not BUCKET.fullmatch(self.storage_url):
             got = shown_text(masked(self.storage_url))
             raise SettingsError(f"WAFER_STORAGE is {got!r}: expected a folder, or s3://bucket/prefix")

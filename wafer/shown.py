@@ -29,7 +29,7 @@ _PARAMETER = re.compile(
     r"\b([\w.-]{0,40}(?:password|passwd|pwd|token|secret|key|signature|credential)[\w.-]{0,20}=)(?!\s)[^&;\s'\"<>]+",
     re.IGNORECASE,
 )
-_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|AUTH_STRING|KEY$|KEY_ID$|_PASS$", re.IGNORECASE)
+_SECRET_NAME = re.compile(r"SECRET|TOKEN|PASSWORD|PASSWD|AUTH_STRING|WEBHOOK|KEY$|KEY_ID$|_PASS$", re.IGNORECASE)
 _ADDRESS_START = re.compile(r"[A-Za-z][\w+.-]*://")
 _ADDRESS_NAME = re.compile(r"(URL|URI|ADDRESS|ENDPOINT)$", re.IGNORECASE)
 _ADDRESS_PASSWORD = re.compile(r"^(?:[A-Za-z][\w+.-]*://)?[^:]*:(.+)@", re.DOTALL)
@@ -62,15 +62,14 @@ def masked(text: str) -> str:
     or `%`; the values of parameters named like a secret (`?token=…`, `password=…`); and wherever they stand, in plain,
     percent-encoded, quoted or HTML spelling, the secrets of the environment, of the working directory's `.env` and of
     the files named to `hide_secrets_of`: the values of variables named like a secret (`PREFECT_API_KEY`,
-    `AWS_SECRET_ACCESS_KEY`, …) and the passwords of addresses in any variable.
+    `AWS_SECRET_ACCESS_KEY`, a webhook's address, …) and the passwords of addresses in any variable.
     """
-    text = _PARAMETER.sub(rf"\g<1>{MASK}", _ADDRESS.sub(_without_password, text))
-    for secret in sorted(set(_secrets()), key=len, reverse=True):
+    for secret in sorted(set(_secrets()), key=len, reverse=True):  # first, while an address that is one is whole
         if len(secret) >= _SHORTEST_ANYWHERE:
             text = text.replace(secret, MASK)
         elif len(secret) >= _SHORTEST and secret in text:
             text = re.sub(rf"(?<![^\W_]){re.escape(secret)}(?![^\W_])", MASK, text)
-    return text
+    return _PARAMETER.sub(rf"\g<1>{MASK}", _ADDRESS.sub(_without_password, text))
 
 
 def hide_secrets_of(file: Path) -> None:

@@ -48,7 +48,13 @@ log = logging.getLogger("wafer")
 
 @contextmanager
 def working(workspace: Workspace, kind: str) -> Iterator[Run]:
-    """A new run, which ends with the block; then the list of runs, `reports/index.html`, is written anew."""
+    """A new run, which ends with the block; then the list of runs, `reports/index.html`, is written anew.
+
+    A webhook is told where it fails.
+    """
+    from wafer.webhook import tell
+
+    run = None
     try:
         with (
             workspace.runs.started(kind) as run,
@@ -56,6 +62,10 @@ def working(workspace: Workspace, kind: str) -> Iterator[Run]:
             workspace.lease(kind, run.id) if kind == "training" else nullcontext(),
         ):
             yield run
+    except Exception as error:
+        for complaint in () if run is None else tell(workspace, run, error):
+            log.warning(complaint)
+        raise
     finally:
         _list_runs(workspace)
 

@@ -21,6 +21,7 @@ ADDRESSES = {
     "MLFLOW_TRACKING_URI": "http://me:h1dden-ml%3Aflow@{}",
     "PREFECT_API_URL": "http://me:h1dden-prefect@{}/api",
     "AWS_ENDPOINT_URL": "http://me:h1dden-endpoint@{}",
+    "WAFER_WEBHOOK_URL": "http://me:h1dden-webhook@{}/h1dden-path",
 }
 SECRETS = {
     "PREFECT_API_KEY": "h1dden/key",
@@ -28,6 +29,7 @@ SECRETS = {
     "AWS_SESSION_TOKEN": "h1dden token",
     "AWS_ACCESS_KEY_ID": "H1DDENKEYID",
     "MLFLOW_TRACKING_PASSWORD": "h1dden-password",
+    "WAFER_WEBHOOK_SECRET": "h1dden-signing",
 }
 
 

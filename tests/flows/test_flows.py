@@ -41,6 +41,7 @@ from flows.predict import predict
 from flows.train import train
 from tests import terminal
 from tests.conftest import REPOSITORY
+from tests.receiver import Receiver, listening
 from wafer import steps
 from wafer.errors import DeliveryError, RegistryError, UnfitError
 from wafer.fab.simulate import simulate_batches
@@ -110,6 +111,13 @@ def pages(storage: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         server.shutdown()
 
 
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
+    """Who is told what comes of runs."""
+    with listening(monkeypatch) as receiver:
+        yield receiver
+
+
 def check_what_prefect_shows(names: list[str]) -> None:
     """The newest flow runs have these names; verdicts and summaries are shown, and every link opens a page."""
     with get_client(sync_client=True) as client:
@@ -129,9 +137,9 @@ def check_what_prefect_shows(names: list[str]) -> None:
 
 @on_a_server
 @pytest.mark.usefixtures("pages")
-def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path) -> None:
+def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path, receiver: Receiver) -> None:
     """Ingest, train and predict: reports, a champion, and each accepted wafer scored once in its batch's order. Prefect
-    shows what came of each, under names that say on what it worked."""
+    shows what came of each, under names that say on what it worked, and a webhook is told of the alarms."""
     with wafer.open() as workspace:
         steps.deliver_where_empty(workspace, read_params(small_params).deliver)
         assert ingest(None, "training").complaints == ()
@@ -151,7 +159,12 @@ def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path) -> No
     check_what_prefect_shows([*names, f"{scored_run.id} of {raw['prediction']}"])
     (prediction,) = runs_of(storage, "prediction")
     assert kept_files(storage, prediction) == ["details", "prediction.html", "prediction.ipynb"]
-    assert len(read_json(scored_run.place("predictions.json"))) == 2
+    index = read_json(scored_run.place("predictions.json"))
+    assert len(index) == 2
+    alarms = [one["alarms"] for one in index if one["alarms"]]
+    told = [message["data"] for message in receiver.messages if message["type"] == "wafer.alarms"]
+    assert [item["alarms"] for data in told for item in data["items"]] == alarms != []
+    assert all(data["place"].startswith("http://127.0.0.1:") for data in told)
     for file in sorted(workspace.raw("prediction").iterdir()):
         scored = pd.read_csv(Path(str(scored_run.place("predictions"))) / file.name)
         assert scored["Wafer"].tolist() == pd.read_csv(file).iloc[:, 0].tolist()
