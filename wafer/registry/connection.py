@@ -39,6 +39,13 @@ def silence() -> None:
         logging.getLogger(name).setLevel(logging.ERROR)
 
 
+def embedded_database(tracking_uri: str) -> Path | None:
+    """The file of an embedded registry; None of a server."""
+    if not urlsplit(tracking_uri).scheme.startswith("sqlite"):
+        return None
+    return Path(tracking_uri.partition(":///")[2].partition("?")[0])
+
+
 def prepare_place(tracking_uri: str, artifact_root: str | None) -> None:
     """Make the folders of an embedded registry, or knock at the door of a server.
 
@@ -53,8 +60,8 @@ def prepare_place(tracking_uri: str, artifact_root: str | None) -> None:
             "or another database"
         )
     check_address("MLFLOW_TRACKING_URI", tracking_uri, REGISTRY)
-    if scheme.startswith("sqlite"):
-        Path(tracking_uri.partition(":///")[2].partition("?")[0]).parent.mkdir(parents=True, exist_ok=True)
+    if (database := embedded_database(tracking_uri)) is not None:
+        database.parent.mkdir(parents=True, exist_ok=True)
     elif why := (None if scheme in WEB else missing_driver(tracking_uri)) or knock(tracking_uri):
         told = f"the model registry at {masked(tracking_uri)} cannot be reached: {why}"
         raise RegistryError(told) from ConnectionError(why)

@@ -15,7 +15,8 @@ from mlflow.tracking import MlflowClient
 
 from wafer.errors import RegistryError, TamperedError
 from wafer.registry import packaging
-from wafer.registry.connection import prepare_place, silence, translated
+from wafer.registry.connection import embedded_database, prepare_place, silence, translated
+from wafer.registry.moved import follow_move
 from wafer.registry.records import Version
 from wafer.scoring.bundle import Bundle
 from wafer.settings import Settings
@@ -50,6 +51,8 @@ class VersionStore:
     def __init__(self, tracking_uri: str, artifact_root: str | None = None, name: str = "wafer") -> None:
         silence()
         prepare_place(tracking_uri, artifact_root)
+        if artifact_root is not None and (database := embedded_database(tracking_uri)) is not None:
+            follow_move(database, artifact_root, name)
         self.tracking_uri = tracking_uri
         self.artifact_root = artifact_root
         self.name = name
