@@ -18,6 +18,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
+from bench import drift
 from bench.model import read_wafers
 from wafer.boundary import bounded
 from wafer.diagnosis.monitoring import Monitor
@@ -171,6 +172,7 @@ def main(raw: Path | None) -> None:
     """Measure, print a line a figure, and keep them as JSON."""
     fabs = {"synthetic": synthetic_wafers()} | ({"real": good_wafers(raw)} if raw else {})
     figures: dict[str, Any] = {name: dict(measure(good)) for name, good in fabs.items()}
+    figures |= drift.figures(raw)
     figures["speed"] = dict(speed(fabs["synthetic"]))
     RESULT.write_text(json.dumps(figures, indent=2, ensure_ascii=False) + "\n")
     for name, own in figures.items():

@@ -268,7 +268,7 @@ def test_drift_is_told_by_batch_with_the_sensors_responsible(found):
     """Drifted, usual and unjudged batches each get their word; the sensors are those of the drifted batches."""
     verdicts = findings.drift_table(found)["verdict"].to_dict()
     assert verdicts == {"b": "has drifted", "calm": "as usual", "one": "not judged. Too small."}
-    assert findings.drift_table(found).loc["b", ["domain AUC", "usually"]].tolist() == [0.97, 0.99]
+    assert findings.drift_table(found).loc["b", ["domain AUC", "AUC usual up to"]].tolist() == [0.97, 0.99]
     table = findings.drift_sensors_table(found)
     assert table["stability index"].to_dict() == {"Sensor-1": 3.0, "Sensor-2": 1.0}
     assert table.loc["Sensor-1", ["batches", "missing now %", "shift of the median"]].tolist() == [1, 50.0, 2.0]
@@ -342,7 +342,7 @@ def test_a_models_abilities_are_told_in_figures_and_words(bundle):
     table, said = model_tables.abilities_table(bundle)[""], model_tables.abilities_text(bundle)
     reference, reasons = bundle.drift, bundle.reasons
     assert table["strength of a first reason, log-odds"] == f"{reasons.strength:.3f}"
-    assert table["largest usual drift score"] == f"{reference.threshold:.3f}"
+    assert table["drift score is usual up to"] == f"{reference.threshold:.3f}"
     assert "**Reasons are shown**" in said
     assert f"a batch has drifted when it scores more than {reference.threshold:.2f}" in said
     bare = fit_bundle(WaferModel(trees=5, max_clusters=1), np.eye(40), np.repeat([-1, 1], 20), reasons=False)

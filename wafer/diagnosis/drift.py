@@ -2,7 +2,9 @@
 
 A new batch is compared with a reference window of recent wafers by each sensor's population stability index (Siddiqi,
 "Credit Risk Scorecards", 2006), in which missing readings count as a bin. Its mean over the sensors is the one score;
-what is usual for it is learned from history, as batches of a drifting process always differ somewhat.
+what is usual for it is learned from history, as batches of a drifting process always differ somewhat. The limit is a
+one-sided prediction limit for one more batch (Hahn and Meeker, "Statistical Intervals", 1991): so long as batches
+differ as they used to, a share `FALSE_ALARM_RATE` of them exceeds it, however long the history is.
 
 The AUC of a domain classifier, which tries to tell the two apart, is a second witness (Lopez-Paz and Oquab, "Revisiting
 classifier two-sample tests", ICLR 2017), which also sees sensors that change together. It is not the score, because it
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t
 from sklearn.metrics import roc_auc_score
 
 from wafer.diagnosis.novelty import is_unknown, usual_unknown
@@ -31,7 +34,9 @@ BINS = 10
 TREES = 100  # of the classifier
 LARGEST = 1e38  # that a forest, which reads single precision, can take
 FEWEST = 20  # wafers on each side, below which a score says next to nothing
-MARGIN = 0.02  # that a batch may exceed the largest score of history by
+FEWEST_BATCHES = 3  # past ones below which there is no limit: with two it would lie 39 standard deviations above them
+FALSE_ALARM_RATE = 0.01  # of batches that differ from the window as past ones did
+DUST = 1e-9  # of a limit that is rounding alone
 
 
 @dataclass(frozen=True)
@@ -40,7 +45,7 @@ class Drift:
 
     Attributes:
         score: mean stability index of the sensors beyond chance, see `mean_excess`; 0 means no difference.
-        threshold: largest score that is usual; None where there is no history.
+        threshold: above which a score is more than usual; None with too little history.
         domain_auc: out-of-bag ROC AUC of a forest that tells the batch from the window; 0.5 means no difference.
         unknown: share of wafers unlike anything seen, or NaN if not asked for.
         sensors: columns sensor, stability_index, missing_before, missing_now, shift; the most responsible first.
@@ -65,8 +70,8 @@ class DriftReference:
     Attributes:
         readings: of the newest training wafers, shape (wafers, sensors), NaN for missing.
         newest: production order of the last of them.
-        threshold: largest score of a batch that is usual, from `usual_drift`; None without history.
-        domain_auc: largest AUC of the domain classifier that is usual, from `usual_domain_auc`; None without history.
+        threshold: above which a batch's score is more than usual, from `usual_drift`; None with too little history.
+        domain_auc: the same of the domain classifier's AUC, from `usual_domain_auc`.
         unknown: usual share of unknown wafers, from `wafer.diagnosis.novelty.usual_unknown`; None without history.
     """
 
@@ -131,27 +136,63 @@ def measure_drift(
 
 
 def usual_drift(readings: pd.DataFrame, order: ArrayLike, batches: ArrayLike, *, window: int = 200) -> float | None:
-    """The threshold from history: the largest score of a past batch against the window before it, and a margin.
+    """The threshold from history: the limit of `drift_limit` from each past batch's score against the window before it.
 
     Parameters:
         readings, order, batches: training wafers, their production order and batch names.
         window: wafers in the reference window; batches of fewer than `FEWEST` wafers, or with fewer than half a window
             before them, are left out.
 
-    Returns: None where there is no history.
+    Returns: None from fewer than `FEWEST_BATCHES` past batches.
     """
     X = readings.to_numpy(np.float64)
-    scores = [mean_excess(X[earlier], X[now]) for earlier, now in _history(order, batches, window)]
-    return max(scores) + MARGIN if scores else None
+    past = list(_history(order, batches, window))
+    scores = [mean_excess(X[earlier], X[now]) for earlier, now in past]
+    return drift_limit(scores, [1 / len(earlier) + 1 / len(now) for earlier, now in past])
+
+
+def drift_limit(scores: ArrayLike, chance: ArrayLike) -> float | None:
+    """The score that one more batch exceeds with the chance `FALSE_ALARM_RATE`, where it differs as past ones did.
+
+    Scores are skewed, as sums of squares are, so the limit is one of their cube roots, which are about normal (Wilson
+    and Hilferty, PNAS 17, 1931). They are counted from a third of what chance alone adds to a stability index below 0,
+    since the noise of so many sensors never cancels wholly.
+
+    Parameters:
+        scores: of past batches, from `mean_excess`.
+        chance: 1/m + 1/n of the wafers of each and of its window.
+
+    Returns: None from fewer than `FEWEST_BATCHES`.
+    """
+    if len(values := np.asarray(scores, np.float64)) < FEWEST_BATCHES:
+        return None
+    start = BINS / 3 * float(np.mean(np.asarray(chance, np.float64)))
+    return _prediction_limit(np.cbrt(values + start)) ** 3 - start + DUST
 
 
 def usual_domain_auc(
     readings: pd.DataFrame, order: ArrayLike, batches: ArrayLike, *, window: int = 200
 ) -> float | None:
-    """The largest ROC AUC with which a past batch was told from the window before it; parameters of `usual_drift`."""
+    """The same of the ROC AUC with which each past batch was told from the window before it, by `domain_limit`."""
     X = readings.to_numpy(np.float64)
-    found = [domain_auc(X[earlier], X[now]) for earlier, now in _history(order, batches, window)]
-    return max(found) if found else None
+    return domain_limit([domain_auc(X[earlier], X[now]) for earlier, now in _history(order, batches, window)])
+
+
+def domain_limit(aucs: ArrayLike) -> float | None:
+    """The AUC that one more batch exceeds with the chance `FALSE_ALARM_RATE`, by arcsines of roots, as of shares.
+
+    It is 1 where past batches, shape (batches,), were told almost without error: then none is more than usual. None
+    from fewer than `FEWEST_BATCHES`.
+    """
+    if len(values := np.asarray(aucs, np.float64)) < FEWEST_BATCHES:
+        return None
+    return float(np.sin(min(_prediction_limit(np.arcsin(np.sqrt(values))) + DUST, np.pi / 2)) ** 2)
+
+
+def _prediction_limit(values: Floats) -> float:
+    """What one more normal value exceeds with the chance `FALSE_ALARM_RATE`."""
+    wide = t.isf(FALSE_ALARM_RATE, len(values) - 1) * np.sqrt(1 + 1 / len(values))
+    return float(values.mean() + wide * values.std(ddof=1))
 
 
 def _history(order: ArrayLike, batches: ArrayLike, window: int) -> Iterator[tuple[Integers, Integers]]:

@@ -227,13 +227,13 @@ def drift_table(findings: Findings) -> pd.DataFrame:
             "score": _rounded(one["score"]),
             "usual up to": _rounded(one["threshold"]),
             "domain AUC": _rounded(one["domain_auc"]),
-            "usually": _rounded(one["usual_domain_auc"]),
+            "AUC usual up to": _rounded(one["usual_domain_auc"]),
             "unknown %": np.nan if one["unknown"] is None else round(100 * one["unknown"], 1),
             "verdict": verdict(one),
         }
         for one in findings.drift["batches"]
     ]
-    columns = ["batch", "wafers", "score", "usual up to", "domain AUC", "usually", "unknown %", "verdict"]
+    columns = ["batch", "wafers", "score", "usual up to", "domain AUC", "AUC usual up to", "unknown %", "verdict"]
     return pd.DataFrame(rows, columns=columns).set_index("batch")
 
 
@@ -246,7 +246,7 @@ def verdict(batch: dict[str, Any]) -> str:
     auc, usual = batch["domain_auc"], batch["usual_domain_auc"]
     if auc is None or usual is None or auc <= usual:
         return "as usual"
-    return "score as usual, but a larger domain-classifier AUC than any past batch"
+    return "score as usual, but the domain classifier's AUC is more than usual"
 
 
 def drift_sensors_table(findings: Findings, top: int = 10) -> pd.DataFrame:

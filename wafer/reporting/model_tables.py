@@ -153,8 +153,8 @@ def abilities_table(bundle: Bundle) -> pd.DataFrame:
         {
             "strength of a first reason, log-odds": _figure(reasons["strength"]),
             "the same of models of shuffled labels, at most": _figure(reasons["floor"]),
-            "largest usual drift score": _figure(None if drift is None else drift.threshold),
-            "the same of the domain classifier's AUC": _figure(None if drift is None else drift.domain_auc),
+            "drift score is usual up to": _figure(None if drift is None else drift.threshold),
+            "the domain classifier's AUC is usual up to": _figure(None if drift is None else drift.domain_auc),
             "wafers in the window that batches are compared with": "–" if drift is None else f"{len(drift.readings):,}",
             "unknown means a p-value of at most": f"{UNKNOWN_LEVEL:g}",
             "unknown wafers in past batches, told by those before": "–" if past is None else f"{100 * past:.1f} %",
