@@ -111,9 +111,9 @@ def test_the_limit_is_a_prediction_limit_for_one_more_batch() -> None:
 def test_the_false_alarm_rate_is_the_stated_one_however_long_the_history(history: int) -> None:
     """Of skewed scores that come as before, one in a hundred is above; of the largest ever it would be 25 to 1 %."""
     chance = np.random.default_rng(history)
-    scores = chance.chisquare(40, size=(4000, history + 1)) * 0.0005 - 0.05
+    scores = chance.chisquare(40, size=(2000, history + 1)) * 0.0005 - 0.05
     above = [new > drift_limit(past, [0.015]) for *past, new in scores]  # type: ignore[operator]
-    assert np.mean(above) == pytest.approx(FALSE_ALARM_RATE, abs=3 * np.sqrt(0.01 * 0.99 / 4000))
+    assert np.mean(above) == pytest.approx(FALSE_ALARM_RATE, abs=3 * np.sqrt(0.01 * 0.99 / 2000))
 
 
 @pytest.mark.slow
