@@ -97,10 +97,10 @@ def test_the_limit_is_a_prediction_limit_for_one_more_batch() -> None:
     """By hand, of cube roots 0.5, 0.6, 0.7 above a start of -0.05 and of arcsines; two past batches are too few."""
     scores = np.array([0.5, 0.6, 0.7]) ** 3 - 0.05
     assert drift_limit(scores, [0.015] * 3) == pytest.approx(
-        (0.6 + 6.964557 * 0.1 * np.sqrt(4 / 3)) ** 3 - 0.05, rel=1e-6
+        (0.6 + 2.919986 * 0.1 * np.sqrt(4 / 3)) ** 3 - 0.05, rel=1e-6
     )
     angles = np.array([0.8, 0.85, 0.9, 0.95, 1.0])
-    expected = np.sin(0.9 + 3.746947 * angles.std(ddof=1) * np.sqrt(6 / 5)) ** 2
+    expected = np.sin(0.9 + 2.131847 * angles.std(ddof=1) * np.sqrt(6 / 5)) ** 2
     assert domain_limit(np.sin(angles) ** 2) == pytest.approx(expected, rel=1e-6)
     assert domain_limit([0.99, 0.999, 1.0]) == domain_limit([1.0] * 3) == 1.0
     assert drift_limit(scores[:2], [0.015] * 2) is None and domain_limit([0.5, 0.6]) is None
@@ -109,11 +109,11 @@ def test_the_limit_is_a_prediction_limit_for_one_more_batch() -> None:
 
 @pytest.mark.parametrize("history", [3, 6, 25, 100])
 def test_the_false_alarm_rate_is_the_stated_one_however_long_the_history(history: int) -> None:
-    """Of skewed scores that come as before, one in a hundred is above; of the largest ever it would be 25 to 1 %."""
+    """Of skewed scores that come as before, one in twenty is above; of the largest ever it would be 25 to 1 %."""
     chance = np.random.default_rng(history)
     scores = chance.chisquare(40, size=(2000, history + 1)) * 0.0005 - 0.05
     above = [new > drift_limit(past, [0.015]) for *past, new in scores]  # type: ignore[operator]
-    assert np.mean(above) == pytest.approx(FALSE_ALARM_RATE, abs=3 * np.sqrt(0.01 * 0.99 / 2000))
+    assert np.mean(above) == pytest.approx(FALSE_ALARM_RATE, abs=3 * np.sqrt(0.05 * 0.95 / 2000))
 
 
 @pytest.mark.slow
@@ -123,7 +123,7 @@ def test_batches_of_the_same_wafers_seldom_count_as_drift() -> None:
     chain = scores_of(regrouped(np.vstack([simulated(batch, 7) for batch in range(6)]), 500))
     for history in HISTORIES:
         rate, _ = false_alarms([chain], history)
-        assert rate <= FALSE_ALARM_RATE + 3 * np.sqrt(0.01 * 0.99 / (len(chain) - history))
+        assert rate <= FALSE_ALARM_RATE + 3 * np.sqrt(0.05 * 0.95 / (len(chain) - history))
 
 
 def test_the_classifier_sees_sensors_that_change_together() -> None:
@@ -143,7 +143,7 @@ def test_history_says_which_domain_auc_is_usual(wafers: Any) -> None:
     usual = usual_domain_auc(wafers.X, wafers.order, wafers.batch, window=60)
     quiet = usual_domain_auc(_table(240, 0), wafers.order, wafers.batch, window=60)
     assert usual is not None and quiet is not None
-    assert quiet < 0.95 and usual == 1.0
+    assert quiet < 0.85 < usual <= 1.0
     assert usual_domain_auc(wafers.X.iloc[:30], wafers.order[:30], wafers.batch[:30], window=60) is None
 
 
@@ -151,7 +151,7 @@ def test_history_says_which_domain_auc_is_usual(wafers: Any) -> None:
 def test_real_drift_is_told_from_what_is_usual(
     real_table: tuple[pd.DataFrame, NDArray[np.int64], NDArray[np.int64]],
 ) -> None:
-    """On the real process, whose batches always differ, a seventh of the sensors moved or 32 lost are too much.
+    """On the real process, whose batches always differ, a tenth of the sensors moved or some lost are more than usual.
 
     The last hundred wafers as they are, after the two hundred before them, are not.
     """
@@ -160,10 +160,10 @@ def test_real_drift_is_told_from_what_is_usual(
     usual = usual_drift(table.iloc[:-100], np.arange(len(table) - 100), batch[:-100])
     window, last = table.iloc[-300:-100], table.iloc[-100:]
     assert not measure_drift(window, last, threshold=usual).drifted
-    some = np.random.default_rng(0).choice(590, 88, replace=False)
+    some = np.random.default_rng(0).choice(590, 59, replace=False)
     moved, lost = last.copy(), last.copy()
     moved.iloc[:, some] += 3 * window.iloc[:, some].std()
-    lost.iloc[:, some[:32]] = np.nan
+    lost.iloc[:, some[:16]] = np.nan
     assert measure_drift(window, moved, threshold=usual).drifted
     assert measure_drift(window, lost, threshold=usual).drifted
 

@@ -98,7 +98,7 @@ def test_batches_of_one_wafer_and_without_alarms_are_told_too(whole: Bundle, waf
 def test_a_batch_that_drifted_names_the_sensors_responsible(whole: Bundle, wafers: Any) -> None:
     """Sensors that moved or vanished lead; ten are named; the same batch made earlier is not judged."""
     moved = table(wafers, slice(-40, None), first=1000)
-    moved[[f"Sensor-{n}" for n in range(9, 25)]] += 9.0
+    moved[[f"Sensor-{n}" for n in range(9, 17)]] += 9.0
     moved["Sensor-17"] = np.nan
     found = drift_of(whole, moved)
     assert found["drifted"] is True
@@ -107,7 +107,7 @@ def test_a_batch_that_drifted_names_the_sensors_responsible(whole: Bundle, wafer
     assert found["domain_auc"] > 0.9
     assert len(found["sensors"]) == 10
     names = [sensor["sensor"] for sensor in found["sensors"]]
-    assert set(names) <= {f"Sensor-{n}" for n in range(9, 25)}
+    assert {f"Sensor-{n}" for n in range(9, 18)} <= set(names)
     vanished = found["sensors"][names.index("Sensor-17")]
     assert (vanished["missing_now"], vanished["shift"]) == (1.0, 0.0)
     earlier = drift_of(whole, moved.assign(order=np.arange(40)))

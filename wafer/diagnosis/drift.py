@@ -34,8 +34,8 @@ BINS = 10
 TREES = 100  # of the classifier
 LARGEST = 1e38  # that a forest, which reads single precision, can take
 FEWEST = 20  # wafers on each side, below which a score says next to nothing
-FEWEST_BATCHES = 3  # past ones below which there is no limit: with two it would lie 39 standard deviations above them
-FALSE_ALARM_RATE = 0.01  # of batches that differ from the window as past ones did
+FEWEST_BATCHES = 3  # past ones below which there is no limit: with two it would lie eight standard deviations above
+FALSE_ALARM_RATE = 0.05  # of batches that differ from the window as past ones did
 DUST = 1e-9  # of a limit that is rounding alone
 
 
