@@ -12,7 +12,17 @@ import pymongo
 import pytest
 
 from wafer import addresses
-from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, gave_no_answer, hosts_of, knock, missing_driver
+from wafer.addresses import (
+    MONGODB,
+    REGISTRY,
+    WEB,
+    check_address,
+    check_durable,
+    gave_no_answer,
+    hosts_of,
+    knock,
+    missing_driver,
+)
 from wafer.errors import SettingsError
 from wafer.preflight import need_champion
 from wafer.settings import Settings
@@ -152,3 +162,19 @@ def test_a_bucket_that_asks_to_come_again_gave_no_answer(status: int, passing: b
         raise OSError("told") from botocore.exceptions.ClientError(told, "PutObject")
     except OSError as error:
         assert gave_no_answer(error) == passing
+
+
+@pytest.mark.parametrize(
+    "query", ["w=1", "w=0", "retryWrites=true&W=2", "w=", "journal=false", "j=0", "a=b;journal=no"]
+)
+def test_an_address_that_lowers_what_is_written_is_refused(query: str) -> None:
+    """The option is named, the password is not; whatever else the address says."""
+    with pytest.raises(SettingsError, match=r"^MONGODB_URL holds '\w+=\w*': writes are made by a majority") as caught:
+        check_durable("MONGODB_URL", f"mongodb://me:h1dden@host/?{query}")
+    assert "h1dden" not in str(caught.value)
+
+
+@pytest.mark.parametrize("query", ["", "?w=majority&journal=true", "?retryWrites=false&wtimeoutMS=1000", "?appName=w"])
+def test_an_address_that_lowers_nothing_passes(query: str) -> None:
+    """Also one that says what holds anyway."""
+    check_durable("MONGODB_URL", f"mongodb://me:p@host/{query}")

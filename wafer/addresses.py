@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from threading import Thread
+from urllib.parse import parse_qsl
 
 from wafer.errors import SettingsError
 from wafer.shown import masked, shown_text
@@ -68,6 +69,22 @@ def check_address(variable: str, address: str, schemes: Sequence[str]) -> None:
             f"{told}: expected a host and a port from 1 to 65535; in a user's name or a password, "
             "/ : @ and % are written as %2F %3A %40 and %25"
         )
+
+
+def check_durable(variable: str, address: str) -> None:
+    """Refuse MongoDB's address where it asks for writes that a lost server or process takes back.
+
+    Raises:
+        SettingsError: another `w` than majority, or no journal.
+    """
+    _, _, query = address.partition("?")
+    for name, value in parse_qsl(query.replace(";", "&"), keep_blank_values=True):
+        lowered = {"w": value != "majority", "journal": value.lower() != "true", "j": value.lower() != "true"}
+        if lowered.get(name.lower(), False):
+            raise SettingsError(
+                f"{variable} holds {shown_text(f'{name}={value}')!r}: writes are made by a majority and journalled, "
+                "which it may not lower; leave it out"
+            )
 
 
 def hosts_of(address: str) -> list[tuple[str, int]]:

@@ -14,7 +14,7 @@ from pydantic import Field, SecretStr, ValidationError, ValidationInfo, field_va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from upath import UPath
 
-from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, sqlite_address
+from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, check_durable, sqlite_address
 from wafer.errors import DeliveryError, SettingsError
 from wafer.shown import hide_secrets_of, masked, shown_text
 from wafer.storage import Storage, bucket_path, private_folder
@@ -164,6 +164,8 @@ class Settings(BaseSettings):
                 raise SettingsError(
                     "WAFER_WEBHOOK_URL is set without WAFER_WEBHOOK_SECRET, by which messages are signed"
                 )
+        if self.mongodb_url is not None:
+            check_durable("MONGODB_URL", self.mongodb_url)
         if "://" in self.storage_url and not BUCKET.fullmatch(self.storage_url):
             got = shown_text(masked(self.storage_url))
             raise SettingsError(f"WAFER_STORAGE is {got!r}: expected a folder, or s3://bucket/prefix")

@@ -327,6 +327,24 @@ def test_each_query_of_the_store_uses_an_index(settings: Settings, mongodb_url: 
     assert used == {name for indexes in INDEXES.values() for name in indexes}
 
 
+def test_all_is_written_by_majority_and_journalled(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever makes a change, the commands that make indexes and take leases too, says so to the server."""
+    concerns: dict[str, Any] = {}
+
+    class Listening(Heard):
+        def started(self, event: pymongo.monitoring.CommandStartedEvent) -> None:
+            if event.command_name in ("insert", "update", "delete", "findAndModify", "createIndexes"):
+                concerns[event.command_name] = event.command.get("writeConcern")
+
+    client = pymongo.MongoClient
+    monkeypatch.setattr(pymongo, "MongoClient", lambda *a, **named: client(*a, **named, event_listeners=[Listening()]))
+    with open_store(settings) as store, lease(store, "a"):
+        add(store, batch(), 1e-9)
+        store.add_predictions("d1", [{"Wafer": "Wafer-1", "model_version": 1}])
+    durable = {"w": "majority", "j": True}
+    assert concerns == dict.fromkeys(["insert", "update", "delete", "findAndModify", "createIndexes"], durable)
+
+
 def test_the_last_batch_is_found_without_a_sort(settings: Settings, mongodb_url: str) -> None:
     """The status takes the last batch from the end of the index by time, however long the ledger is."""
     with open_store(settings) as store:

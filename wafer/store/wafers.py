@@ -91,11 +91,10 @@ class Store:
     """Wafers, ledger and predictions in one database; made by `open_store`."""
 
     def __init__(self, database: Database[Document]) -> None:
-        durable = pymongo.WriteConcern(w="majority", j=True)
-        self._wafers: Collection[Document] = database.get_collection("wafers", write_concern=durable)
-        self._batches: Collection[Document] = database.get_collection("batches", write_concern=durable)
-        self._predictions: Collection[Document] = database.get_collection("predictions", write_concern=durable)
-        self.leases: Collection[Document] = database.get_collection("leases", write_concern=durable)
+        self._wafers: Collection[Document] = database["wafers"]
+        self._batches: Collection[Document] = database["batches"]
+        self._predictions: Collection[Document] = database["predictions"]
+        self.leases: Collection[Document] = database["leases"]
         self._admin = database.client.admin
 
     def ensure_indexes(self) -> None:
@@ -108,6 +107,10 @@ class Store:
         """The server's time, which is the same for all who ask it (UTC)."""
         time: datetime.datetime = self._admin.command("hello")["localTime"]
         return time.replace(tzinfo=datetime.UTC)  # the driver gives a command's times without their zone
+
+    def version(self) -> str:
+        """The server's version."""
+        return str(self._admin.command("buildInfo")["version"])
 
     def known(self, digests: Sequence[str]) -> dict[str, BatchRecord]:
         """The ledger's records of those `digests` that were taken in before."""
@@ -306,6 +309,8 @@ def _connected(url: str, database: str) -> Iterator[Store]:
             heartbeatFrequencyMS=MILLISECONDS_BETWEEN_LOOKS,
             appname="wafer",
             tz_aware=True,
+            w="majority",
+            journal=True,
         )
     except (PyMongoError, ValueError) as error:
         raise StoreError(f"MONGODB_URL is not a usable address: {brief(error)}") from error
