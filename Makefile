@@ -12,7 +12,7 @@ RAW ?=
 FILES ?=
 LAB ?=
 
-.PHONY: help setup run lab test test-all invariants lint format bench bench-speed bench-monitoring bench-model notebooks repro remote pull lock clean
+.PHONY: help setup run lab test test-all invariants lint format bench bench-speed bench-monitoring bench-model notebooks stack repro remote pull lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ ifneq ($(or $(RAW),$(WAFER_REAL_DATA)),)
 	$(BIN)/wafer study --storage data/notebooks/real --raw "$(or $(RAW),$(WAFER_REAL_DATA))"
 endif
 	@ls data/notebooks/*/runs/study/*.html
+
+stack: $(READY) ## start Prefect, S3, database, MLflow and a worker on this machine; `wafer stack down` stops them
+	$(BIN)/wafer stack up
 
 repro: $(READY) ## rerun the study that dvc.yaml describes
 	$(BIN)/dvc repro

@@ -28,6 +28,7 @@ from prefect.runtime import deployment, flow_run
 
 import wafer
 from wafer.addresses import gave_no_answer
+from wafer.preflight import look_ahead
 from wafer.progress import Progress
 from wafer.records import Ingested, Kind
 from wafer.reporting.summary import summarise_as_markdown, verdict_rows
@@ -118,6 +119,14 @@ class Finished:
     run_id: str
     complaints: tuple[str, ...] = ()
     told: str = ""
+
+
+@contextmanager
+def ready() -> Iterator[Workspace]:
+    """The workspace of a flow, once its places can be written to and its servers answer: told before a run is made."""
+    with wafer.open() as workspace:
+        look_ahead(workspace.settings)
+        yield workspace
 
 
 @contextmanager

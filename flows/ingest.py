@@ -2,8 +2,7 @@
 
 from prefect import flow
 
-import wafer
-from flows.entry import Finished, ended, link_page, name_run, opened, progress_artifact, show_verdicts, step
+from flows.entry import Finished, ended, link_page, name_run, opened, progress_artifact, ready, show_verdicts, step
 from wafer import steps
 from wafer.progress import heard_by
 from wafer.records import Ingested, Kind
@@ -29,7 +28,7 @@ def ingest(raw: str | None = None, kind: Kind = "training", replace: bool = Fals
         kind: of delivery; files for training have labels.
         replace: let wafers with other readings than the stored ones take their place instead of being quarantined.
     """
-    with wafer.open() as workspace, steps.working(workspace, f"ingest-{kind}") as run:
+    with ready() as workspace, steps.working(workspace, f"ingest-{kind}") as run:
         name_run(run, f"of {raw or workspace.storage.key(workspace.raw(kind))}")
         ingested = ingest_batches(run.id, raw, kind, replace)
         return ended(workspace, run, *ingested.complaints)

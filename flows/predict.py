@@ -2,8 +2,7 @@
 
 from prefect import flow
 
-import wafer
-from flows.entry import Finished, ended, failures, name_run, opened, progress_artifact, step
+from flows.entry import Finished, ended, failures, name_run, opened, progress_artifact, ready, step
 from flows.ingest import ingest_batches
 from flows.report import report
 from wafer import steps
@@ -26,7 +25,7 @@ def predict(raw: str | None = None) -> Finished:
     Args:
         raw: folder of batch files, or s3://bucket/prefix; by default those delivered to the storage, raw/prediction.
     """
-    with wafer.open() as workspace, steps.working(workspace, "prediction") as run:
+    with ready() as workspace, steps.working(workspace, "prediction") as run:
         name_run(run, f"of {raw or workspace.storage.key(workspace.raw('prediction'))}")
         need_champion(workspace)
         ingested = ingest_batches(run.id, raw, "prediction")

@@ -2,8 +2,7 @@
 
 from prefect import flow
 
-import wafer
-from flows.entry import Finished, ended, failures, name_run, opened, progress_artifact, step
+from flows.entry import Finished, ended, failures, name_run, opened, progress_artifact, ready, step
 from flows.report import draw_figures, report
 from wafer import steps
 from wafer.params import EvaluateParams, FitParams, GateParams, MonitorParams, Params, PolicyParams, read_params
@@ -68,7 +67,7 @@ def train(params_file: str | None = None, force: bool = False) -> Finished:
         params_file: YAML file of the parameters, on the worker; by default params.yaml of the project.
         force: make a version even where the very same training has made one.
     """
-    with wafer.open() as workspace, steps.working(workspace, "training") as run:
+    with ready() as workspace, steps.working(workspace, "training") as run:
         params = read_params(params_file or workspace.params_file)
         frozen = freeze_snapshot(run.id)
         name_run(run, f"on {frozen.digest[:8]}")

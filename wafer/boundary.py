@@ -78,6 +78,7 @@ EXTRAS = {
     "mlflow nbclient nbconvert nbformat papermill pooch prefect pymongo requests sqlalchemy traitlets urllib3",
     "embedded": "secantusdb",
     "s3": "aiobotocore boto3 botocore dvc_s3 prefect_aws s3fs",
+    "stack": "",
     "lab": "jupyterlab",
 }
 """What each extra of the package brings that may be missing without it, by the names under which it is imported."""

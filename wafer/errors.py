@@ -20,6 +20,7 @@
     │   ├── TamperedError  an artefact whose bytes are not those that were registered
     │   └── HandOverError  a model of a study that production cannot keep or train again
     ├── RegistryError      the model registry cannot be reached, or has no such version
+    ├── StackError         a server of the stack that cannot be started or stopped
     ├── ReportError        a notebook or page that cannot be made
     └── FetchError         the public data set cannot be downloaded or is not what it should be
 
@@ -140,6 +141,15 @@ class HandOverError(ModelError):
 
 class RegistryError(WaferError):
     """The model registry cannot be reached, or has no such version."""
+
+
+class StackError(WaferError):
+    """A server of the stack that cannot be started or stopped, with the last lines of its log."""
+
+    @property
+    def sentences(self) -> tuple[str, ...]:
+        """What is wrong, then lines of a log."""
+        return self.args
 
 
 class ReportError(WaferError):

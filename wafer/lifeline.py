@@ -45,6 +45,12 @@ def tie_children() -> None:
     os.environ[MARK] = mark
 
 
+def end_tied() -> None:
+    """End now what would end with this process, and return when it is gone."""
+    if os.getpid() in _tied:
+        _end_marked(os.environ[MARK])
+
+
 def end_in_order() -> None:
     """Let SIGTERM end this process as Ctrl-C does: its blocks are left in order, and with them what they hold."""
     signal.signal(signal.SIGTERM, _end)
@@ -64,6 +70,10 @@ def _watch(mark: str, owner: int) -> None:
     """Wait until the parent is gone, then ask what carries the mark to end, and at last make it."""
     while os.getppid() == owner:
         time.sleep(SECONDS_BETWEEN_LOOKS)
+    _end_marked(mark)
+
+
+def _end_marked(mark: str) -> None:
     start = time.monotonic()
     while (found := _marked(mark)) and time.monotonic() - start < SECONDS_TO_GIVE_UP:
         for process in found:

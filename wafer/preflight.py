@@ -55,10 +55,9 @@ def look_ahead(
         PreflightError: with a sentence for each problem.
         EmptyError: a single folder was asked for, and all that is wrong is that no batch file lies in it.
     """
-    with ThreadPoolExecutor(4, "knock") as pool:
-        answers = [pool.submit(_unanswered, *named) for named in _servers(settings)]
-        problems = list(_places(settings, storage))
-    silent = [why for why in (answer.result() for answer in answers) if why is not None]
+    problems = list(place_problems(settings, storage))
+    silent = silent_servers(settings)
+    problems += [] if "AWS_ENDPOINT_URL" in silent else bucket_problems(settings)
     folders = raw if isinstance(raw, Sequence) else [] if problems or silent else raw()
     problems += _files(settings, params, kinds, guard, notebooks)
     empty = []
@@ -69,7 +68,7 @@ def look_ahead(
             empty.append(str(error))
         except WaferError as error:
             problems.append(str(error))
-    problems += silent
+    problems += silent.values()
     if len(folders) == 1 and empty and not problems:
         raise EmptyError(empty[0])
     if problems or empty:
@@ -88,6 +87,16 @@ def need_batch_files(folder: AnyPath) -> None:
         raise EmptyError(listing.why_empty)
 
 
+def store_is_made(settings: Settings) -> bool:
+    """Whether there is a store to look into: a server, or an embedded database that some run has made."""
+    return settings.mongodb_url is not None or (settings.state / "mongodb").exists()
+
+
+def registry_is_made(settings: Settings) -> bool:
+    """Whether there is a registry to look into: a server, or an embedded one that some run has made."""
+    return settings.mlflow_url is not None or (settings.state / "mlflow").exists()
+
+
 def need_labelled_wafers(workspace: Workspace) -> None:
     """Refuse a store that no model can be trained on; an embedded database that was never made is not made for this.
 
@@ -97,8 +106,7 @@ def need_labelled_wafers(workspace: Workspace) -> None:
     """
     from wafer.store.snapshot import NOTHING_LABELLED
 
-    settings = workspace.settings
-    if settings.mongodb_url is None and not (settings.state / "mongodb").exists():
+    if not store_is_made(workspace.settings):
         raise EmptyError(NOTHING_LABELLED)
     held = workspace.store.status()
     if not held.labelled:
@@ -119,34 +127,34 @@ def need_champion(workspace: Workspace) -> None:
     """
     from wafer.registry.champion import NO_CHAMPION
 
-    settings = workspace.settings
-    made = settings.mlflow_url is not None or (settings.state / "mlflow").exists()
-    if not made or workspace.registry.champion() is None:
+    if not registry_is_made(workspace.settings) or workspace.registry.champion() is None:
         raise RegistryError(NO_CHAMPION)
 
 
-def _places(settings: Settings, storage: str) -> Iterator[str]:
-    """Problems of the places that will be written to, a folder below one with a problem is passed over."""
-    places = []
+def local_places(settings: Settings, storage: str = "WAFER_STORAGE") -> Iterator[tuple[str, Path]]:
+    """The folders that will be written to, with the variable that names each.
+
+    Raises:
+        SettingsError: there must be one for embedded state, and none is named.
+    """
     if "://" not in settings.storage_url:
-        places = [(storage, Path(settings.storage_url))]
-    elif settings.s3_endpoint is None or knock(settings.s3_endpoint) is None:  # which is told already
-        try:
-            settings.storage.check()
-        except StorageError as error:
-            yield str(error)
-    if None in (settings.mongodb_url, settings.mlflow_url, settings.prefect_url):
-        try:
-            places.append(("WAFER_STATE", settings.state))
-        except SettingsError as error:
-            yield str(error)
+        yield storage, Path(settings.storage_url).absolute()
     if settings.prefect_url is None and settings.prefect_folder is not None:
-        places.append(("PREFECT_HOME", settings.prefect_folder))
+        yield "PREFECT_HOME", settings.prefect_folder.absolute()
+    if settings.state_folder or None in (settings.mongodb_url, settings.mlflow_url, settings.prefect_url):
+        yield "WAFER_STATE", settings.state.absolute()
+
+
+def place_problems(settings: Settings, storage: str = "WAFER_STORAGE") -> Iterator[str]:
+    """Problems of the folders that will be written to; one below another with a problem is passed over."""
     told: list[Path] = []
-    for variable, folder in ((variable, folder.absolute()) for variable, folder in places):
-        if not any(folder.is_relative_to(above) for above in told) and (problem := _unwritable(folder)):
-            yield f"{variable} is {shown_text(folder)}: {problem}"
-            told.append(folder)
+    try:
+        for variable, folder in local_places(settings, storage):
+            if not any(folder.is_relative_to(above) for above in told) and (problem := _unwritable(folder)):
+                yield f"{variable} is {shown_text(folder)}: {problem}"
+                told.append(folder)
+    except SettingsError as error:
+        yield str(error)
     try:
         # a folder that is full or not there is passed over by Python, but not by other programs
         folder = Path(os.environ.get("TMPDIR") or tempfile.gettempdir())
@@ -155,6 +163,15 @@ def _places(settings: Settings, storage: str) -> Iterator[str]:
     else:
         if problem := _unwritable(folder, LEAST_TEMPORARY):
             yield f"TMPDIR is {shown_text(folder)}: {problem}"
+
+
+def bucket_problems(settings: Settings) -> Iterator[str]:
+    """Problems of the storage where that is a bucket, in which an object is written and removed again."""
+    if "://" in settings.storage_url:
+        try:
+            settings.storage.check()
+        except StorageError as error:
+            yield str(error)
 
 
 def _unwritable(folder: Path, least_free: int | None = None) -> str | None:
@@ -213,14 +230,18 @@ def _files(
             yield str(error)
 
 
-def _servers(settings: Settings) -> list[tuple[str, str]]:
-    named = [
-        ("MONGODB_URL", settings.mongodb_url),
-        ("MLFLOW_TRACKING_URI", settings.mlflow_url),
-        ("PREFECT_API_URL", settings.prefect_url),
-        ("AWS_ENDPOINT_URL", settings.s3_endpoint if "://" in settings.storage_url else None),
-    ]
-    return [(variable, address) for variable, address in named if address is not None]
+def silent_servers(settings: Settings) -> dict[str, str]:
+    """The servers that are named but do not answer, by their variables, with what is to be told of each."""
+    named = {
+        "MONGODB_URL": settings.mongodb_url,
+        "MLFLOW_TRACKING_URI": settings.mlflow_url,
+        "PREFECT_API_URL": settings.prefect_url,
+        "AWS_ENDPOINT_URL": settings.s3_endpoint if "://" in settings.storage_url else None,
+    }
+    with ThreadPoolExecutor(4, "knock") as pool:
+        answers = {name: pool.submit(_unanswered, name, at) for name, at in named.items() if at is not None}
+    found = {variable: answer.result() for variable, answer in answers.items()}
+    return {variable: why for variable, why in found.items() if why is not None}
 
 
 def _unanswered(variable: str, address: str) -> str | None:

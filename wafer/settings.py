@@ -25,6 +25,18 @@ DEFAULTS = PACKAGED if PACKAGED.is_dir() else Path(__file__).parents[1]
 BUCKET = re.compile(r"s3://[^/?#\s]+(/.*)?")
 FOLDERS = (("storage_url", "WAFER_STORAGE"), ("state_folder", "WAFER_STATE"), ("prefect_folder", "PREFECT_HOME"))
 
+QUIET = {
+    "DO_NOT_TRACK": "true",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_CLI_PROMPT": "false",
+    "PREFECT_CLIENT_MAX_RETRIES": "2",  # of each request; with its default of 5 a server that is gone costs minutes
+    "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
+}
+"""Quiet, private and patient defaults of Prefect, MLflow and DVC."""
+
 
 class Settings(BaseSettings):
     """The places that one run of the system uses; immutable.
@@ -79,6 +91,10 @@ class Settings(BaseSettings):
 
     jobs: int = Field(
         default_factory=lambda: os.cpu_count() or 1, alias="WAFER_JOBS", ge=1, description="processes of one step"
+    )
+
+    port_base: int = Field(
+        17300, alias="WAFER_PORT_BASE", ge=1024, le=65500, description="first port of the servers of `wafer stack`"
     )
 
     link_roots: Annotated[tuple[Path, ...], NoDecode] = Field(
@@ -327,16 +343,7 @@ def prepare_environment() -> Settings:
         SettingsError: a variable cannot be used.
     """
     settings = Settings.read()
-    defaults = {
-        "DO_NOT_TRACK": "true",
-        "DVC_NO_ANALYTICS": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "PREFECT_CLI_PROMPT": "false",
-        "PREFECT_CLIENT_MAX_RETRIES": "2",  # of each request; with its default of 5 a server that is gone costs minutes
-        "PREFECT_INTERNAL_LOGGING_LEVEL": "CRITICAL",
-        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "180",
-    }
+    defaults = dict(QUIET)
     if settings.prefect_url is None:
         os.environ.pop("PREFECT_API_URL", None)  # an empty one is no address to Prefect, but unset here
         # the server writes on the terminal of the run, whose own error says what its tracebacks would

@@ -87,6 +87,11 @@ class Storage:
         """Make sure that the bucket is there, where this is one, see the function `need_bucket`."""
         need_bucket(self.root, f"WAFER_STORAGE is {self.root}")
 
+    def headers(self) -> dict[str, str]:
+        """What the server of the bucket says with an answer: its name, its time."""
+        answer = self.root.fs.call_s3("head_bucket", Bucket=self.root.path.split("/", 1)[0])
+        return dict(answer["ResponseMetadata"]["HTTPHeaders"])
+
     def exists(self, key: str) -> bool:
         """Whether there is a file or folder of this key."""
         return bool(self.place(key).exists())
@@ -359,6 +364,27 @@ def copy_where_missing(folder: Path, target: AnyPath) -> None:
         return
     with written_folder(target) as aside:
         shutil.copytree(folder, aside, dirs_exist_ok=True)
+
+
+def write_secret(file: Path, text: str) -> None:
+    """Write `text` so that nobody but the owner can read it at any moment, and that it outlasts a loss of power."""
+    aside = file.with_name(f".{file.name}.part")
+    aside.unlink(missing_ok=True)
+    with os.fdopen(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:
+        stream.write(text)
+        stream.flush()
+        os.fsync(stream.fileno())
+    aside.replace(file)
+    sync_folder(file.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Let what was renamed or removed in `folder` outlast a loss of power."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
 
 
 def private_folder(path: Path) -> Path:

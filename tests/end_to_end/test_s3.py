@@ -1,10 +1,7 @@
 """A whole production in a bucket of a real S3 server, whose address and keys stand in `.env` alone."""
 
-import json
 import os
 import shutil
-import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,88 +13,37 @@ import pytest
 
 from tests import working
 from tests.conftest import REPOSITORY
+from tests.stack.servers import free_base, running
 from wafer.fab.simulate import simulate_batches
 from wafer.records import Ingested
+from wafer.stack.parts import BUCKETS, Place, s3_server
 from wafer.workspace import Workspace, open
 
 pytestmark = [pytest.mark.slow, pytest.mark.invariant]
-BIN = Path(sys.executable).parent
-KEY, SECRET, BUCKET = "fabkey", "fabsecret", "fab-bucket"
 INGEST = (
     "-c",
     "import sys; from tests import working; from wafer.settings import Settings;"
     " working.ingest(Settings.read(), 'training', sys.argv[1])",
 )
-PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc")
-
-
-def free_ports(count: int) -> list[int]:
-    probes = [socket.socket() for _ in range(count)]
-    for probe in probes:
-        probe.bind(("127.0.0.1", 0))
-    ports = [int(probe.getsockname()[1]) for probe in probes]
-    for probe in probes:
-        probe.close()
-    return ports
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a SeaweedFS server that refuses wrong secrets, with one bucket."""
-    import boto3
-
-    folder = tmp_path_factory.mktemp("seaweed")
-    rights = {"name": "fab", "credentials": [{"accessKey": KEY, "secretKey": SECRET}], "actions": ["Admin"]}
-    (folder / "s3.json").write_text(json.dumps({"identities": [rights]}))
-    (folder / "data").mkdir()
-    s3, s3_grpc, *others = free_ports(2 + len(PORTS))
-    command = [
-        BIN / "weed",
-        "server",
-        f"-dir={folder / 'data'}",
-        "-ip=127.0.0.1",
-        "-ip.bind=127.0.0.1",
-        "-filer",
-        "-s3",
-    ]
-    command += ["-master.telemetry=false", "-volume.max=20", "-master.volumeSizeLimitMB=64"]
-    command += ["-s3.port.iceberg=0", "-s3.port.lance=0"]  # else at fixed ports, of which a machine has one each
-    command += [f"-s3.port={s3}", f"-s3.port.grpc={s3_grpc}", f"-s3.config={folder / 's3.json'}"]
-    command += [f"-{name}={port}" for name, port in zip(PORTS, others, strict=True)]
-    with (folder / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, cwd=folder)
-    address = f"http://127.0.0.1:{s3}"
-    client = boto3.client(
-        "s3", endpoint_url=address, aws_access_key_id=KEY, aws_secret_access_key=SECRET, region_name="us-east-1"
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while True:
-            try:
-                client.create_bucket(Bucket=BUCKET)
-                client.put_object(Bucket=BUCKET, Key="probe", Body=b"")
-                break
-            except Exception:  # noqa: BLE001 - whatever it says until it is ready
-                assert time.monotonic() < deadline, (folder / "server.log").read_text()[-2000:]
-                time.sleep(0.3)
-        yield address
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
+    """The S3 server of a stack, which refuses wrong secrets, with its buckets."""
+    place = Place(tmp_path_factory.mktemp("stack"), REPOSITORY, free_base())
+    with running(s3_server(place), place):
+        yield place
 
 
 @pytest.fixture
-def project(server: str, small_params: Path, tmp_path: Path) -> Path:
+def project(server: Place, small_params: Path, tmp_path: Path) -> Path:
     """A project of its own, whose `.env` names storage, endpoint and keys."""
     shutil.copyfile(small_params, tmp_path / "params.yaml")
     (tmp_path / "expectations").symlink_to(Path(__file__).parents[2] / "expectations")
     lines = {
-        "WAFER_STORAGE": f"s3://{BUCKET}/{tmp_path.name}",
+        "WAFER_STORAGE": f"s3://{BUCKETS['storage']}/{tmp_path.name}",
         "WAFER_STATE": "state",
-        "AWS_ENDPOINT_URL": server,
-        "AWS_ACCESS_KEY_ID": KEY,
-        "AWS_SECRET_ACCESS_KEY": SECRET,
-        "AWS_DEFAULT_REGION": "us-east-1",
+        **server.s3_variables,
     }
     (tmp_path / ".env").write_text("".join(f"{name}={value}\n" for name, value in lines.items()))
     return tmp_path
@@ -180,13 +126,17 @@ def test_two_ingests_at_once_take_in_each_file_once(project: Path, monkeypatch: 
         assert workspace.store.counts()["wafers"] == 240
 
 
-def test_a_bucket_that_refuses_is_one_sentence(project: Path, server: str) -> None:
+def test_a_bucket_that_refuses_is_one_sentence(project: Path, server: Place) -> None:
     """Wrong keys, a bucket that is not there, and a server that does not answer: exit status 2, and nothing made."""
     text = (project / ".env").read_text()
     for old, new, told in (
-        (f"AWS_SECRET_ACCESS_KEY={SECRET}", "AWS_SECRET_ACCESS_KEY=wrong", "WAFER_STORAGE"),
-        (f"s3://{BUCKET}/", "s3://fab-bukket/", "there is no bucket"),
-        (f"AWS_ENDPOINT_URL={server}", "AWS_ENDPOINT_URL=http://127.0.0.1:9", "AWS_ENDPOINT_URL is http://127.0.0.1:9"),
+        (f"AWS_SECRET_ACCESS_KEY={server.secrets['s3_secret']}", "AWS_SECRET_ACCESS_KEY=wrong", "WAFER_STORAGE"),
+        ("s3://wafer/", "s3://fab-bukket/", "there is no bucket"),
+        (
+            f"AWS_ENDPOINT_URL={server.address('S3 server')}",
+            "AWS_ENDPOINT_URL=http://127.0.0.1:9",
+            "AWS_ENDPOINT_URL is http://127.0.0.1:9",
+        ),
     ):
         (project / ".env").write_text(text.replace(old, new))
         start = time.monotonic()

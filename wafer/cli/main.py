@@ -16,6 +16,7 @@ from wafer.cli.models import models
 from wafer.cli.monitor import monitor
 from wafer.cli.params import params
 from wafer.cli.runs import ingest, predict, run, study, train
+from wafer.cli.services import doctor, stack
 from wafer.cli.store import expectations_folder, own_suites, quarantine, store
 from wafer.errors import EXIT_NEGATIVE, EXIT_STATUS
 from wafer.shown import shown_text
@@ -223,6 +224,8 @@ COMMANDS = (
     predict,
     monitor,
     study,
+    stack,
+    doctor,
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -6,13 +6,18 @@ import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import mlflow
 import pandas as pd
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 from mlflow.tracking import MlflowClient
+from mlflow.utils.credentials import get_default_host_creds
+from mlflow.utils.request_utils import augmented_raise_for_status
+from mlflow.utils.rest_utils import http_request
 
+from wafer.addresses import WEB
 from wafer.errors import RegistryError, TamperedError
 from wafer.registry import packaging
 from wafer.registry.connection import embedded_database, prepare_place, silence, translated
@@ -65,6 +70,15 @@ class VersionStore:
         if settings.mlflow_url is None:
             private_folder(settings.state)
         return cls(settings.tracking_uri, settings.artifact_root)
+
+    def server_version(self) -> str | None:
+        """The version of MLflow's server; None where there is none between this process and a database."""
+        if urlsplit(self.tracking_uri).scheme not in WEB:
+            return None
+        with translated(self.tracking_uri, "tell its version"):
+            asked = http_request(get_default_host_creds(self.tracking_uri), "/version", "GET")  # type: ignore[no-untyped-call]
+            augmented_raise_for_status(asked)  # type: ignore[no-untyped-call]
+            return str(asked.text)
 
     def version(self, which: int | str | Version) -> Version:
         """One version by its number or by an alias.

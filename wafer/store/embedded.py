@@ -35,11 +35,11 @@ _held_lock = threading.Lock()
 
 
 @contextmanager
-def embedded_server(folder: Path) -> Iterator[str]:
+def embedded_server(folder: Path, port: int = 0) -> Iterator[str]:
     """The URL of a database server whose files lie in `folder`, started if nobody runs it yet.
 
-    May be nested and used from several threads and processes at once: all share one server. The URL holds the password;
-    show it to nobody.
+    It is started on `port`, or for 0 on one that the system chooses. May be nested and used from several threads and
+    processes at once: all share one server. The URL holds the password; show it to nobody.
 
     Raises:
         StoreError: the server program is not installed, or does not start.
@@ -51,7 +51,7 @@ def embedded_server(folder: Path) -> Iterator[str]:
         raise _not_started(folder, f"its folder cannot be used ({error.strerror or error})") from error
     try:
         try:
-            url = url_of(_ensure_started(folder), (folder / SECRET).read_text())
+            url = url_of(_ensure_started(folder, port), (folder / SECRET).read_text())
         except OSError as error:
             raise _not_started(folder, f"its folder cannot be used ({error.strerror or error})") from error
         yield url
@@ -104,7 +104,7 @@ def _release(folder: Path) -> None:
             file.close()
 
 
-def _ensure_started(folder: Path) -> int:
+def _ensure_started(folder: Path, wanted: int) -> int:
     """The port of the folder's server; whoever comes first starts it, the others wait for that."""
     with (folder / "start.lock").open("ab") as lock:
         take_lock(lock, folder, seconds=2 * SECONDS_TO_START)
@@ -113,7 +113,7 @@ def _ensure_started(folder: Path) -> int:
             return port
         with (folder / "server.log").open("ab") as log:
             supervisor = subprocess.Popen(
-                [sys.executable, "-m", "wafer.store.supervisor", str(folder)],
+                [sys.executable, "-m", "wafer.store.supervisor", str(folder), str(wanted)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=log,

@@ -34,7 +34,7 @@ from pymongo.errors import DuplicateKeyError, PyMongoError
 from wafer.errors import LeaseError
 from wafer.store.wafers import Store, brief
 
-__all__ = ["Holder", "Lease", "lease", "leases"]
+__all__ = ["Holder", "Lease", "lease", "leases", "stale_leases"]
 
 SECONDS_BETWEEN_BEATS = 10.0
 SECONDS_TO_EXPIRE = 45.0
@@ -192,6 +192,12 @@ def leases(store: Store) -> list[Holder]:
     """Who holds a lease now, by name; one that has expired is held by nobody."""
     found = store.leases.find({"expires": {"$gt": store.now()}}).sort("_id", 1)
     return [_holder(document) for document in found]
+
+
+def stale_leases(store: Store) -> list[Holder]:
+    """Who holds no lease any more that was not given back: it has expired, or its process on this machine is gone."""
+    now = store.now()
+    return [_holder(one) for one in store.leases.find().sort("_id", 1) if one["expires"] <= now or _is_gone(one)]
 
 
 def _wait_for(held: Lease, store: Store, wait: float, tell: Callable[[str], None]) -> None:

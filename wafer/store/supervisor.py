@@ -1,7 +1,8 @@
 """The supervisor of one embedded database: a small process that is the server's parent, and stops it when it is unused.
 
-It is started by `wafer.store.embedded`, as `python -m wafer.store.supervisor FOLDER`, and tells on its standard output
-in one line of JSON how that went: `{"port": …}` or `{"failed": …}`. It then lives until nobody holds `in-use.lock`.
+It is started by `wafer.store.embedded`, as `python -m wafer.store.supervisor FOLDER PORT`, and tells on its standard
+output in one line of JSON how that went: `{"port": …}` or `{"failed": …}`. It then lives until nobody holds
+`in-use.lock`.
 
 At a folder's first start the server has no user yet and lets everybody in. Then it runs on a port that nobody is told,
 only for as long as it takes to make the user; it starts again asking for the password, and only when no other user and
@@ -29,6 +30,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from wafer.errors import StoreError
 from wafer.lifeline import tie_children
+from wafer.storage import sync_folder, write_secret
 from wafer.store.embedded import SECRET, USER, url_of
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ OF_DATA = ("_wiredtiger.WiredTigerError", "secantus.storage.IncompatibleStorageF
 
 
 class Server:
-    """The server program on the data of `folder`, on a port of 127.0.0.1 that the system chose."""
+    """The server program on the data of `folder`, on a port of 127.0.0.1 that the system chooses."""
 
     def __init__(self, program: str, folder: Path, *arguments: str) -> None:
         self._folder = folder
@@ -142,15 +144,15 @@ def cause(message: str, folder: Path, meaning: str | None = None) -> str:
     return f"{meaning} ({message[:200]})" if meaning else message[:200]
 
 
-def _start(program: str, folder: Path) -> Server:
-    """The server, asking for the password."""
+def _start(program: str, folder: Path, port: int) -> Server:
+    """The server, asking for the password, on this port, or for 0 on one that the system chooses."""
     data, secret, unfinished = folder / "data", folder / SECRET, folder / "first-start"
     if unfinished.exists():
         secret.unlink(missing_ok=True)
         shutil.rmtree(data, ignore_errors=True)
     if secret.exists():
         secret.chmod(0o600)
-        return _listening(program, folder, "--auth")
+        return _listening(program, folder, "--auth", "--port", str(port))
     fresh = not data.exists()
     if fresh:
         if (free := shutil.disk_usage(folder).free) < BYTES_TO_START:
@@ -158,12 +160,12 @@ def _start(program: str, folder: Path) -> Server:
         unfinished.touch()
     password = secrets.token_urlsafe(32)
     _make_user(program, folder, password, fresh=fresh)
-    server = _listening(program, folder, "--auth")
+    server = _listening(program, folder, "--auth", "--port", str(port))
     try:
         _refuse_others(server.port, password, fresh=fresh)
-        _keep(secret, password)
+        write_secret(secret, password)
         unfinished.unlink(missing_ok=True)
-        _sync(folder)
+        sync_folder(folder)
     except BaseException:
         server.stop()
         raise
@@ -233,27 +235,6 @@ def _client(url: str) -> Iterator["MongoClient[dict[str, Any]]"]:
         raise StoreError(f"its user could not be made: {str(error)[:200]}") from error
 
 
-def _keep(file: Path, text: str) -> None:
-    """Write `text` so that nobody but the owner can read it at any moment."""
-    aside = file.with_name(f".{file.name}.part")
-    aside.unlink(missing_ok=True)
-    with os.fdopen(os.open(aside, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
-    aside.replace(file)
-    _sync(file.parent)
-
-
-def _sync(folder: Path) -> None:
-    """Let what was renamed or removed in `folder` outlast a loss of power."""
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
-
-
 def _program() -> str:
     found = shutil.which("secantusd-py", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}")
     if found is None:
@@ -261,7 +242,7 @@ def _program() -> str:
     return found
 
 
-def supervise(folder: Path, told: IO[str]) -> int:
+def supervise(folder: Path, port: int, told: IO[str]) -> int:
     """Run the server of `folder` until nobody holds its `in-use.lock`, then stop it; `told` hears how it started."""
     tie_children()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
@@ -271,7 +252,7 @@ def supervise(folder: Path, told: IO[str]) -> int:
         fcntl.flock(alive, fcntl.LOCK_EX)
         try:
             published.unlink(missing_ok=True)
-            server = _start(_program(), folder)
+            server = _start(_program(), folder, port)
             aside = folder / "server.json.part"
             aside.write_text(json.dumps({"port": server.port, "server": server.pid, "supervisor": os.getpid()}))
             aside.replace(published)
@@ -309,4 +290,4 @@ def _tell(told: IO[str], **news: object) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(supervise(Path(sys.argv[1]), sys.stdout))
+    sys.exit(supervise(Path(sys.argv[1]), int(sys.argv[2]), sys.stdout))

@@ -1,0 +1,52 @@
+"""What Prefect's server says of itself, asked with the address and key that flows are run with."""
+
+from dataclasses import dataclass
+
+import psutil
+from prefect.client.base import ServerType
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import WorkerStatus
+
+from wafer.addresses import hosts_of
+
+
+@dataclass(frozen=True)
+class Server:
+    """A Prefect server or Prefect Cloud, which tells no version.
+
+    `sqlite` is whether its database is known to be a file, `workers` how many are online in its work `pools`.
+    """
+
+    version: str | None
+    client: str
+    sqlite: bool
+    pools: int
+    workers: int
+
+
+def look_at_server() -> Server:
+    """Ask the server behind PREFECT_API_URL; what Prefect's client raises is raised."""
+    with get_client(sync_client=True) as client:
+        cloud = client.server_type == ServerType.CLOUD
+        pools = client.read_work_pools()
+        online = [
+            worker
+            for pool in pools
+            for worker in client.read_workers_for_work_pool(pool.name)
+            if worker.status == WorkerStatus.ONLINE
+        ]
+        version = None if cloud else client.api_version()
+        sqlite = not cloud and _works_on_sqlite(str(client.api_url))
+        return Server(version, client.client_version(), sqlite, len(pools), len(online))
+
+
+def _works_on_sqlite(address: str) -> bool:
+    """Whether the server is a process of this machine that has an SQLite file open; it tells nobody its database."""
+    for host, port in hosts_of(address):
+        try:
+            local = [one for one in psutil.net_connections("tcp") if one.status == psutil.CONN_LISTEN and one.pid]
+            pids = [one.pid for one in local if one.laddr.port == port and host in ("127.0.0.1", "localhost", "::1")]
+            return any(file.path.endswith(".db") for pid in pids for file in psutil.Process(pid).open_files())
+        except psutil.Error:
+            return False  # another user's, or gone
+    return False
