@@ -28,6 +28,7 @@ from prefect.runtime import deployment, flow_run
 
 import wafer
 from wafer.addresses import gave_no_answer
+from wafer.errors import WaferError
 from wafer.preflight import look_ahead
 from wafer.progress import Progress
 from wafer.records import Ingested, Kind
@@ -35,7 +36,7 @@ from wafer.reporting.summary import summarise_as_markdown, verdict_rows
 from wafer.runs import Run
 from wafer.shown import shown_message
 from wafer.storage import take_lock, write_text
-from wafer.webhook import tell
+from wafer.webhook import tell, tell_failure
 from wafer.workspace import Workspace
 
 MINUTES = {
@@ -125,7 +126,12 @@ class Finished:
 def ready() -> Iterator[Workspace]:
     """The workspace of a flow, once its places can be written to and its servers answer: told before a run is made."""
     with wafer.open() as workspace:
-        look_ahead(workspace.settings)
+        try:
+            look_ahead(workspace.settings)
+        except WaferError as error:
+            for complaint in tell_failure(workspace.settings, str(flow_run.id), flow_run.flow_name, error):
+                log.warning(complaint)
+            raise
         yield workspace
 
 

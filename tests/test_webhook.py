@@ -180,6 +180,18 @@ def test_a_run_that_fails_is_told_and_fails_as_before(
     assert run.outcome()["state"] == "failed"
 
 
+def test_work_that_could_not_begin_is_told_too(receiver: Receiver, workspace: Workspace) -> None:
+    """Without a run: the same message for the same name; nobody who listens costs a complaint, no error."""
+    for _ in range(2):
+        assert webhook.tell_failure(workspace.settings, "flow-1", "predict", EmptyError("no server")) == ()
+    first, again = receiver.told
+    assert receiver.types == ["wafer.failure"] * 2 and first[0]["webhook-id"] == again[0]["webhook-id"]
+    assert receiver.messages[0]["data"]["items"] == [{"error": "no server"}]
+    receiver.answers = [500] * 4
+    (complaint,) = webhook.tell_failure(workspace.settings, "flow-2", "predict", EmptyError("no server"))
+    assert complaint.endswith("could not be told of flow-2: it answered with status 500")
+
+
 def test_nobody_is_told_without_an_address_and_nothing_unsigned(
     receiver: Receiver, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

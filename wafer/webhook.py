@@ -42,33 +42,55 @@ def tell(workspace: Workspace, run: Run, error: Exception | None = None) -> tupl
 
     It never raises, since it must not fail the run that it tells of.
     """
+    if error is not None and is_silent(error):  # a bucket that gives no answer is not asked once more
+        return tell_failure(workspace.settings, run.id, run.kind, error)
     if workspace.settings.webhook_url is None:
         return ()
     deadline = time.monotonic() + SECONDS_IN_ALL
     try:
-        if error is not None and is_silent(error):  # a bucket that gives no answer is not asked once more
-            _send(workspace.settings, *_message(run, *_failure(run, error)), deadline)
-            return ()
         for event in _events(run, error):
             _tell_once(workspace, run, event, deadline)
     except Exception as other:  # noqa: BLE001 - see above
-        why = str(other) if isinstance(other, _UntoldError) else shown_message(f"{type(other).__name__}: {other}", 300)
-        return (f"the webhook (WAFER_WEBHOOK_URL) could not be told of {run.id}: {why}",)
+        return _untold(run.id, other)
     return ()
+
+
+def tell_failure(settings: Settings, name: str, kind: str, error: Exception) -> tuple[str, ...]:
+    """Tell the webhook, where there is one, of work that could not begin or be noted; what it complains of.
+
+    Parameters:
+        settings: which name the webhook.
+        name: of the work, the same however often it is told.
+        kind: of work.
+        error: by which it failed.
+    """
+    if settings.webhook_url is None:
+        return ()
+    try:
+        message = _message(name, kind, *_failure(name, error))
+        _send(settings, *message, time.monotonic() + SECONDS_IN_ALL)
+    except Exception as other:  # noqa: BLE001 - it must not take the place of the error that it tells
+        return _untold(name, other)
+    return ()
+
+
+def _untold(name: str, error: Exception) -> tuple[str, ...]:
+    why = str(error) if isinstance(error, _UntoldError) else shown_message(f"{type(error).__name__}: {error}", 300)
+    return (f"the webhook (WAFER_WEBHOOK_URL) could not be told of {name}: {why}",)
 
 
 class _UntoldError(Exception):
     pass
 
 
-def _failure(run: Run, error: Exception) -> Event:
-    return "failure", {run.id: {"error": shown_message(str(error) or type(error).__name__)}}
+def _failure(name: str, error: Exception) -> Event:
+    return "failure", {name: {"error": shown_message(str(error) or type(error).__name__)}}
 
 
 def _events(run: Run, error: Exception | None) -> Iterator[Event]:
     """What the records of a run have to tell."""
     if error is not None:
-        yield _failure(run, error)
+        yield _failure(run.id, error)
     for kind in ("training", "prediction"):
         if run.has(Ingested, f"ingest-{kind}"):
             report = run.storage.read_json(run.read(Ingested, f"ingest-{kind}").report)
@@ -110,17 +132,19 @@ def _tell_once(workspace: Workspace, run: Run, event: Event, deadline: float) ->
     new = {name: facts for name, facts in items.items() if f"{name}.json" not in known}
     if not new:
         return
-    key, message = _message(run, what, new, page=workspace.link(run.key("")))
+    key, message = _message(run.id, run.kind, what, new, page=workspace.link(run.key("")))
     _send(workspace.settings, key, message, deadline)
     for name in new:
         run.storage.write_json(f"{PLACE}/{what}/{name}.json", {"run": run.id, "id": key})
     run.storage.write_json(run.key(f"{PLACE}/{what}.json"), {"id": key, **message})
 
 
-def _message(run: Run, what: str, items: Mapping[str, Mapping[str, Any]], page: str = "") -> tuple[str, dict[str, Any]]:
+def _message(
+    run: str, kind: str, what: str, items: Mapping[str, Mapping[str, Any]], page: str = ""
+) -> tuple[str, dict[str, Any]]:
     """The id of a message, the same for the same items, and its body."""
     key = hashlib.sha256("\n".join([what, *sorted(items)]).encode()).hexdigest()[:32]
-    data = {"run": run.id, "kind": run.kind, "count": len(items), "items": list(items.values())[:MOST_ITEMS]}
+    data = {"run": run, "kind": kind, "count": len(items), "items": list(items.values())[:MOST_ITEMS]}
     told = {"type": f"wafer.{what}", "timestamp": datetime.now(UTC).isoformat(timespec="seconds")}
     return key, {**told, "data": {**data, "place": page} if page else data}
 
