@@ -20,7 +20,7 @@ from tests.terminal import wafer
 from wafer.errors import StackError
 from wafer.settings import Settings
 from wafer.stack import parts
-from wafer.stack.control import FIRST_LINE, LAST_LINE, down, is_kept, status, up, write_variables
+from wafer.stack.control import FIRST_LINE, LAST_LINE, down, status, up, write_variables
 from wafer.stack.keeper import Running
 from wafer.stack.parts import Part, Place, postgres_server, prefect_server, s3_server
 
@@ -85,9 +85,11 @@ def test_a_stack_from_its_start_to_nothing_left(project: Path, environment: dict
     assert lines[-1] == LAST_LINE
     assert stat.S_IMODE((project / ".env").stat().st_mode) == 0o600
 
+    (project / ".env").write_text("MONGODB_DATABASE=mine\n# a remark")
     again = run("stack", "up")
     assert again.returncode == 0
     assert "is up already" in again.stdout
+    assert (project / ".env").read_text().splitlines() == lines
     examined = run("doctor", "--json")
     assert examined.returncode == 0, examined.stdout
     checks = json.loads(examined.stdout)
@@ -134,6 +136,24 @@ def test_a_part_that_does_not_start_takes_the_others_with_it(
 
 
 @pytest.mark.slow
+def test_a_start_that_is_told_to_end_stops_what_it_has_started(project: Path, environment: dict[str, str]) -> None:
+    """Meanwhile others are told to wait; afterwards nothing runs, and `.env` is as it was."""
+    command = [WAFER, "stack", "up"]
+    with subprocess.Popen(command, cwd=project, env=environment, stderr=subprocess.PIPE, text=True) as starting:
+        while not (project / "stack" / "s3" / "log.txt").exists():
+            assert starting.poll() is None
+            time.sleep(0.1)
+        told = f"wafer: the stack in {project}/stack is being started or stopped: wait for that\n"
+        for word in ("up", "down", "status"):
+            done = wafer("stack", word, cwd=project)
+            assert (done.returncode, done.stderr) == (2, told)
+        starting.terminate()
+        assert starting.wait(60) == 143
+    assert wait_until_gone(project) == []
+    assert (project / ".env").read_text() == "MONGODB_DATABASE=mine\n# a remark"
+
+
+@pytest.mark.slow
 def test_what_the_s3_server_keeps_is_there_after_a_restart(tmp_path: Path) -> None:
     """An object outlasts the server, whose keys stay the same; a wrong key is refused; sockets in /tmp go."""
     base = free_base()
@@ -158,7 +178,6 @@ def test_a_port_in_use_is_named_with_its_part(tmp_path: Path) -> None:
         )
         with pytest.raises(StackError, match=rf"{told}WAFER_PORT_BASE, now {place.base}, "):
             up(place, lambda name, address: pytest.fail(f"{name} was started"))
-    assert not is_kept(place.folder)
     assert status(place.folder) == []
     assert wait_until_gone(place.folder) == []
 

@@ -59,18 +59,21 @@ def up(folder: Path | None) -> None:
       wafer stack up
       WAFER_PORT_BASE=18300 wafer stack up --folder /srv/wafer-stack
     """
+    from wafer.lifeline import end_in_order
     from wafer.settings import Settings
-    from wafer.stack.control import status, up, write_variables
+    from wafer.stack.control import running, status, up, write_variables
     from wafer.stack.parts import Place
 
+    end_in_order()  # what was started until then is stopped
     settings = Settings.read()
     project = settings.project or Path.cwd()
-    place = Place((folder or project / "stack").absolute(), project, settings.port_base)
-    url = up(place, _tell_part)
-    if url is None:
-        click.echo(f"the stack in {shown_text(place.folder)} is up already")
-        sys.exit(_tell_seen(status(place.folder)))
-    kept = write_variables(project / ".env", place.variables(url))
+    folder, exit_status = (folder or project / "stack").absolute(), 0
+    if (place := running(folder)) is None:
+        up(place := Place(folder, project, settings.port_base), _tell_part)
+    else:
+        click.echo(f"the stack in {shown_text(folder)} is up already")
+        exit_status = _tell_seen(status(folder))
+    kept = write_variables(project / ".env", place.variables())
     click.echo(f"{shown_text(project / '.env')} points to them; data and logs are in {shown_text(place.folder)}")
     for name in kept:
         _warn(f"{name} is set in .env or the environment already, so the stack's is not in use")
@@ -79,6 +82,7 @@ def up(folder: Path | None) -> None:
             "Prefect's server works on SQLite, which holds for a worker or two; for more install PostgreSQL before the "
             "first start of a stack, and start it as another user than root"
         )
+    sys.exit(exit_status)
 
 
 @stack.command()

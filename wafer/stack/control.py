@@ -17,7 +17,7 @@ import psutil
 from wafer.addresses import knock
 from wafer.errors import StackError
 from wafer.lifeline import unmarked
-from wafer.stack.keeper import LOCK, SECONDS_TO_STOP, STATE
+from wafer.stack.keeper import LOCK, SECONDS_TO_STOP, STATE, failure
 from wafer.stack.parts import Part, Place, program, servers, worker
 from wafer.storage import private_folder, write_secret
 
@@ -39,8 +39,8 @@ class Seen:
     log: Path
 
 
-def up(place: Place, tell: Callable[[str, str], None]) -> str | None:
-    """Start a stack, and return the URL of its database once all parts are healthy; None where it runs already.
+def up(place: Place, tell: Callable[[str, str], None]) -> None:
+    """Start a stack that does not run, and return once all its parts are healthy.
 
     Args:
         place: where it lies.
@@ -49,8 +49,7 @@ def up(place: Place, tell: Callable[[str, str], None]) -> str | None:
     Raises:
         StackError: a part cannot be started; what was started is stopped again.
     """
-    if is_kept(private_folder(place.folder)):
-        return None
+    private_folder(place.folder)
     for name, extra in ("weed", "stack"), ("prefect", "pipeline"), ("mlflow", "pipeline"), ("secantusd-py", "embedded"):
         program(name, extra)
     command = (sys.executable, "-m", "wafer.stack.keeper", place.folder, place.project, str(place.base))
@@ -71,18 +70,38 @@ def up(place: Place, tell: Callable[[str, str], None]) -> str | None:
             for news in map(json.loads, told):
                 if "failed" in news:
                     raise StackError(*news["failed"])
-                if "url" in news:
-                    return str(news["url"])
+                if "healthy" in news:
+                    return
                 tell(news["part"], news["address"])
-        raise StackError(f"the keeper of the stack has ended; its log is {log}")
+        raise failure("the keeper of the stack has ended", log)
     except BaseException:
         keeper.terminate()
         keeper.wait()
         raise
 
 
-def is_kept(folder: Path) -> bool:
-    """Whether a stack of this folder runs, or is being started or stopped."""
+def running(folder: Path) -> Place | None:
+    """The stack that runs in `folder`, with the ports that it was started on; None where none runs.
+
+    Raises:
+        StackError: it is being started or stopped.
+    """
+    state = _state(folder)
+    return None if state is None else Place(folder, Path(state["project"]), state["base"])
+
+
+def _state(folder: Path) -> dict[str, Any] | None:
+    """What the keeper of the stack in `folder` has written down once all was started; None where none runs."""
+    if not _is_kept(folder):
+        return None
+    try:
+        found: dict[str, Any] = json.loads((folder / STATE).read_text())
+    except FileNotFoundError as error:
+        raise StackError(f"the stack in {folder} is being started or stopped: wait for that") from error
+    return found
+
+
+def _is_kept(folder: Path) -> bool:
     if not (folder / LOCK).exists():
         return False
     with (folder / LOCK).open("ab") as lock:
@@ -94,17 +113,17 @@ def is_kept(folder: Path) -> bool:
 
 
 def status(folder: Path) -> list[Seen]:
-    """Each part of the stack that runs in `folder`; none where none runs, or one is being started."""
-    state = _state(folder)
-    return [] if state is None else list(_look(state, Place(folder, Path(state["project"]), state["base"])))
+    """Each part of the stack that runs in `folder`; none where none runs."""
+    place, state = running(folder), _state(folder)
+    return [] if place is None or state is None else list(_look(state["pids"], place))
 
 
-def _look(state: dict[str, Any], place: Place) -> Iterator[Seen]:
+def _look(pids: Mapping[str, int], place: Place) -> Iterator[Seen]:
     address = f"127.0.0.1:{place.port('database')}"
     yield Seen("database", address, knock(f"mongodb://{address}"), place.folder / "mongodb" / "server.log")
     for part in (*servers(place), worker(place)):
-        if part.name in state["pids"]:
-            yield Seen(part.name, part.address, _why_not(part, state["pids"][part.name]), part.log)
+        if part.name in pids:
+            yield Seen(part.name, part.address, _why_not(part, pids[part.name]), part.log)
 
 
 def _why_not(part: Part, pid: int) -> str | None:
@@ -117,11 +136,9 @@ def down(folder: Path) -> bool:
     Raises:
         StackError: it does not end in time, or is only being started.
     """
-    if not is_kept(folder):
-        return False
     state = _state(folder)
     if state is None:
-        raise StackError(f"the stack in {folder} is being started or stopped: wait for that")
+        return False
     keeper = psutil.Process(state["keeper"])
     keeper.terminate()
     try:
@@ -129,14 +146,6 @@ def down(folder: Path) -> bool:
     except psutil.TimeoutExpired as error:
         raise StackError(f"the stack in {folder} does not end; its log is {folder / 'keeper.log'}") from error
     return True
-
-
-def _state(folder: Path) -> dict[str, Any] | None:
-    """What the keeper has written down; None before all is started."""
-    if not is_kept(folder) or not (folder / STATE).exists():
-        return None
-    found: dict[str, Any] = json.loads((folder / STATE).read_text())
-    return found
 
 
 def write_variables(file: Path, variables: Mapping[str, str]) -> list[str]:

@@ -1,8 +1,8 @@
 """The keeper of a stack: the process that starts its parts, and that they all end with.
 
 `wafer.stack.control` starts it as ``python -m wafer.stack.keeper FOLDER PROJECT PORT``. It tells on its standard output
-how that goes, a line of JSON each: ``{"part": …, "address": …}`` for what is healthy, then ``{"url": …}`` with the
-database's URL, or ``{"failed": […]}``. It then lives until SIGTERM, and stops all it has started, the worker first.
+how that goes, a line of JSON each: ``{"part": …, "address": …}`` for what is healthy, then ``{"healthy": true}``, or
+``{"failed": […]}``. It then lives until SIGTERM, and stops all it has started, the worker first.
 When it is killed, its parts end all the same: by `wafer.lifeline`, and the database since nobody uses it any more.
 """
 
@@ -74,8 +74,7 @@ class Running:
 
     def failed(self, why: str) -> StackError:
         """What is told of it, with its log and the last lines of that."""
-        last = self.part.log.read_text(errors="replace").splitlines()[-LAST_LINES:]
-        return StackError(f"the {self.part.name} does not start: {why}; its log, {self.part.log}, ends with:", *last)
+        return failure(f"the {self.part.name} does not start: {why}", self.part.log)
 
     def runs(self) -> bool:
         """Whether it has not ended; one that has is taken notice of."""
@@ -99,6 +98,13 @@ class Running:
             file.unlink(missing_ok=True)
 
 
+def failure(what: str, log: Path) -> StackError:
+    """The error that tells what has gone wrong, with a log and its last lines."""
+    return StackError(
+        f"{what}; its log, {log}, ends with:", *log.read_text(errors="replace").splitlines()[-LAST_LINES:]
+    )
+
+
 def keep(place: Place, told: IO[str]) -> int:
     """Start the stack of `place`, and stop it again when SIGTERM comes."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # which a script's background ignores, and Prefect's worker needs
@@ -110,10 +116,10 @@ def keep(place: Place, told: IO[str]) -> int:
             # Prefect's worker leaves files where temporary ones go
             os.environ["TMPDIR"] = closing.enter_context(tempfile.TemporaryDirectory(prefix="wafer-stack-"))
             closing.callback(end_tied)
-            running, url = _start(place, told, closing)
+            running = _start(place, told, closing)
             closing.callback((place.folder / STATE).unlink, missing_ok=True)
             _write_state(place, running)
-            _tell(told, url=url)
+            _tell(told, healthy=True)
             while True:
                 time.sleep(SECONDS_BETWEEN_LOOKS)
                 for one in running:
@@ -126,8 +132,8 @@ def keep(place: Place, told: IO[str]) -> int:
     return 1
 
 
-def _start(place: Place, told: IO[str], closing: ExitStack) -> tuple[list[Running], str]:
-    """All parts, each told when it is healthy, and the database's URL; `closing` stops them, whatever comes."""
+def _start(place: Place, told: IO[str], closing: ExitStack) -> list[Running]:
+    """All parts, each told when it is healthy; `closing` stops them, whatever comes."""
     _need_ports(place)
     running: list[Running] = []
     closing.callback(wait_until_stopped, place.folder / "mongodb")
@@ -136,7 +142,7 @@ def _start(place: Place, told: IO[str], closing: ExitStack) -> tuple[list[Runnin
         running.append(Running(part))
         if part.name == "PostgreSQL":  # which Prefect's server needs at once
             running[-1].wait()
-    url = closing.enter_context(embedded_server(place.folder / "mongodb", place.port("database")))
+    closing.enter_context(embedded_server(place.folder / "mongodb", place.port("database")))
     closing.callback(_stop, running)  # before the database goes
     _tell(told, part="database", address=f"127.0.0.1:{place.port('database')}")
     for one in running:
@@ -147,7 +153,7 @@ def _start(place: Place, told: IO[str], closing: ExitStack) -> tuple[list[Runnin
     running.append(Running(worker(place, time.time())))
     running[-1].wait()
     _tell(told, part=running[-1].part.name, address=running[-1].part.address)
-    return running, url
+    return running
 
 
 def _stop(running: list[Running]) -> None:

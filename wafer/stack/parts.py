@@ -23,6 +23,7 @@ from wafer.addresses import sqlite_address
 from wafer.errors import StackError
 from wafer.settings import QUIET
 from wafer.storage import Storage, private_folder, write_secret
+from wafer.store.embedded import SECRET, url_of
 
 POOL = "wafer"
 BUCKETS = {"storage": "wafer", "artefacts": "mlflow"}
@@ -74,12 +75,13 @@ class Place:
             "AWS_SECRET_ACCESS_KEY": self.secrets["s3_secret"],
         }
 
-    def variables(self, mongodb_url: str) -> dict[str, str]:
-        """What points all of `wafer`, and Prefect's own commands, to the stack."""
+    def variables(self) -> dict[str, str]:
+        """What points all of `wafer`, and Prefect's own commands, to the stack once it runs."""
+        password = (self.folder / "mongodb" / SECRET).read_text()
         return {
             "WAFER_STORAGE": f"s3://{BUCKETS['storage']}/data",
             "WAFER_STATE": str(self.folder / "state"),
-            "MONGODB_URL": mongodb_url,
+            "MONGODB_URL": url_of(self.port("database"), password),
             "MLFLOW_TRACKING_URI": self.address("MLflow server"),
             "PREFECT_API_URL": f"{self.address('Prefect server')}/api",
             **self.s3_variables,
