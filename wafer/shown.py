@@ -35,6 +35,7 @@ _ADDRESS_NAME = re.compile(r"(URL|URI|ADDRESS|ENDPOINT)$", re.IGNORECASE)
 _ADDRESS_PASSWORD = re.compile(r"^(?:[A-Za-z][\w+.-]*://)?[^:]*:(.+)@", re.DOTALL)
 _SHORTEST_ANYWHERE = 8  # characters; a shorter secret is masked where it stands as a word of its own
 _SHORTEST = 4  # an even shorter one only within an address
+_LEFT = ' style="text-align:left;vertical-align:top"'  # JupyterLab would set all cells at the right
 _files = {Path(".env")}  # Prefect reads that of the working directory
 
 
@@ -146,7 +147,9 @@ def facts_html(thing: HasFacts) -> str:
 
 
 def _rows_html(facts: Mapping[str, object]) -> str:
-    rows = (f"<tr><th>{_cell(name)}</th><td>{_value_html(value)}</td></tr>" for name, value in facts.items())
+    rows = (
+        f"<tr><th{_LEFT}>{_cell(name)}</th><td{_LEFT}>{_value_html(value)}</td></tr>" for name, value in facts.items()
+    )
     return f"<table><tbody>{''.join(rows)}</tbody></table>"
 
 
@@ -156,11 +159,15 @@ def _value_html(value: object) -> str:
     shown, more = value[:LONGEST_LIST], len(value) - LONGEST_LIST
     rest = [f"… and {more:,} more"] if more > 0 else []
     if shown and all(isinstance(one, Mapping) for one in shown):
-        head = "".join(f"<th>{_cell(name)}</th>" for name in shown[0])
-        body = ("".join(f"<td>{_cell(one)}</td>" for one in row.values()) for row in shown)
+        head = "".join(f"<th{_side(one)}>{_cell(name)}</th>" for name, one in shown[0].items())
+        body = ("".join(f"<td{_side(one)}>{_cell(one)}</td>" for one in row.values()) for row in shown)
         table = f"<table><thead><tr>{head}</tr></thead><tbody><tr>{'</tr><tr>'.join(body)}</tr></tbody></table>"
         return "".join([table, *rest])
     return "<br>".join([*map(_cell, shown), *rest]) or "none"
+
+
+def _side(value: object) -> str:
+    return _LEFT if isinstance(value, str) else ""
 
 
 def _cell(value: object) -> str:

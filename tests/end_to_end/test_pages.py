@@ -10,10 +10,13 @@ from typing import Any
 
 import matplotlib.image
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.conftest import REPOSITORY
 from tests.terminal import wafer
+from wafer.reporting.display import show_table
+from wafer.shown import facts_html
 
 pytestmark = pytest.mark.slow
 
@@ -40,6 +43,14 @@ addEventListener('load', () => {
   document.body.setAttribute('data-found', JSON.stringify(found));
 });
 </script>"""
+
+
+class Facts:
+    """An object that shows itself with a table within its table."""
+
+    def facts(self) -> dict[str, object]:
+        """One fact: a list."""
+        return {"alarms": [{"sensor": "S-1", "wafers": 1}]}
 
 
 @pytest.fixture(scope="module")
@@ -127,6 +138,23 @@ def test_the_first_screen_says_what_to_do(name: str, width: int, browser: str, r
     dark, _ = measure(browser, reports / name, tmp_path, "--blink-settings=preferredColorScheme=0")
     assert (found["paper"], dark["paper"]) == ("rgb(255, 255, 255)", "rgb(21, 24, 28)")
     assert dark["ink"] == "rgb(228, 231, 235)"
+
+
+def test_jupyterlab_leaves_text_at_the_left(browser: str, tmp_path: Path) -> None:
+    """JupyterLab sets all cells of a table at the right; ours stand at the left, with their numbers at the right."""
+    ways = "Array.from(document.querySelectorAll('td, th'), one => getComputedStyle(one).textAlign)"
+    script = f"<script>document.body.setAttribute('data-found', JSON.stringify({ways}))</script>"
+    rule = ":not(.jp-RenderedMarkdown).jp-RenderedHTMLCommon"
+    table = show_table(pd.DataFrame({"said": ["so"], "long": ["x" * 40], "count": [1]}, index=["name"])).data
+    for shown, expected in (
+        (table, ["left", "left", "left", "right"] * 2),
+        (facts_html(Facts()), ["left"] * 3 + ["right", "left", "right"]),
+    ):
+        page = tmp_path / "cell.html"
+        style = f"<style>{rule} td, {rule} th {{text-align: right}}</style>"
+        page.write_text(f'{style}<div class="jp-RenderedHTMLCommon">{shown}</div>{script}')
+        found = re.search(r'data-found="([^"]*)"', visit(browser, page, tmp_path / "profile", "--dump-dom"))
+        assert json.loads(unescape(found.group(1))) == expected  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize("name", PAGES)

@@ -38,6 +38,15 @@ def test_truth_is_a_dot_and_a_share_a_bar_beside_its_number():
     assert bar(7.0).count(f'width="{WIDE:.1f}"') == 1
 
 
+def test_what_all_rows_share_is_told_once():
+    """A column that is named for it leaves the table where it says the same in every row, and only there."""
+    frame = pd.DataFrame({"a": [1, 2], "limit": [0.418, 0.418], "said": ["x < y", "x < y"], "b": [3, 3]})
+    shown = show_table(frame, once=["a", "limit", "said"]).data
+    assert cells(shown) == [("s", "0"), ("n", "1"), ("n", "3"), ("s", "1"), ("n", "2"), ("n", "3")]
+    assert shown.endswith("<p>In all rows: limit 0.418; said x &lt; y</p>")
+    assert "In all rows" not in show_table(frame.head(1), once=["limit"]).data, "one row needs no such line"
+
+
 def test_a_reason_is_a_strip_with_its_words():
     """The dot stands where the percentile says, a missing reading has none, and names cannot change the page."""
     assert [re.findall('cx="([^"]*)"', strip(at, "")) for at in (0.0, 50.0, 100.0, np.nan)] == [

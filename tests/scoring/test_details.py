@@ -113,7 +113,7 @@ def test_a_batch_that_drifted_names_the_sensors_responsible(whole: Bundle, wafer
     earlier = drift_of(whole, moved.assign(order=np.arange(40)))
     assert earlier["score"] > 0
     assert earlier["drifted"] is None
-    assert "no newer than the wafers" in earlier["why_not"]
+    assert "no newer than the training" in earlier["why_not"]
 
 
 def test_models_that_lack_reasons_or_drift_say_so(wafers: Any, quick: dict[str, int], tmp_path: Path) -> None:

@@ -16,10 +16,11 @@ SHARP = 2  # points of a picture for one of the page
 MOST_DECIMALS = 4
 SHORT = 30  # signs of a text that is not broken
 LOOK = (
-    "<style>.box{overflow-x:auto}.box .n{text-align:right;white-space:nowrap}"
-    ".box .s{text-align:left;white-space:nowrap}"
-    ".box .l{text-align:left;min-width:15em;overflow-wrap:anywhere}.box .c{text-align:center}</style>"
-)  # also where no page of ours is around it
+    "<style>.box{overflow-x:auto}.box table tr :is(th,td){vertical-align:top}"
+    ".box table tr .n{text-align:right;white-space:nowrap}.box table tr .s{text-align:left;white-space:nowrap}"
+    ".box table tr .l{text-align:left;min-width:15em;overflow-wrap:anywhere}.box table tr .c{text-align:center}"
+    ".now li{margin:.3em 0}</style>"
+)  # also where no page of ours is around it: JupyterLab's own rules of tables would be stronger than a bare class
 
 
 def show_table(
@@ -27,6 +28,7 @@ def show_table(
     nothing: str = "Nothing to list.",
     limit: int = 200,
     bars: Mapping[str, float | None] | None = None,
+    once: Sequence[str] = (),
 ) -> HTML:
     """`frame` as an HTML table of at most `limit` rows; the sentence `nothing` where it has none.
 
@@ -35,10 +37,12 @@ def show_table(
         nothing: plain text.
         limit: rows.
         bars: columns of numbers that get a bar, and what fills it, None being the largest number shown.
+        once: columns that are told in a line below the table where all rows have the same there.
     """
     if frame.empty:
         return HTML(f"<p>{escape(nothing)}</p>")  # type: ignore[no-untyped-call]
-    shown, bars = frame.head(limit), bars or {}
+    same = [name for name in once if len(frame) > 1 and frame[name].nunique(dropna=False) == 1]
+    shown, bars = frame.drop(columns=same).head(limit), bars or {}
     columns = [_column(shown.iloc[:, place], bars) for place in range(shown.shape[1])]
     names, kind = _column(shown.index.to_series(), {})
     kind = kind.replace("n", "s")  # at the left edge, as all else on the page
@@ -47,12 +51,16 @@ def show_table(
         + "".join(f'<td class="{kind_of}">{cells[row]}</td>' for cells, kind_of in columns)
         for row, name in enumerate(names)
     ]
-    heads = [(frame.index.name, kind), *zip(frame.columns, [kind_of for _, kind_of in columns], strict=True)]
+    heads = [(frame.index.name, kind), *zip(shown.columns, [kind_of for _, kind_of in columns], strict=True)]
     titles = "".join(f'<th scope="col" class="{k}">{escape(n if n is not None else "")}</th>' for n, k in heads)
-    head = "" if list(frame.columns) == [""] else f"<thead><tr>{titles}</tr></thead>"
+    head = "" if list(shown.columns) == [""] else f"<thead><tr>{titles}</tr></thead>"
     table = f'{LOOK}<div class="box"><table>{head}<tbody>{"</tr>".join([*lines, ""])}</tbody></table></div>'
     rest = len(frame) - len(shown)
-    return HTML(table + (f"<p>… and {rest:,} more rows.</p>" if rest else ""))  # type: ignore[no-untyped-call]
+    if rest:
+        table += f"<p>… and {rest:,} more rows.</p>"
+    if same:
+        table += f"<p>In all rows: {'; '.join(f'{escape(n)} {_column(frame[n].head(1), {})[0][0]}' for n in same)}</p>"
+    return HTML(table)  # type: ignore[no-untyped-call]
 
 
 def _column(values: "pd.Series[Any]", bars: Mapping[str, float | None]) -> tuple[list[Markup], str]:

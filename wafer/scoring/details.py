@@ -96,7 +96,7 @@ def describe_drift(bundle: Bundle, judgement: Judgement, order: NDArray[np.int64
     sensors = drift.sensors.head(RESPONSIBLE).to_dict("records")
     record |= {"score": drift.score, "domain_auc": drift.domain_auc, "sensors": sensors}
     if np.median(order) <= known.newest:
-        return record | {"why_not": "It is no newer than the wafers that the model trained on."}
+        return record | {"why_not": "It is no newer than the training."}
     if known.threshold is None:
         return record | {"why_not": "The model trained on too few batches to know what is usual."}
     return record | {"drifted": drift.drifted, "why_not": None}
