@@ -43,7 +43,7 @@ def test_what_all_rows_share_is_told_once():
     frame = pd.DataFrame({"a": [1, 2], "limit": [0.418, 0.418], "said": ["x < y", "x < y"], "b": [3, 3]})
     shown = show_table(frame, once=["a", "limit", "said"]).data
     assert cells(shown) == [("s", "0"), ("n", "1"), ("n", "3"), ("s", "1"), ("n", "2"), ("n", "3")]
-    assert shown.endswith("<p>In all rows: limit 0.418; said x &lt; y</p>")
+    assert shown.endswith("<p>In all rows: <em>limit</em> 0.418; <em>said</em> x &lt; y</p>")
     assert "In all rows" not in show_table(frame.head(1), once=["limit"]).data, "one row needs no such line"
 
 

@@ -144,3 +144,14 @@ def test_a_plot_that_fails_gives_no_secret_away(monkeypatch):
     failures = style.draw_each({"forward.png": fail})[1]
     told = "ValueError: not at all " + "x" * 260 + "*" * 17 + "…"
     assert failures == {"forward.png": f"the plot forward.png could not be drawn: {told}"}
+
+
+def test_an_axis_in_percent_tells_its_ticks_exactly():
+    """A tick at 2.5 % is not told as 2 %, and whole ones have no decimals."""
+    assert [plots.PERCENT(share) for share in (0.0, 0.025, 0.075, 0.1, 1.0)] == [
+        "0 %",
+        "2.5 %",
+        "7.5 %",
+        "10 %",
+        "100 %",
+    ]

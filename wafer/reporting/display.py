@@ -18,7 +18,8 @@ SHORT = 30  # signs of a text that is not broken
 LOOK = (
     "<style>.box{overflow-x:auto}.box table tr :is(th,td){vertical-align:top}"
     ".box table tr .n{text-align:right;white-space:nowrap}.box table tr .s{text-align:left;white-space:nowrap}"
-    ".box table tr .l{text-align:left;min-width:15em;overflow-wrap:anywhere}.box table tr .c{text-align:center}"
+    ".box table tr .l{text-align:left;min-width:14em;overflow-wrap:anywhere}.box table tr .c{text-align:center}"
+    ".box table thead tr th{white-space:normal;vertical-align:bottom}"
     ".now li{margin:.3em 0}</style>"
 )  # also where no page of ours is around it: JupyterLab's own rules of tables would be stronger than a bare class
 
@@ -52,14 +53,16 @@ def show_table(
         for row, name in enumerate(names)
     ]
     heads = [(frame.index.name, kind), *zip(shown.columns, [kind_of for _, kind_of in columns], strict=True)]
-    titles = "".join(f'<th scope="col" class="{k}">{escape(n if n is not None else "")}</th>' for n, k in heads)
+    words = [(str(escape(name if name is not None else "")).replace(" %", "\u00a0%"), kind) for name, kind in heads]
+    titles = "".join(f'<th scope="col" class="{kind}">{name}</th>' for name, kind in words)
     head = "" if list(shown.columns) == [""] else f"<thead><tr>{titles}</tr></thead>"
     table = f'{LOOK}<div class="box"><table>{head}<tbody>{"</tr>".join([*lines, ""])}</tbody></table></div>'
     rest = len(frame) - len(shown)
     if rest:
         table += f"<p>… and {rest:,} more rows.</p>"
     if same:
-        table += f"<p>In all rows: {'; '.join(f'{escape(n)} {_column(frame[n].head(1), {})[0][0]}' for n in same)}</p>"
+        told = (f"<em>{escape(name)}</em> {_column(frame[name].head(1), {})[0][0]}" for name in same)
+        table += f"<p>In all rows: {'; '.join(told)}</p>"
     return HTML(table)  # type: ignore[no-untyped-call]
 
 

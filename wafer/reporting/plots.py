@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from wafer.learning.curves import PROTOCOLS as SCORED
 from wafer.learning.curves import of_protocol, precision_recall_points, roc_points
@@ -32,7 +32,7 @@ from wafer.reporting.style import (
     styled,
 )
 
-PERCENT = PercentFormatter(1.0, decimals=0, symbol=" %")
+PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.4g} %")  # 2.5 % is not told as 2 %
 FEW_BATCHES = 4  # whose names stand beside each other
 NO_CURVE = "no protocol scored both faulty and good wafers"
 NO_SCORE = "no protocol scored a wafer"
