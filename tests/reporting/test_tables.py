@@ -246,7 +246,10 @@ def test_the_sensors_named_are_those_of_new_wafers(judged, found):
 def test_the_summary_keeps_known_labels_from_being_findings(judged, found, model):
     """Alarms of wafers whose label is known are counted apart, unknown wafers, drifted batches and files told."""
     said = deliveries.prediction_summary(judged, found, {"files": 3, "quarantined": 1}, model)
-    assert "**4 of 5 wafers** raised an alarm, that is a probability of a fault of at least 20.0 to 95.0 %." in said
+    assert (
+        "**4 of 5 wafers** raised an alarm, by a threshold that follows the wafers before each: from 20.0 to 95.0 %"
+        in said
+    )
     assert "**No findings are 1 of these alarms**: the wafers' labels are known already" in said
     assert "That leaves 3." in said
     assert "**1 wafer is unlike anything seen**" in said

@@ -71,19 +71,19 @@ def batches_table(predictions: pd.DataFrame) -> pd.DataFrame:
 
 
 def _start(judged: pd.DataFrame, model: WaferModel) -> str:
-    """The probability, or where the threshold is rolling the range of probabilities, that alarms start at, in %."""
+    """The probability that alarms start at, in words; where the threshold is rolling, its range."""
     ends = (judged["threshold"].min(), judged["threshold"].max()) if len(judged) else (model.threshold_,)
-    return " to ".join(dict.fromkeys(f"{100 * end:.1f}" for end in ends))
+    low, *high = dict.fromkeys(f"{100 * end:.1f}" for end in ends)
+    if not high:
+        return f"that is a probability of a fault of at least {low} %."
+    return f"by a threshold that follows the wafers before each: from {low} to {high[0]} % probability of a fault."
 
 
 def prediction_summary(judged: pd.DataFrame, findings: Findings, report: dict[str, Any], model: WaferModel) -> str:
     """The outcome in some sentences, as Markdown; `judged` as of `findings.with_findings`."""
     alarm = judged["Prediction"] == 1
     alarms, known = int(alarm.sum()), int((alarm & judged["label_known"]).sum())
-    sentences = [
-        f"**{alarms:,} of {len(judged):,} wafers** raised an alarm, "
-        f"that is a probability of a fault of at least {_start(judged, model)} %."
-    ]
+    sentences = [f"**{alarms:,} of {len(judged):,} wafers** raised an alarm, {_start(judged, model)}"]
     if known:
         which = (
             "All of these alarms are no findings" if known == alarms else f"No findings are {known:,} of these alarms"
