@@ -14,7 +14,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from types import FrameType
+from typing import IO
 
 import psutil
 
@@ -43,6 +45,24 @@ def tie_children() -> None:
         start_new_session=True,
     )
     os.environ[MARK] = mark
+
+
+def start_apart(command: Sequence[str | os.PathLike[str]], log: IO[bytes]) -> subprocess.Popen[str]:
+    """Start what outlives this process: in a session of its own, unmarked. It is heard on its standard output.
+
+    Args:
+        command: program and arguments.
+        log: takes what it says as an error.
+    """
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=log,
+        env=unmarked(),
+        start_new_session=True,
+        text=True,
+    )
 
 
 def end_tied() -> None:

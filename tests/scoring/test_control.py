@@ -8,9 +8,13 @@ import pytest
 from tests.scoring.test_details import table
 from wafer.errors import ReportError
 from wafer.learning.model import WaferModel
+from wafer.reporting.deliveries import read_predictions
+from wafer.reporting.findings import read_findings, with_findings
 from wafer.reporting.process import read_control
+from wafer.scoring.batches import judge_batch, result_rows
 from wafer.scoring.bundle import Bundle, fit_bundle
 from wafer.scoring.control import FRAMES, LEAD, ControlLog
+from wafer.scoring.details import Details
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +77,20 @@ def test_what_is_read_is_what_was_written(bundle: Bundle, wafers: Any, tmp_path:
     (tmp_path / "monitor_sensors.csv").unlink()
     with pytest.raises(ReportError, match=r"monitor_sensors\.csv is not there"):
         read_control(tmp_path)
+
+
+def test_ids_and_names_come_back_as_they_are(bundle: Bundle, wafers: Any, tmp_path: Path) -> None:
+    """Whatever they look like: leading zeros, an exponent, or what stands for missing elsewhere."""
+    batch = in_control(wafers, 1000, 3, Sensor_6=40.0)
+    batch["wafer"] = ["007", "1e5", "NA"]
+    details = Details(bundle)
+    details.add("2020", batch, judge_batch(bundle, batch, 1, reasons=True, drift=True))
+    details.write(tmp_path)
+    write = result_rows(batch, judge_batch(bundle, batch, 1))
+    write.to_csv(tmp_path / "2020.csv", index=False)
+    judged = with_findings(read_predictions(tmp_path, ["2020"]), read_findings(tmp_path))
+    assert judged["Wafer"].tolist() == read_control(tmp_path).wafers["Wafer"].tolist() == ["007", "1e5", "NA"]
+    assert judged["batch"].tolist() == ["2020"] * 3
 
 
 def test_a_model_without_a_monitor_tells_nothing(wafers: Any, quick: dict[str, int], tmp_path: Path) -> None:

@@ -57,6 +57,10 @@ def test_batches_follow_each_other_with_their_newest_score_and_labels(settings: 
         with runs.started("prediction") as third:
             told = timeline(runs, predicted(third, entries["d2"] | {"model_version": 2}), store, form)
         assert [(one["run"], one["labelled"], one["faulty"]) for one in told] == [(second.id, 2, 1), (third.id, 1, 0)]
+        lost = {"file": "gone.csv", "digest": "gone", "order": 0}  # of a store that another one took the place of
+        with runs.started("prediction") as fourth:
+            told = timeline(runs, predicted(fourth, entries["d1"], lost), store, form)
+        assert [(one["digest"], one["labelled"]) for one in told] == [("gone", 0), ("d1", 2), ("d2", 1)]
         alone = predicted(runs.study(), entries["d1"])
         assert [one["digest"] for one in timeline(runs, alone, store, form)] == ["d1"]
 

@@ -53,7 +53,6 @@ class PcaCharts:
         centre, scale, mean: of the sensors used: median and robust spread of readings, mean of what they make of them.
         loadings: orthonormal, shape (used, components); the entry of each component that is largest is positive.
         variances: of the scores on good wafers, descending, shape (components,).
-        usual: mean squared residual of each sensor used, on good wafers.
         t2_limit, spe_limit: above which a wafer is out of control, see `learn`.
     """
 
@@ -63,7 +62,6 @@ class PcaCharts:
     mean: Floats
     loadings: Floats
     variances: Floats
-    usual: Floats
     t2_limit: float
     spe_limit: float
 
@@ -104,13 +102,12 @@ class PcaCharts:
         used = readings[:, kept]
         quarters, blank = quartiles(used), np.zeros(len(kept))
         scale = spread(used, quarters)
-        model = cls(kept, np.nan_to_num(quarters[1]), scale, blank, blank[:, None], blank, blank, np.inf, np.inf)
+        model = cls(kept, np.nan_to_num(quarters[1]), scale, blank, blank[:, None], blank, np.inf, np.inf)
         present = np.maximum((~np.isnan(used)).sum(axis=0), 1)
         model = replace(model, mean=model.standardise(readings).sum(axis=0) / present)
         Z = model.standardise(readings)
         values, vectors = _components(Z.T @ Z / (len(Z) - 1), most=min(MOST_COMPONENTS, len(Z) // WAFERS_A_COMPONENT))
-        model = replace(model, loadings=vectors, variances=values)
-        return replace(model, usual=(model._projected(Z)[1] ** 2).mean(axis=0))
+        return replace(model, loadings=vectors, variances=values)
 
     def standardise(self, readings: Floats) -> Floats:
         """Readings, shape (wafers, sensors), as the model sees them, shape (wafers, used); 0 for a missing one."""

@@ -1,6 +1,5 @@
 """Tables behind the prediction report: predictions by batch, and what became of each file."""
 
-import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from wafer.errors import ReportError
 from wafer.learning.model import WaferModel
 from wafer.records import UNITS, with_units
 from wafer.reporting.findings import Findings
+from wafer.reporting.frames import read_frame
 from wafer.reporting.ingest_rows import ingest_counts
 from wafer.reporting.tables import listing
 from wafer.storage import AnyPath
@@ -42,13 +42,7 @@ def read_predictions(folder: AnyPath, batches: Sequence[str] | None = None) -> p
 
 
 def _read_batch(file: AnyPath, stem: str) -> pd.DataFrame:
-    try:
-        frame = pd.read_csv(io.BytesIO(file.read_bytes()))
-    except FileNotFoundError as error:
-        raise ReportError(f"{file} is not there: batch {stem} has no predictions") from error
-    missing = [name for name in PREDICTION_COLUMNS if name not in frame.columns]
-    if missing:
-        raise ReportError(f"{file} lacks the column {missing[0]!r}, got {', '.join(frame.columns)}")
+    frame = read_frame(file, PREDICTIONS, f"batch {stem} has no predictions")
     frame.insert(0, "batch", stem)
     return frame
 

@@ -3,7 +3,6 @@
 They are made from the files that `wafer.scoring.details.Details` writes.
 """
 
-import io
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +12,12 @@ from markupsafe import Markup
 
 from wafer.errors import ReportError
 from wafer.records import with_units
+from wafer.reporting.frames import read_frame
 from wafer.reporting.marks import WIDE, strip
-from wafer.scoring.details import REASON_COLUMNS, WAFER_COLUMNS
 from wafer.storage import AnyPath, read_json
 
 KEYS = ["batch", "Wafer"]
+NO_DETAILS = "expected what the prediction step wrote for this run"
 MOST_TOLD = 3  # reasons of an alarm that are told in words
 MOST_NAMED = 3  # sensors of one group that a reason names
 
@@ -71,27 +71,11 @@ def read_findings(folder: AnyPath) -> Findings:
     Raises:
         ReportError: a file is not there, or lacks a column.
     """
-    wafers = read_frame(folder / "wafers.csv", ["batch", *WAFER_COLUMNS])
-    reasons = read_frame(folder / "reasons.csv", ["batch", *REASON_COLUMNS])
-    flags = with_units(wafers.astype({"unknown": bool, "label_known": bool}), "details/wafers.csv")
-    told = with_units(reasons.fillna({"together_with": ""}), "details/reasons.csv")
-    return Findings(flags, told, read_json(folder / "drift.json"))
-
-
-def read_frame(file: AnyPath, columns: list[str]) -> pd.DataFrame:
-    """A CSV among the details of a run, local or S3.
-
-    Raises:
-        ReportError: it is not there, or lacks a column.
-    """
-    try:
-        frame = pd.read_csv(io.BytesIO(file.read_bytes()), dtype={"batch": str, "together_with": str})
-    except FileNotFoundError as error:
-        raise ReportError(f"{file} is not there: expected what the prediction step wrote for this run") from error
-    missing = [name for name in columns if name not in frame.columns]
-    if missing:
-        raise ReportError(f"{file} lacks the column {missing[0]!r}, got {', '.join(frame.columns)}")
-    return frame
+    wafers, reasons = (
+        read_frame(folder / f"{name}.csv", f"details/{name}.csv", NO_DETAILS) for name in ("wafers", "reasons")
+    )
+    flags = wafers.astype({"unknown": bool, "label_known": bool})
+    return Findings(flags, reasons, read_json(folder / "drift.json"))
 
 
 def with_findings(predictions: pd.DataFrame, findings: Findings) -> pd.DataFrame:

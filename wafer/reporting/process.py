@@ -7,8 +7,8 @@ import numpy as np
 import pandas as pd
 
 from wafer.diagnosis.multivariate import FALSE_ALARM_RATE
-from wafer.records import UNITS, with_units
-from wafer.reporting.findings import KEYS, MOST_TOLD, Findings, read_frame
+from wafer.reporting.findings import KEYS, MOST_TOLD, NO_DETAILS, Findings
+from wafer.reporting.frames import read_frame
 from wafer.scoring.bundle import Bundle
 from wafer.scoring.control import FRAMES, Control, file_name
 from wafer.storage import AnyPath
@@ -28,8 +28,7 @@ def read_control(folder: AnyPath) -> Control:
     frames = {}
     for frame in FRAMES:
         name = file_name(frame)
-        frames[frame] = with_units(read_frame(folder / name, list(UNITS[f"details/{name}"])), f"details/{name}")
-    frames["batches"] = frames["batches"].fillna({"shifted": ""})
+        frames[frame] = read_frame(folder / name, f"details/{name}", NO_DETAILS)
     frames["wafers"] = frames["wafers"].astype({"out_of_control": bool})
     return Control(**frames)
 

@@ -103,6 +103,7 @@ def _restored_monitor(plain: dict[str, Any] | None, arrays: Arrays) -> Monitor |
         name: {key.rpartition(".")[2]: value for key, value in arrays.items() if key.startswith(f"monitor.{name}.")}
         for name in plain
     }
+    found["pca"].pop("usual", None)  # which models were saved with for a while
     pca = None if plain["pca"] is None else PcaCharts(**found["pca"], **plain["pca"])
     charts = {**found["charts"], **plain["charts"], "rules": tuple(plain["charts"]["rules"])}
     return Monitor(ControlCharts(**charts), pca)

@@ -20,7 +20,8 @@ def timeline(runs: Runs, run: Run, store: "Store", form: "Form") -> list[dict[st
     their batches, are passed over.
 
     Returns: for each batch what `wafer.scoring.batches.score_batches` says of it, and run (its id), delivered (the day
-        in the file's name, ISO; None without one), labelled and faulty (of its wafers, by now).
+        in the file's name, ISO; None without one), labelled and faulty (of its wafers that the store has, by
+        now).
     """
     found: dict[str, dict[str, Any]] = {}
     earlier = [] if run.kind == "study" else runs.all(NEWEST, "prediction")  # each has a batch, or none is worth a look
@@ -33,7 +34,8 @@ def timeline(runs: Runs, run: Run, store: "Store", form: "Form") -> list[dict[st
     wafers = {digest: record.wafers for digest, record in store.known(list(found)).items()}
     labels = store.find([wafer for own in wafers.values() for wafer in own], "label")
     for digest, entry in found.items():
-        known = [labels[wafer]["label"] for wafer in wafers[digest] if labels[wafer]["label"] is not None]
+        own = [labels[wafer]["label"] for wafer in wafers.get(digest, ()) if wafer in labels]
+        known = [label for label in own if label is not None]
         delivered = form.delivered(entry["file"])
         entry["delivered"] = None if delivered is None else delivered.date().isoformat()
         entry |= {"labelled": len(known), "faulty": known.count(1)}

@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ import psutil
 
 from wafer.addresses import knock
 from wafer.errors import StackError
-from wafer.lifeline import unmarked
+from wafer.lifeline import start_apart
 from wafer.stack.keeper import LOCK, SECONDS_TO_STOP, STATE, failure
 from wafer.stack.parts import Part, Place, program, servers, worker
 from wafer.storage import private_folder, write_secret
@@ -55,15 +54,7 @@ def up(place: Place, tell: Callable[[str, str], None]) -> None:
     command = (sys.executable, "-m", "wafer.stack.keeper", place.folder, place.project, str(place.base))
     log = place.folder / "keeper.log"
     with log.open("wb") as file:
-        keeper = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=file,
-            env=unmarked(),
-            start_new_session=True,
-            text=True,
-        )
+        keeper = start_apart(command, file)
     assert keeper.stdout is not None
     try:
         with keeper.stdout as told:

@@ -12,7 +12,6 @@ import fcntl
 import json
 import select
 import socket
-import subprocess
 import sys
 import threading
 import time
@@ -23,7 +22,7 @@ from typing import IO
 from urllib.parse import quote_plus
 
 from wafer.errors import StoreError
-from wafer.lifeline import unmarked
+from wafer.lifeline import start_apart
 from wafer.storage import private_folder, take_lock
 
 USER = "wafer"
@@ -112,15 +111,7 @@ def _ensure_started(folder: Path, wanted: int) -> int:
         if port is not None:
             return port
         with (folder / "server.log").open("ab") as log:
-            supervisor = subprocess.Popen(
-                [sys.executable, "-m", "wafer.store.supervisor", str(folder), str(wanted)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=unmarked(),
-                start_new_session=True,
-                text=True,
-            )
+            supervisor = start_apart([sys.executable, "-m", "wafer.store.supervisor", str(folder), str(wanted)], log)
         assert supervisor.stdout is not None
         with supervisor.stdout as told:
             news = json.loads(_first_line(told) or "{}")
