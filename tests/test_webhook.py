@@ -50,12 +50,10 @@ def predict(run: Run, *batches: tuple[str, int, bool]) -> None:
     """Leave what a prediction leaves: batches, their alarms, and whether they drifted."""
     index = [
         {"file": f"{name}.csv", "digest": name, "predictions": f"{name}.csv", "wafers": 40, "alarms": alarms}
-        | {"model_version": 3}
-        for name, alarms, _ in batches
+        | {"model_version": 3, "drifted": drifted, "score": 0.4, "threshold": 0.1}
+        for name, alarms, drifted in batches
     ]
-    drift = [{"batch": name, "drifted": drifted, "score": 0.4, "threshold": 0.1} for name, _, drifted in batches]
     run.storage.write_json(run.key("predictions.json"), index)
-    run.storage.write_json(run.key("details/drift.json"), {"batches": drift})
     counts = 40 * len(batches), sum(alarms for _, alarms, _ in batches)
     run.write(Predicted("", (), *counts, run.key("details"), "", 3, None))
 

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["training", "prediction"]
+SAME_MODEL = "same model"
+"""The kind of a decision on a version that is the champion's model again: nothing is refused, and nothing new."""
+
 NOTEBOOKS = ("data_quality", "exploration", "training", "prediction")
 REPORTS = {f"report-{name.replace('_', '-')}": name for name in NOTEBOOKS}
 """The steps that run a notebook each, and its name."""

@@ -149,11 +149,14 @@ class Runs:
         key = f"{LATEST}/{kind}.json"
         return self.get(self.storage.read_json(key)["run"]) if self.storage.exists(key) else None
 
-    def all(self, newest: int | None = None, kind: str = "") -> list[dict[str, Any]]:
-        """What came of each run, newest first; the `newest` so many, or all; of one kind alone, where that is given."""
+    def names(self, kind: str = "") -> list[str]:
+        """The names of all runs, or of those of a kind, the newest first."""
         names = [name for name in self.storage.children(RUNS) if name != STUDY and name.startswith(kind)]
-        names.sort(key=lambda name: name.rsplit("-", 3)[1:], reverse=True)
-        return [self.get(name).outcome() for name in names[:newest]]
+        return sorted(names, key=lambda name: name.rsplit("-", 3)[1:], reverse=True)
+
+    def all(self, newest: int | None = None) -> list[dict[str, Any]]:
+        """What came of each run, newest first; the `newest` so many, or all."""
+        return [self.get(name).outcome() for name in self.names()[:newest]]
 
 
 def _now() -> str:

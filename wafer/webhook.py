@@ -16,8 +16,9 @@ from typing import Any
 
 import requests
 
-from wafer.records import Decided, Ingested, Predicted, Registered
+from wafer.records import SAME_MODEL, Decided, Ingested, Predicted, Registered
 from wafer.runs import Run
+from wafer.scoring.timeline import INDEX
 from wafer.settings import Settings
 from wafer.shown import shown_message, shown_text
 from wafer.storage import is_silent
@@ -31,7 +32,7 @@ SECONDS_IN_ALL = 30.0
 MOST_ITEMS = 20
 """Things that one message lists; it counts all."""
 TRIED_AGAIN = frozenset({408, 429})
-PLACE, SAME_MODEL = "webhook", "same model"
+PLACE = "webhook"
 
 Event = tuple[str, dict[str, dict[str, Any]]]
 """What happened, and to what: facts by a name that stays the same when it is seen again."""
@@ -102,18 +103,15 @@ def _events(run: Run, error: Exception | None) -> Iterator[Event]:
         told = {"version": version, "why": shown_message(decision["reason"])}
         yield "refusal", {f"version-{version}": told} if refused_by_gate else {}
     if run.has(Predicted):
-        done = run.read(Predicted)
-        index = run.storage.read_json(run.key("predictions.json"))
-        drift = {one["batch"]: one for one in run.storage.read_json(f"{done.details}/drift.json")["batches"]}
+        index = run.storage.read_json(run.key(INDEX))
         alarms, drifted = dict[str, dict[str, Any]](), dict[str, dict[str, Any]]()
         for batch in index:
             name = f"{batch['digest']}-{batch['model_version']}"
             facts = {"file": shown_text(batch["file"]), "version": batch["model_version"]}
             if batch["alarms"]:
                 alarms[name] = {**facts, "alarms": batch["alarms"], "wafers": batch["wafers"]}
-            told = drift.get(batch["predictions"].removesuffix(".csv"), {})
-            if told.get("drifted"):
-                drifted[name] = {**facts, "score": told["score"], "threshold": told["threshold"]}
+            if batch.get("drifted"):  # not told of a batch without wafers
+                drifted[name] = {**facts, "score": batch["score"], "threshold": batch["threshold"]}
         yield "alarms", alarms
         yield "drift", drifted
 

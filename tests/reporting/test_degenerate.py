@@ -257,6 +257,8 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
     plots.plot_probabilities: lambda s: (s.judged,),
     plots.plot_alarm_rates: lambda s: (deliveries.batches_table(s.judged),),
     process.control_sentence: lambda s: (s.control, s.bundle),
+    process.why_unknown: lambda s: (s.control, s.bundle, process.CHARTS),
+    process.nothing_found: lambda s: (s.control, s.bundle, process.DISTANCES),
     process.out_of_control_table: lambda s: (s.judged, s.control),
     process.left_control_table: lambda s: (s.control,),
     process.named_by: lambda s: (s.judged, s.found, s.control),

@@ -1,9 +1,12 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from wafer.reporting import process, timeline
 from wafer.reporting.findings import Findings
+from wafer.scoring.bundle import Bundle
 from wafer.scoring.control import Control
 
 
@@ -20,6 +23,7 @@ def control() -> Control:
     signals = [
         ("a", "Sensor-7", "nelson-1", "w1", "w2", 2, 9.0, 4.0), ("a", "Sensor-7", "ewma", "w2", "w2", 1, 9.0, 4.0),
         ("b", "Sensor-9", "ewma", "w3", "w3", 1, 9.0, 4.0), ("b", "Sensor-7", "ewma", "w3", "w4", 2, 9.0, 4.0),
+        ("b", "Sensor-7", "nelson-2", "w3", "w3", 1, 9.0, 4.0),
     ]  # fmt: skip
     columns = ["batch", "sensor", "rule", "first", "last", "wafers", "strength", "limit"]
     moved = [{"batch": "a", "wafers": 2, "t2": 1, "spe": 1}, {"batch": "b", "wafers": 2, "t2": 0, "spe": 1}]
@@ -49,9 +53,29 @@ def test_sensors_that_left_control_are_told_by_when(control: Control) -> None:
     """A line each: its rules, the first and the last wafer, how many wafers by the rule with most in each batch."""
     shown = process.left_control_table(control)
     assert shown.reset_index().to_numpy().tolist() == [
-        ["Sensor-7", "nelson-1, ewma", "w1", "a", "w4", 4, 2],
+        ["Sensor-7", "nelson-1, ewma, nelson-2", "w1", "a", "w4", 4, 2],
         ["Sensor-9", "ewma", "w3", "b", "w3", 1, 1],
     ]
+
+
+def test_what_nobody_looked_at_is_not_called_well(control: Control, bundle: Bundle) -> None:
+    """Without a monitor, without limits, or without a wafer an empty table says so; else that nothing was found."""
+    assert bundle.monitor is not None
+    ways = process.DISTANCES, process.CHARTS
+    none = Control(
+        control.wafers.head(0), *(getattr(control, name) for name in ("sensors", "contributions", "batches"))
+    )
+    blind = replace(bundle, monitor=None)
+    few = replace(bundle, monitor=replace(bundle.monitor, pca=None))
+    told = [[process.nothing_found(seen, by, way) for way in ways] for seen, by in ((control, bundle), (none, bundle))]
+    assert told[0] == ["No wafer lies beyond a limit.", "No sensor left control on its own chart."]
+    assert told[1] == ["No wafer was looked at: none was scored."] * 2
+    assert [process.nothing_found(control, blind, way)[:36] for way in ways] == [
+        "The model was saved without what it "
+    ] * 2
+    assert process.nothing_found(control, few, ways[0]).startswith("The good wafers were too few")
+    assert process.nothing_found(control, few, ways[1]) == told[0][1]
+    assert process.control_sentence(none, bundle) == told[1][0]
 
 
 def test_each_way_names_its_sensors(control: Control) -> None:
@@ -94,6 +118,6 @@ def test_the_timeline_counts_shares_of_what_there_is() -> None:
     assert shown.index.tolist() == ["b", "a"]
     assert shown.loc["a", ["alarm %", "T² %", "faulty %", "drifted"]].tolist() == [10.0, 4.0, 40.0, "no"]
     assert shown.loc["b", ["T² %", "faulty %", "drifted"]].isna().all()
-    assert "2 batches (the newest 200 at most) of 1 prediction, with 100 wafers; 10 have" in (
+    assert "2 batches of 1 prediction, the newest 200 and all of this one, with 100 wafers; 10 have" in (
         timeline.timeline_sentence([entry, later])
     )

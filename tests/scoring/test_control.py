@@ -7,6 +7,7 @@ import pytest
 
 from tests.scoring.test_details import table
 from wafer.errors import ReportError
+from wafer.learning.checks import UnknownSensorsError
 from wafer.learning.model import WaferModel
 from wafer.reporting.deliveries import read_predictions
 from wafer.reporting.findings import read_findings, with_findings
@@ -91,6 +92,12 @@ def test_ids_and_names_come_back_as_they_are(bundle: Bundle, wafers: Any, tmp_pa
     judged = with_findings(read_predictions(tmp_path, ["2020"]), read_findings(tmp_path))
     assert judged["Wafer"].tolist() == read_control(tmp_path).wafers["Wafer"].tolist() == ["007", "1e5", "NA"]
     assert judged["batch"].tolist() == ["2020"] * 3
+
+
+def test_sensors_that_the_model_needs_are_named(bundle: Bundle, wafers: Any) -> None:
+    """A batch of another agreement is refused in a sentence."""
+    with pytest.raises(UnknownSensorsError, match="the wafers lack 1: Sensor-6"):
+        ControlLog(bundle).add("b", in_control(wafers, 1000, 3).drop(columns="Sensor-6"))
 
 
 def test_a_model_without_a_monitor_tells_nothing(wafers: Any, quick: dict[str, int], tmp_path: Path) -> None:

@@ -208,6 +208,8 @@ def test_variables_stand_in_a_block_of_their_own(tmp_path: Path, monkeypatch: py
     assert text.count(FIRST_LINE) == text.count(LAST_LINE) == 1
     (tmp_path / "expectations").mkdir()
     assert str(Settings.read(project=tmp_path).state) == folder
+    file.write_text(text.removesuffix("\n"))  # as an editor may leave it
+    assert write_variables(file, variables) and file.read_text() == text
     file.write_text(text + "JUST=mine\n")
     write_variables(file, {})
     assert file.read_text() == f"PREFECT_API_URL=http://mine/api\nJUST=mine\n\n{FIRST_LINE}\n{LAST_LINE}\n"

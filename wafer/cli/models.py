@@ -31,6 +31,7 @@ from wafer.cli.model_texts import (
 from wafer.cli.params import params_file, params_in_use
 from wafer.cli.store import as_json
 from wafer.errors import EXIT_NEGATIVE, EmptyError
+from wafer.records import SAME_MODEL
 from wafer.shown import shown_text
 
 if TYPE_CHECKING:
@@ -310,7 +311,7 @@ def log(as_json: bool) -> None:
         print_json([line.as_dict() for line in lines])
         return
     for line in lines:
-        what = "promoted" if line.promoted else "refused" if line.kind != "same model" else "not needed"
+        what = "promoted" if line.promoted else "refused" if line.kind != SAME_MODEL else "not needed"
         click.echo(f"{minute(line.time)}  {line.kind:<10}  version {line.challenger} {what}")
         click.echo(f"    {line.reason}")
     if not lines:

@@ -11,6 +11,7 @@ from dataclasses import asdict, replace
 
 from wafer.errors import ModelError, RegistryError
 from wafer.learning.decision import Policy
+from wafer.records import SAME_MODEL
 from wafer.registry import gate, later
 from wafer.registry.connection import translated
 from wafer.registry.gate import Best
@@ -360,4 +361,4 @@ def _nothing_new(challenger: int, champion: int) -> Decision:
     """The decision on a version that is the champion's model again."""
     text = f"version {challenger} is the same model as version {champion}, which stays champion"
     check = Check("another model", False, None, None, text)
-    return Decision("same model", challenger, champion, False, f"{text[0].upper()}{text[1:]}.", now(), (check,))
+    return Decision(SAME_MODEL, challenger, champion, False, f"{text[0].upper()}{text[1:]}.", now(), (check,))

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from wafer.learning.intervals import wilson
+from wafer.records import SAME_MODEL
 from wafer.reporting import sensors
 from wafer.reporting.findings import Findings, named_sensors, telling_reasons
 from wafer.reporting.style import cut_name
@@ -149,7 +150,7 @@ def _use(decision: dict[str, Any] | None) -> Advice:
     version, champion, why = decision["challenger"], decision["champion"], str(decision["reason"])
     if decision["promoted"]:
         return Advice(f"Use version {version}: it is in use from now on.", why)
-    if decision.get("kind") == "same model":
+    if decision.get("kind") == SAME_MODEL:
         return Advice(f"Go on with version {champion}: the new one is the same model.", why)
     stays = "no version is in use" if champion is None else f"version {champion} stays in use"
     return Advice(f"Do not use version {version}: {stays}.", why)

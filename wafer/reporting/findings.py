@@ -17,7 +17,7 @@ from wafer.reporting.marks import WIDE, strip
 from wafer.storage import AnyPath, read_json
 
 KEYS = ["batch", "Wafer"]
-NO_DETAILS = "expected what the prediction step wrote for this run"
+NO_DETAILS = "expected what the prediction step writes; of a run of an earlier release, run wafer predict again"
 MOST_TOLD = 3  # reasons of an alarm that are told in words
 MOST_NAMED = 3  # sensors of one group that a reason names
 

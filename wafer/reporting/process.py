@@ -33,19 +33,39 @@ def read_control(folder: AnyPath) -> Control:
     return Control(**frames)
 
 
-def control_sentence(control: Control, bundle: Bundle) -> str:
-    """How many wafers and sensors left control, against what is expected without a change, as Markdown."""
+def why_unknown(control: Control, bundle: Bundle, chart: str) -> str | None:
+    """Why nobody knows whether wafers are beyond a limit, or sensors out of control; None where it is known.
+
+    Args:
+        chart: `DISTANCES` or `CHARTS`.
+    """
     if bundle.monitor is None:
         return "The model was saved without what it needs to monitor the process."
+    if control.wafers.empty:
+        return "No wafer was looked at: none was scored."
+    if chart == DISTANCES and bundle.monitor.pca is None:
+        return "The good wafers were too few to learn limits of T² and SPE from."
+    return None
+
+
+def nothing_found(control: Control, bundle: Bundle, chart: str) -> str:
+    """What is told in place of an empty table of `chart`, `DISTANCES` or `CHARTS`."""
+    none = {DISTANCES: "No wafer lies beyond a limit.", CHARTS: "No sensor left control on its own chart."}
+    return why_unknown(control, bundle, chart) or none[chart]
+
+
+def control_sentence(control: Control, bundle: Bundle) -> str:
+    """How many wafers and sensors left control, against what is expected without a change, as Markdown."""
+    if (why := why_unknown(control, bundle, CHARTS)) is not None:
+        return why
     wafers = control.wafers
     out, names = int(wafers["out_of_control"].sum()), control.sensors["sensor"].drop_duplicates().tolist()
     more = f" and {len(names) - LEAVING:,} more" if len(names) > LEAVING else ""
     left = f": {', '.join(names[:LEAVING])}{more}" if names else ""
     percent = f"{100 * FALSE_ALARM_RATE:g} %"
     limits = (
-        "The good wafers were too few to learn limits of T² and SPE from."
-        if bundle.monitor.pca is None
-        else f"**{out:,} of {len(wafers):,} wafers** lie beyond the limit of T² or SPE; by chance alone "
+        why_unknown(control, bundle, DISTANCES)
+        or f"**{out:,} of {len(wafers):,} wafers** lie beyond the limit of T² or SPE; by chance alone "
         f"{percent} would lie beyond each."
     )
     sensors = f"{len(names):,} of {len(bundle.classifier.sensor_names_):,} sensors"
@@ -86,7 +106,9 @@ def left_control_table(control: Control) -> pd.DataFrame:
         with most), batches.
     """
     order = {batch: place for place, batch in enumerate(control.batches["batch"])}
-    signals = control.sensors.assign(place=control.sensors["batch"].map(order))
+    rows = {key: row for row, key in enumerate(map(tuple, control.wafers[KEYS].to_numpy().tolist()))}
+    ends = [rows[key] for key in map(tuple, control.sensors[["batch", "last"]].to_numpy().tolist())]
+    signals = control.sensors.assign(place=control.sensors["batch"].map(order), end=ends)
     signals = signals.sort_values("place", kind="stable")  # within a batch they come by their first wafer
     grouped = signals.groupby("sensor", sort=False)
     counts = signals.groupby(["sensor", "batch"], sort=False)["wafers"].max().groupby("sensor", sort=False).sum()
@@ -95,7 +117,7 @@ def left_control_table(control: Control) -> pd.DataFrame:
             "rules": grouped["rule"].agg(lambda rules: _listed(list(dict.fromkeys(rules)))),
             "first at": grouped["first"].first(),
             "in batch": grouped["batch"].first(),
-            "last at": grouped["last"].last(),
+            "last at": signals.sort_values("end", kind="stable").groupby("sensor", sort=False)["last"].last(),
             "wafers": counts,
             "batches": grouped["batch"].nunique(),
         }

@@ -32,7 +32,8 @@ def plot_distances(control: Control) -> Figure:
     wafers = control.wafers
     if wafers["t2"].notna().sum() == 0:
         figure, axes = new_figure(2.0)
-        say_nothing_to_show(axes, "T² and SPE", "the model learned no limits of them")
+        why = "no wafer was looked at" if wafers.empty else "the model learned no limits of them"
+        say_nothing_to_show(axes, "T² and SPE", why)
         return figure
     figure, panels = new_panels(2, 1, 5.0, sharex=True)
     place = np.arange(len(wafers))

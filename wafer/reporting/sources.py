@@ -11,7 +11,7 @@ import wafer
 from wafer.errors import ReportError
 from wafer.records import Decided, Evaluated, Fitted, Frozen, Ingested, Kind, Predicted
 from wafer.reporting.deliveries import read_predictions
-from wafer.reporting.findings import Findings, read_findings, with_findings
+from wafer.reporting.findings import NO_DETAILS, Findings, read_findings, with_findings
 from wafer.reporting.newest import open_newest
 from wafer.reporting.process import read_control
 from wafer.runs import Run
@@ -122,7 +122,10 @@ class PredictionSources:
     @cached_property
     def timeline(self) -> list[dict[str, Any]]:
         """How the batches of this and of earlier predictions followed each other, as of then."""
-        found: list[dict[str, Any]] = self.workspace.storage.read_json(self.run.key(PLACE))
+        key = self.run.key(PLACE)
+        if not self.workspace.storage.exists(key):
+            raise ReportError(f"{self.workspace.storage.place(key)} is not there: {NO_DETAILS}")
+        found: list[dict[str, Any]] = self.workspace.storage.read_json(key)
         return found
 
     def predictions(self, batches: Sequence[str] | None = None) -> pd.DataFrame:

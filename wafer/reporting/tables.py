@@ -16,6 +16,7 @@ from wafer.learning.curves import PROTOCOLS, of_protocol, precision_recall_point
 from wafer.learning.intervals import delong, wilson
 from wafer.learning.metrics import ALARM_RATES, recall_name
 from wafer.learning.model import WaferModel
+from wafer.records import SAME_MODEL
 
 MODEL = "this model"
 METRIC_NAMES = {
@@ -129,7 +130,7 @@ def training_summary(metrics: dict[str, Any], decision: dict[str, Any] | None) -
         fate = f"Version {decision['challenger']} is **in use** from now on."
     elif decision["champion"] is None:
         fate = f"Version {decision['challenger']} was **refused**, and no version is in use."
-    elif decision.get("kind") == "same model":
+    elif decision.get("kind") == SAME_MODEL:
         fate = (
             f"Version {decision['challenger']} is the same model as version {decision['champion']}, which stays in use."
         )

@@ -40,8 +40,8 @@ def timeline_sentence(batches: Sequence[dict[str, Any]]) -> str:
     wafers, faulty = sum(one["wafers"] for one in batches), sum(one["faulty"] for one in batches)
     known = f"{labelled:,} have a label by now, {faulty:,} of them faulty" if labelled else "none has a label yet"
     return (
-        f"{len(batches):,} batches (the newest {NEWEST} at most) of {runs:,} "
-        f"{'prediction' if runs == 1 else 'predictions'}, with {wafers:,} wafers; {known}."
+        f"{len(batches):,} batches of {runs:,} {'prediction' if runs == 1 else 'predictions'}, "
+        f"the newest {NEWEST} and all of this one, with {wafers:,} wafers; {known}."
     )
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from wafer.learning.checks import chosen_sensors
 from wafer.records import UNITS, with_units
 from wafer.scoring.bundle import Bundle
 from wafer.storage import AnyPath, write_text
@@ -57,12 +58,15 @@ class ControlLog:
         """Look at one batch: columns wafer, order and the sensors; how many wafers are beyond the limits, by chart.
 
         Of a model without a monitor nothing is told.
+
+        Raises:
+            UnknownSensorsError: the model needs sensors that the batch lacks.
         """
         monitor, names = self.bundle.monitor, self.bundle.classifier.sensor_names_
         if monitor is None:
             return {}
         wafers = wafers.sort_values("order", kind="stable", ignore_index=True)
-        ids, readings = wafers["wafer"].to_numpy(object), wafers[names].to_numpy(np.float64)
+        ids, readings = wafers["wafer"].to_numpy(object), np.asarray(chosen_sensors(wafers, names), np.float64)
         past = ~np.isin(self._ids, ids)
         before, labels = self._readings[past], np.full(len(ids), batch, dtype=object)
         found = monitor.watch(readings, names, batches=labels, before=before)

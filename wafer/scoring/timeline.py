@@ -1,5 +1,6 @@
 """How the batches of all predictions followed each other: alarms, control, drift, and labels as they come."""
 
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from wafer.runs import Run, Runs
@@ -9,34 +10,40 @@ if TYPE_CHECKING:
     from wafer.store.wafers import Store
 
 NEWEST = 200  # batches that are told of
+LOOKED_AT = 5  # earlier predictions whose timelines are put together: of two at once, neither knows the other's batches
 INDEX, PLACE = "predictions.json", "timeline.json"
 TOLD = ("score", "threshold", "drifted", "t2", "spe")  # of a batch, where the model learned to tell it
 
 
 def timeline(runs: Runs, run: Run, store: "Store", form: "Form") -> list[dict[str, Any]]:
-    """The batches of this prediction and of those before it, the newest `NEWEST` scored, in production order.
+    """The batches of this prediction, and of those before it as many as `NEWEST` allows, in production order.
 
-    Of a batch that was scored again, the newest score counts. Runs of earlier releases, which do not tell enough of
-    their batches, are passed over.
+    The earlier ones are those of the newest timelines that earlier predictions have left. Of a batch that was scored
+    again, the newest score counts.
 
     Returns: for each batch what `wafer.scoring.batches.score_batches` says of it, and run (its id), delivered (the day
-        in the file's name, ISO; None without one), labelled and faulty (of its wafers that the store has, by
-        now).
+        in the file's name, ISO; None without one), labelled and faulty (of its wafers that the store has, by now).
     """
-    found: dict[str, dict[str, Any]] = {}
-    earlier = [] if run.kind == "study" else runs.all(NEWEST, "prediction")  # each has a batch, or none is worth a look
-    for one in (run, *(runs.get(str(note["id"])) for note in earlier if note["id"] != run.id)):
-        if len(found) >= NEWEST or not runs.storage.exists(one.key(INDEX)):
-            continue
-        for entry in runs.storage.read_json(one.key(INDEX)):
-            if "order" in entry:
-                found.setdefault(entry["digest"], {**dict.fromkeys(TOLD), **entry, "run": one.id})
-    wafers = {digest: record.wafers for digest, record in store.known(list(found)).items()}
-    labels = store.find([wafer for own in wafers.values() for wafer in own], "label")
-    for digest, entry in found.items():
-        own = [labels[wafer]["label"] for wafer in wafers.get(digest, ()) if wafer in labels]
-        known = [label for label in own if label is not None]
+    found = {entry["digest"]: entry for entry in _earlier(runs, run)}
+    for entry in runs.storage.read_json(run.key(INDEX)):
+        found[entry["digest"]] = {**dict.fromkeys(TOLD), **entry, "run": run.id}
+    entries = sorted(found.values(), key=lambda entry: (entry["run"] == run.id, entry["order"], entry["file"]))
+    own = sum(entry["run"] == run.id for entry in entries)
+    entries = entries[-max(own, NEWEST) :]
+    wafers = {digest: record.wafers for digest, record in store.known([one["digest"] for one in entries]).items()}
+    labels = store.find([wafer for some in wafers.values() for wafer in some], "label")
+    for entry in entries:
+        of = [labels[wafer]["label"] for wafer in wafers.get(entry["digest"], ()) if wafer in labels]
+        known = [label for label in of if label is not None]
         delivered = form.delivered(entry["file"])
         entry["delivered"] = None if delivered is None else delivered.date().isoformat()
         entry |= {"labelled": len(known), "faulty": known.count(1)}
-    return sorted(found.values(), key=lambda entry: (entry["order"], entry["file"]))[-NEWEST:]
+    return sorted(entries, key=lambda entry: (entry["order"], entry["file"]))
+
+
+def _earlier(runs: Runs, run: Run) -> list[dict[str, Any]]:
+    """What earlier predictions have told, those that were scored last at the end; a study has none."""
+    names = [] if run.kind == "study" else [name for name in runs.names("prediction") if name != run.id]
+    places = (runs.get(name).key(PLACE) for name in names)
+    told = islice((place for place in places if runs.storage.exists(place)), LOOKED_AT)
+    return sorted((one for place in told for one in runs.storage.read_json(place)), key=lambda one: str(one["run"]))

@@ -24,7 +24,7 @@ FIRST_LINE = (
     "# >>> wafer stack: this block is written anew by each `wafer stack up`; your own lines stand outside of it"
 )
 LAST_LINE = "# <<< wafer stack"
-_BLOCK = re.compile(rf"\n?{re.escape(FIRST_LINE)}\n.*?{re.escape(LAST_LINE)}\n", re.DOTALL)
+_BLOCK = re.compile(rf"\n?{re.escape(FIRST_LINE)}\n.*?{re.escape(LAST_LINE)}(?:\n|\Z)", re.DOTALL)
 SECONDS_TO_GO = 4 * SECONDS_TO_STOP
 
 
