@@ -293,7 +293,7 @@ def test_wafers_without_a_verdict_are_reported(outputs, notebooks, tmp_path):
     wafers.to_csv(file, index=False)
     given = {"storage": str(tmp_path / "outputs")}
     page = Path(str(run_notebook("prediction", given, tmp_path, notebooks=notebooks).page))
-    check_page(page, 4)
+    check_page(page, PICTURES["prediction"])
     assert not re.search(r"\bnan\b", re.sub("<[^>]*>", " ", page.read_text().partition("<body")[2]))
 
 
