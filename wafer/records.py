@@ -95,6 +95,27 @@ class Ingested:
 
 
 @dataclass(frozen=True)
+class Labelled:
+    """What a file of labels came to; `report` is the whole story as JSON, see `wafer.intake.labels.LabelReport`."""
+
+    step: ClassVar[str] = "labels"
+    report: str
+    file: str
+    wafers: int
+    labelled: int
+    repeats: int
+    conflicts: int
+    unknown: int
+    complaints: tuple[str, ...] = ()
+
+    @property
+    def told(self) -> str:
+        """What came of it, in words."""
+        counts = f"{self.labelled:,} labelled by it, {self.repeats:,} had that label"
+        return f"{self.wafers:,} wafers: {counts}, {self.conflicts:,} in conflict, {self.unknown:,} unknown"
+
+
+@dataclass(frozen=True)
 class Frozen:
     """A snapshot: its folder and digest."""
 

@@ -17,7 +17,7 @@ from wafer.errors import StorageError, WaferError
 from wafer.shown import facts_html, shown_message
 from wafer.storage import Storage, as_json, is_silent, write_json
 
-KINDS = ("delivery", "ingest-training", "ingest-prediction", "training", "prediction", "study")
+KINDS = ("delivery", "ingest-training", "ingest-prediction", "labels", "training", "prediction", "study")
 RUNS, LATEST, STUDY = "runs", "latest", "study"
 
 Record = TypeVar("Record")

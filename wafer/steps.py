@@ -11,7 +11,7 @@ import logging
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +28,7 @@ from wafer.records import (
     Ingested,
     Kind,
     Known,
+    Labelled,
     Predicted,
     Registered,
     Reported,
@@ -35,7 +36,7 @@ from wafer.records import (
 )
 from wafer.runs import Run
 from wafer.shown import shown_message
-from wafer.storage import copy_where_missing, is_silent, written_folder
+from wafer.storage import AnyPath, copy_where_missing, is_silent, written_folder
 from wafer.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -172,6 +173,31 @@ def _told_unaccepted(report: Mapping[str, Any]) -> str | None:
     if report["accepted"] or not turned_away:
         return None
     return f"no file was accepted, {turned_away:,} went to the quarantine; the report says why"
+
+
+def import_labels(workspace: Workspace, run: Run, file: str) -> Labelled:
+    """Give stored wafers the labels of a CSV that came later: a path, an `s3://` address or a key of the storage.
+
+    Raises:
+        DeliveryError: the file cannot be read, or is not as agreed; nothing was changed.
+    """
+    from wafer.intake import labels
+
+    path: AnyPath = workspace.settings.opened(file)
+    if "://" not in file and not path.exists() and workspace.storage.exists(file):
+        path = workspace.storage.place(file)
+    # an ingest with other readings replaces whole documents, so neither kind may work meanwhile
+    with ExitStack() as held, run.timed("labels"):
+        for kind in ("training", "prediction"):
+            held.enter_context(workspace.lease(f"ingest-{kind}", run.id))
+        report = labels.import_labels(path, workspace.form("training"), workspace.store)
+    run.storage.write_json(run.key("labels.json"), dataclasses.asdict(report))
+    counts = len(report.conflicts), len(report.unknown)
+    labelled = Labelled(
+        run.key("labels.json"), report.file, report.wafers, report.labelled, report.repeats, *counts, report.complaints
+    )
+    run.write(labelled)
+    return labelled
 
 
 def snapshot(workspace: Workspace, run: Run) -> Frozen:

@@ -130,7 +130,7 @@ def test_the_store_tells_what_it_holds(wafer: Wafer, taken_in: Path) -> None:
         "wafers": 3,
         "labelled": 3,
         "faulty": 1,
-        "batches": {"training": 2, "prediction": 0},
+        "batches": {"training": 2, "prediction": 0, "labels": 0},
         "conflicts": 1,
         "replaced": 0,
         "predictions": 0,

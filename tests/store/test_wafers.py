@@ -257,13 +257,13 @@ def test_the_status_counts_what_is_there(settings: Settings) -> None:
     """Wafers, labels, batches by kind, conflicts, replaced wafers and the last batch with its time."""
     start = datetime.datetime.now(datetime.UTC) - datetime.timedelta(seconds=1)
     with open_store(settings) as store:
-        assert store.status() == Status(0, 0, 0, {"training": 0, "prediction": 0}, 0, 0, 0, None)
+        assert store.status() == Status(0, 0, 0, {"training": 0, "prediction": 0, "labels": 0}, 0, 0, 0, None)
         add(store, batch(), 1e-9)
         add(store, batch("d2", "b.csv", readings=READINGS + 1), 1e-9)
         add(store, batch("d3", "c.csv", readings=READINGS + 2), 1e-9, replacing=True)
         last = add(store, batch("d4", "d.csv", kind="prediction", wafers=["W-8", "W-9"], labels=None), 1e-9)
         held = store.status()
-    assert held == Status(4, 2, 1, {"training": 3, "prediction": 1}, 2, 2, 0, last)
+    assert held == Status(4, 2, 1, {"training": 3, "prediction": 1, "labels": 0}, 2, 2, 0, last)
     assert held.last is not None
     assert held.last.taken_in is not None
     assert start < held.last.taken_in < datetime.datetime.now(datetime.UTC)

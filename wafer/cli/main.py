@@ -12,6 +12,7 @@ import click
 
 from wafer import __version__
 from wafer.boundary import bounded
+from wafer.cli.labels import labels
 from wafer.cli.models import models
 from wafer.cli.monitor import monitor
 from wafer.cli.params import params
@@ -218,6 +219,7 @@ COMMANDS = (
     run,
     ingest,
     quarantine,
+    labels,
     store,
     train,
     models,

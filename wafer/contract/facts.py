@@ -230,15 +230,15 @@ def _has_unreal(data: bytes, start: int, table: pa.Table, matrix: Matrix) -> boo
 def _matrix(table: pa.Table, header: Header) -> Matrix:
     """The readings, shape (rows, sensors), NaN where missing."""
     sensors = [at for at, column in enumerate(header.places) if column not in (WAFER, LABEL)]
-    batches = table.select(sensors).combine_chunks().to_batches()
+    batches = table.select(sensors).combine_chunks().to_batches() if sensors else []
     if not batches:
-        return np.empty((0, len(sensors)))
+        return np.empty((table.num_rows, len(sensors)))
     return np.asarray(batches[0].to_tensor(null_to_nan=True, row_major=False))
 
 
 def _reading_facts(matrix: Matrix, header: Header, evidence: Evidence) -> dict[str, Any]:
     """Facts about missing and constant readings; empty sensors are named in the evidence."""
-    if not len(matrix):
+    if not matrix.size:
         return {}
     missing = np.isnan(matrix)
     empty = missing.all(axis=0)

@@ -7,7 +7,7 @@ import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -123,6 +123,10 @@ class Form:
             return datetime.datetime.strptime("_".join(stamps), self.stamp_format)
         except ValueError:  # no day of the calendar
             return None
+
+    def of_labels(self) -> "Form":
+        """The form of a file that brings labels alone: the id and the label column, named and spelled the same."""
+        return replace(self, sensors=(), _headers={})
 
     @cached_property
     def columns(self) -> tuple[str, ...]:
@@ -316,8 +320,8 @@ def read_header(text: str, form: Form) -> Header:
             findings["columns_doubled"].append(Finding(1, name, "once", f"column {place + 1}"))
         else:
             first[column] = place
-    if not any(sensor in first for sensor in form.sensors):
-        expected = f"{form.told(WAFER)}, {form.sensors[0]}, …"
+    if not any(column in first for column in form.sensors or form.columns):
+        expected = ", ".join([*map(form.told, form.columns[:2]), *["…"][: len(form.sensors)]])
         return Header(width, {}, False, {"header_unknown": [Finding(1, None, expected, broken)]})
     places = {column: first[column] for column in form.columns if column in first}
     missing = [column for column in form.columns if column not in first]

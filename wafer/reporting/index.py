@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from wafer.records import Decided, Ingested, Predicted, Registered
+from wafer.records import Decided, Ingested, Labelled, Predicted, Registered
 from wafer.reporting.look import look
 from wafer.runs import Run, Runs
 
@@ -52,6 +52,8 @@ def what_came_of(run: Run) -> Iterator[str]:
             done = run.read(Ingested, f"ingest-{kind}")
             unread = f", {done.unread} unread" if done.unread else ""
             yield f"{done.accepted} of {done.files} files accepted, {done.quarantined} quarantined{unread}"
+    if run.has(Labelled):
+        yield run.read(Labelled).told
     if run.has(Registered):
         version = run.read(Registered).version
         verdict = "" if not run.has(Decided) else "promoted" if run.read(Decided).promoted else "refused"

@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 
 Document = dict[str, Any]
 
+LABELS = "labels"
+"""The kind of a file that brings labels alone, for wafers that are stored."""
+
 
 @dataclass(frozen=True)
 class Conflict:
@@ -35,6 +38,9 @@ class BatchRecord:
     `wafers` are those that it brought, in the file's order, without those of the `conflicts`. `replaced` are wafers
     whose earlier readings it took the place of, `late` those that were conflicts until a later run replaced them.
     `taken_in` is the time of the line in UTC, which no comparison regards.
+
+    A file of labels is of the kind `LABELS`: its `wafers` are those that have its label, and when it is taken in again
+    for wafers that it came too early for, these follow behind.
     """
 
     digest: str
@@ -56,6 +62,8 @@ class BatchRecord:
 
     def wafers_when(self, count: int) -> tuple[str, ...] | None:
         """The wafers of the time when it had so many of them; None if it never had."""
+        if self.kind == LABELS:
+            return self.wafers[:count] if count <= len(self.wafers) else None
         early = tuple(w for w in self.wafers if w not in set(self.late))
         return next((wafers for wafers in (self.wafers, early) if len(wafers) == count), None)
 
@@ -165,6 +173,40 @@ def settle(batch: IncomingBatch, stored: Mapping[str, Document], tolerance: floa
         replaced=tuple(done),
     )
     return Settled(record, tuple(labelled), tuple(replaced))
+
+
+@dataclass(frozen=True)
+class IncomingLabels:
+    """A file of labels (-1, +1) by wafer, in its order, about to be stored."""
+
+    digest: str
+    file: str
+    labels: Mapping[str, int]
+
+
+def settle_labels(came: IncomingLabels, stored: Mapping[str, Document], known: BatchRecord | None) -> Settled:
+    """Decide about labels of which `stored` has the wafers, after `known`, the line of the same file, if it has one.
+
+    A label is added where there was none. A wafer that has another one stays as it is, and out of the line; so does one
+    that is not stored. What an earlier, broken-off run did for the same file is recognised and counted alike.
+    """
+    done = known or BatchRecord(came.digest, came.file, LABELS, np.iinfo(np.int64).max, (), 0, 0, ())
+    held = set(done.wafers)
+    agreed = [
+        stored[wafer]
+        for wafer, label in came.labels.items()
+        if wafer in stored and wafer not in held and stored[wafer]["label"] in (None, label)
+    ]
+    labelled = [old for old in agreed if old["label_batch"] in (None, came.digest)]
+    record = replace(
+        done,
+        order=min([done.order, *(old["order"] for old in agreed)]),
+        wafers=(*done.wafers, *(old["_id"] for old in agreed)),
+        repeats=done.repeats + len(agreed) - len(labelled),
+        labelled=done.labelled + len(labelled),
+    )
+    changed = ({**old, "label": came.labels[old["_id"]], "label_batch": came.digest} for old in labelled)
+    return Settled(record, tuple(changed))
 
 
 def with_late(record: BatchRecord, late: BatchRecord, wafers: Sequence[str]) -> BatchRecord:

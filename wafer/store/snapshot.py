@@ -22,9 +22,11 @@ from numpy.typing import NDArray
 from wafer.errors import EmptyError, SnapshotError
 from wafer.records import TABLE, with_units
 from wafer.storage import AnyPath, read_json, write_bytes, write_json, written_folder
+from wafer.store.documents import LABELS
 from wafer.store.wafers import BatchRecord, Store
 
 DIGITS = 12  # of a digest in a folder's name
+Listed = tuple[BatchRecord, Sequence[str]]  # of the ledger, with the wafers that count
 NOTHING_LABELLED = "the store holds no labelled wafer: ingest training batches first"
 
 
@@ -62,15 +64,20 @@ class Snapshot:
 
 
 def freeze(store: Store, sensors: Sequence[str]) -> Snapshot:
-    """The table of every labelled wafer that the ledger's training batches list, each once, in production order.
+    """The table of every labelled wafer that the ledger's training batches and files of labels list, each once.
+
+    It is in production order. A wafer that has its label from a file of labels alone counts to the batch that brought
+    its readings first.
 
     Only what the ledger says counts, so that a batch that is just being taken in makes no difference.
 
     Raises:
         EmptyError: there is no labelled wafer.
     """
-    batches = [(record, record.wafers) for record in store.batches("training") if record.wafers]
-    return _freeze(store, sensors, batches, store.replacements())
+    batches, labels = (
+        [(record, record.wafers) for record in store.batches(kind) if record.wafers] for kind in ("training", LABELS)
+    )
+    return _freeze(store, sensors, batches, labels, store.replacements())
 
 
 def rebuild(store: Store, manifest: Mapping[str, Any]) -> Snapshot:
@@ -83,11 +90,12 @@ def rebuild(store: Store, manifest: Mapping[str, Any]) -> Snapshot:
         SnapshotError: the store does not hold what the manifest lists, or not any more.
     """
     digest = manifest["digest"]
-    known = store.known([batch["digest"] for batch in manifest["batches"]])
+    listed = [*manifest["batches"], *manifest.get(LABELS, ())]
+    known = store.known([batch["digest"] for batch in listed])
     if not known and not store.counts()["batches"]:
         raise EmptyError(f"the store holds no batch, so snapshot {digest[:DIGITS]} cannot be rebuilt from it")
     batches = []
-    for batch in manifest["batches"]:
+    for batch in listed:
         record = known.get(batch["digest"])
         wafers = None if record is None else record.wafers_when(batch["wafers"])
         if record is None or wafers is None:
@@ -98,7 +106,8 @@ def rebuild(store: Store, manifest: Mapping[str, Any]) -> Snapshot:
             )
         batches.append((record, wafers))
     replacing = store.known(manifest.get("replacing", []))
-    snapshot = _freeze(store, manifest["sensors"], batches, list(replacing.values()))
+    count = len(manifest["batches"])
+    snapshot = _freeze(store, manifest["sensors"], batches[:count], batches[count:], list(replacing.values()))
     if snapshot.digest != digest:
         raise SnapshotError(
             f"snapshot {digest[:DIGITS]} cannot be rebuilt: its batches now give {snapshot.digest[:DIGITS]}, "
@@ -110,23 +119,26 @@ def rebuild(store: Store, manifest: Mapping[str, Any]) -> Snapshot:
 def _freeze(
     store: Store,
     sensors: Sequence[str],
-    batches: Sequence[tuple[BatchRecord, Sequence[str]]],
+    batches: Sequence[Listed],
+    labels: Sequence[Listed],
     replacements: Sequence[BatchRecord],
 ) -> Snapshot:
-    """The snapshot of these batches with their wafers, after these replacements."""
-    first_batch: dict[str, BatchRecord] = {}
+    """The snapshot of these batches and files of labels with their wafers, after these replacements."""
+    first_file: dict[str, str] = {}
     for record, wafers in batches:
         for wafer in wafers:
-            first_batch.setdefault(wafer, record)
-    replacing = sorted(r.digest for r in replacements if not first_batch.keys().isdisjoint(r.replaced))
-    table = store.read_wafers(list(first_batch), sensors, replacing)
-    table.insert(2, "batch", pd.Series([first_batch[w].file for w in table["wafer"]], dtype="str"))
+            first_file.setdefault(wafer, record.file)
+    first_file |= store.first_files([w for _, wafers in labels for w in wafers if w not in first_file])
+    replacing = sorted(r.digest for r in replacements if not first_file.keys().isdisjoint(r.replaced))
+    table = store.read_wafers(list(first_file), sensors, replacing)
+    table.insert(2, "batch", pd.Series([first_file[w] for w in table["wafer"]], dtype="str"))
     table = table[table["label"].notna()].sort_values(["order", "wafer"], kind="stable", ignore_index=True)
     if table.empty:
         raise EmptyError(NOTHING_LABELLED)
     table["label"] = table["label"].astype(np.int8)
     manifest = {
-        "batches": [{"digest": r.digest, "file": r.file, "wafers": len(wafers)} for r, wafers in batches],
+        "batches": _told(batches),
+        **({LABELS: _told(labels)} if labels else {}),  # no key of earlier manifests, whose digests stay
         "replacing": replacing,
         "wafers": len(table),
         "faulty": int((table["label"] == 1).sum()),
@@ -134,6 +146,10 @@ def _freeze(
         "values_sha256": _values_digest(table),
     }
     return Snapshot(_manifest_digest(manifest), manifest, table)
+
+
+def _told(listed: Sequence[Listed]) -> list[dict[str, Any]]:
+    return [{"digest": r.digest, "file": r.file, "wafers": len(wafers)} for r, wafers in listed]
 
 
 def write_snapshot(snapshot: Snapshot, folder: AnyPath) -> AnyPath:

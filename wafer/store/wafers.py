@@ -35,13 +35,17 @@ from wafer.settings import Settings
 from wafer.shown import masked
 from wafer.storage import private_folder
 from wafer.store.documents import (
+    LABELS,
     BatchRecord,
     Conflict,
     Document,
     IncomingBatch,
+    IncomingLabels,
+    Settled,
     ledger_line,
     ledger_record,
     settle,
+    settle_labels,
     version_of,
 )
 from wafer.store.embedded import embedded_server
@@ -143,6 +147,10 @@ class Store:
             The line for the ledger, still to be written, and the documents that changed.
         """
         settled = settle(batch, stored, tolerance, replacing=replacing)
+        self._change(settled)
+        return settled.record, {d["_id"]: d for d in (*settled.labelled, *settled.replaced)}
+
+    def _change(self, settled: Settled) -> None:
         changes: list[pymongo.UpdateOne | pymongo.ReplaceOne[Document]] = [
             pymongo.UpdateOne(
                 {"_id": d["_id"], "label": {"$in": [None, d["label"]]}},
@@ -155,7 +163,20 @@ class Store:
         ]
         if changes:
             self._wafers.bulk_write(changes, ordered=False)
-        return settled.record, {d["_id"]: d for d in (*settled.labelled, *settled.replaced)}
+
+    def add_labels(self, came: IncomingLabels) -> tuple[BatchRecord, dict[str, Document], bool]:
+        """Give the stored wafers that have no label theirs from a file of labels, then write its line in the ledger.
+
+        Returns:
+            The line; of the file's wafers those that are stored, as they were before; whether anything has changed.
+        """
+        stored = self.find(list(came.labels), "label", "label_batch", "file", "order")
+        known = self.known([came.digest]).get(came.digest)
+        settled = settle_labels(came, stored, known)
+        self._change(settled)
+        if settled.record != known:
+            self.write_ledger([settled.record])
+        return settled.record, stored, settled.record != known
 
     def write_ledger(self, records: Sequence[BatchRecord]) -> None:
         """Write the ledger's lines of batches whose wafers are stored; with that they are taken in."""
@@ -213,6 +234,11 @@ class Store:
         )
         return pd.concat([facts, pd.DataFrame(readings, columns=list(sensors))], axis=1)
 
+    def first_files(self, wafers: Sequence[str]) -> dict[str, str]:
+        """The batch file that brought each of those `wafers` that are stored first, in the order asked for."""
+        found = self.find(wafers, "file", "earlier.file")
+        return {wafer: (found[wafer].get("earlier") or [found[wafer]])[0]["file"] for wafer in wafers if wafer in found}
+
     def _versions(self, wafers: Sequence[str], replacing: Many[str] | None) -> dict[str, Document]:
         """A version of each wafer by id, with its readings as an array, which takes a tenth of a list's room."""
         found = {}
@@ -262,7 +288,7 @@ class Store:
     def status(self) -> Status:
         """What the store holds, in numbers."""
         counts = self.counts()
-        batches = {kind: self._batches.count_documents({"kind": kind}) for kind in ("training", "prediction")}
+        batches = {kind: self._batches.count_documents({"kind": kind}) for kind in ("training", "prediction", LABELS)}
         conflicts = self._batches.find({"conflicts.wafer": ANY_TEXT}, {"conflicts": 1})
         last = next(iter(self._batches.find({"taken_in": ANY_TIME}).sort("taken_in", -1).limit(1)), None)
         return Status(
