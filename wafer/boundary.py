@@ -75,7 +75,8 @@ PLAIN_ERRORS_OF = frozenset({"prefect", "anyio", "httpx", "json", "yaml"})
 """Libraries that say by a plain RuntimeError what went wrong; a RecursionError, too, is one."""
 EXTRAS = {
     "pipeline": "IPython bson dvc gridfs great_expectations ipykernel jinja2 jupyter_client markupsafe matplotlib "
-    "mlflow nbclient nbconvert nbformat papermill pooch prefect pymongo requests sqlalchemy traitlets urllib3",
+    "mlflow nbclient nbconvert nbformat papermill pooch prefect pymongo requests sqlalchemy starlette traitlets "
+    "urllib3 uvicorn",
     "embedded": "secantusdb",
     "s3": "aiobotocore boto3 botocore dvc_s3 prefect_aws s3fs",
     "stack": "",

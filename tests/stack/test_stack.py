@@ -25,7 +25,7 @@ from wafer.stack.keeper import Running
 from wafer.stack.parts import Part, Place, postgres_server, prefect_server, s3_server
 
 WAFER = Path(sys.executable).with_name("wafer")
-SERVERS = ["database", "S3 server", "Prefect server", "MLflow server", "Prefect worker"]
+SERVERS = ["database", "S3 server", "Prefect server", "MLflow server", "page server", "Prefect worker"]
 
 
 @pytest.fixture

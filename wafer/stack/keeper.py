@@ -31,7 +31,7 @@ SECONDS_TO_STOP = 30.0
 SECONDS_BETWEEN_LOOKS = 0.5
 LAST_LINES = 10
 FAILURES: tuple[type[Exception], ...] = (StorageError, OSError)
-STOPPED = (("Prefect worker",), ("Prefect server", "MLflow server"), ("S3 server", "PostgreSQL"))
+STOPPED = (("Prefect worker",), ("Prefect server", "MLflow server", "page server"), ("S3 server", "PostgreSQL"))
 
 
 class Running:

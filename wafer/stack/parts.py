@@ -27,7 +27,7 @@ from wafer.store.embedded import SECRET, url_of
 
 POOL = "wafer"
 BUCKETS = {"storage": "wafer", "artefacts": "mlflow"}
-SERVERS = ("Prefect server", "S3 server", "database", "MLflow server", "PostgreSQL")
+SERVERS = ("Prefect server", "S3 server", "database", "MLflow server", "PostgreSQL", "page server")
 """The servers, in the order of their ports from the first one on."""
 OF_S3 = ("s3.port.grpc", *(f"{one}.port{kind}" for one in ("master", "volume", "filer") for kind in ("", ".grpc")))
 """Options of the S3 server, for ports that only itself uses, behind those of the servers."""
@@ -61,10 +61,15 @@ class Place:
         return found
 
     @property
+    def storage_url(self) -> str:
+        """Address of all outputs."""
+        return f"s3://{BUCKETS['storage']}/data"
+
+    @property
     def storage(self) -> Storage:
         """All outputs, in a bucket of the S3 server."""
         keys = {"key": self.secrets["s3_key"], "secret": self.secrets["s3_secret"]}
-        return Storage(f"s3://{BUCKETS['storage']}/data", endpoint_url=self.address("S3 server"), **keys)
+        return Storage(self.storage_url, endpoint_url=self.address("S3 server"), **keys)
 
     @property
     def s3_variables(self) -> dict[str, str]:
@@ -79,11 +84,12 @@ class Place:
         """What points all of `wafer`, and Prefect's own commands, to the stack once it runs."""
         password = (self.folder / "mongodb" / SECRET).read_text()
         return {
-            "WAFER_STORAGE": f"s3://{BUCKETS['storage']}/data",
+            "WAFER_STORAGE": self.storage_url,
             "WAFER_STATE": str(self.folder / "state"),
             "MONGODB_URL": url_of(self.port("database"), password),
             "MLFLOW_TRACKING_URI": self.address("MLflow server"),
             "PREFECT_API_URL": f"{self.address('Prefect server')}/api",
+            "WAFER_PAGES_URL": self.address("page server"),
             **self.s3_variables,
         }
 
@@ -132,6 +138,7 @@ def servers(place: Place) -> Iterator[Part]:
     yield s3_server(place)
     yield prefect_server(place, postgres)
     yield mlflow_server(place)
+    yield page_server(place)
 
 
 def s3_server(place: Place) -> Part:
@@ -206,6 +213,19 @@ def mlflow_server(place: Place) -> Part:
         (program("mlflow", "pipeline"), *command),
         partial(_answers, port, "/health"),
         environment,
+    )
+
+
+def page_server(place: Place) -> Part:
+    """What shows the pages of the stack's storage in a browser."""
+    port = place.port("page server")
+    return Part(
+        "page server",
+        place.folder / "pages",
+        place.address("page server"),
+        (sys.executable, "-m", "wafer.stack.pages", str(port)),
+        partial(_answers, port, "/healthz"),
+        {**place.s3_variables, "WAFER_STORAGE": place.storage_url},
     )
 
 

@@ -1,0 +1,114 @@
+"""The page server: shows `runs/` and `reports/` of the storage, folder or bucket, so that links to pages open.
+
+`python -m wafer.stack.pages PORT` serves them on 127.0.0.1, to be read only. A path is a key of the storage and nothing
+else: no part of it is empty or hidden, and no link leads out of the storage. Pages may show what they hold themselves,
+and run no script but this library's own.
+"""
+
+import html
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import quote
+
+import uvicorn
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
+from starlette.routing import Route
+from upath import UPath
+
+from wafer.reporting.index import PLACE
+from wafer.reporting.look import script_source
+from wafer.runs import RUNS
+from wafer.settings import Settings
+from wafer.storage import Storage, bucket_errors, is_local
+
+HEALTH = "/healthz"
+AREAS = frozenset({RUNS, PLACE.partition("/")[0]})
+CHUNK = 2**20  # bytes
+TYPES = {
+    ".csv": "text/csv; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".ipynb": "application/x-ipynb+json",
+    ".json": "application/json",
+    ".jsonl": "application/jsonl; charset=utf-8",
+    ".png": "image/png",
+}
+"""What a file is by its ending; any other is bytes to be kept."""
+
+
+def page_server(storage: Storage) -> Starlette:
+    """The application that shows the pages of `storage`."""
+    policy = f"default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src {script_source()}"
+    headers = {
+        "Content-Security-Policy": f"{policy}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+        "X-Content-Type-Options": "nosniff",
+        "Referrer-Policy": "no-referrer",
+        "Cache-Control": "no-cache",  # the list of runs is written anew by each run
+    }
+
+    def show(request: Request) -> Response:
+        answer = _answer(storage, request.path_params["key"])
+        if request.method == "HEAD":  # nothing is read for it
+            answer = Response(headers=dict(answer.headers))
+        answer.headers.update(headers)
+        return answer
+
+    def fail(_: Request, error: Exception) -> Response:
+        return PlainTextResponse("the storage gives no answer", 502)
+
+    return Starlette(
+        routes=[
+            Route("/", lambda _: RedirectResponse(f"/{PLACE}")),
+            Route(HEALTH, lambda _: PlainTextResponse("ok")),
+            Route("/{key:path}", show),
+        ],
+        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
+        exception_handlers=dict.fromkeys((OSError, *bucket_errors()), fail),
+    )
+
+
+def _answer(storage: Storage, key: str) -> Response:
+    """The file of a key, or the list of a folder's files.
+
+    Raises:
+        HTTPException: with 404, where there is none, or none that may be shown.
+    """
+    place = _place(storage, key.removesuffix("/"))
+    if place.is_file():
+        if key.endswith("/"):
+            raise HTTPException(404)
+        size, kind = {"Content-Length": str(place.stat().st_size)}, TYPES.get(place.suffix, "application/octet-stream")
+        return StreamingResponse(_chunks(place), headers=size, media_type=kind)
+    names = sorted(one.name + "/" * one.is_dir() for one in place.iterdir()) if place.is_dir() else []
+    if not names:
+        raise HTTPException(404)
+    if not key.endswith("/"):
+        return RedirectResponse(f"/{quote(key)}/")
+    links = "".join(f'<li><a href="{quote(name)}">{html.escape(name)}</a></li>' for name in names if name[0] != ".")
+    return HTMLResponse(f"<!doctype html><title>{html.escape(key)}</title><h1>{html.escape(key)}</h1><ul>{links}</ul>")
+
+
+def _place(storage: Storage, key: str) -> UPath:
+    parts = key.split("/")
+    if parts[0] not in AREAS or not all(part and part[0] != "." and part.isprintable() for part in parts):
+        raise HTTPException(404)
+    place = storage.place(key)
+    if is_local(place) and not Path(str(place)).resolve().is_relative_to(Path(str(storage.root)).resolve()):
+        raise HTTPException(404)
+    return place
+
+
+def _chunks(place: UPath) -> Iterator[bytes]:
+    with place.open("rb") as file:
+        while chunk := file.read(CHUNK):
+            yield chunk
+
+
+if __name__ == "__main__":
+    app = page_server(Settings.read().storage)
+    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=False, server_header=False)
