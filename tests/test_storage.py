@@ -167,6 +167,26 @@ def test_of_many_writers_of_a_new_file_one_wins(keyed: Storage) -> None:
     assert keyed.place("runs/a/run.json").read_bytes() == str(won.index(True)).encode()
 
 
+def race(storage: Storage, key: str, writers: int) -> list[bool]:
+    """What each of many writers is told that let `key` hold their number at the same moment, where it held None."""
+    storage.write_json(key, None)
+    start = threading.Barrier(writers)
+
+    def write(number: int) -> bool:
+        start.wait()
+        return storage.point(key, number, newer=lambda present: present is None)
+
+    with ThreadPoolExecutor(writers) as threads:
+        return list(threads.map(write, range(writers)))
+
+
+def test_of_a_hundred_writers_of_one_pointer_one_wins(tmp_path: Path) -> None:
+    """The others are told so, and the pointer holds what the winner wrote."""
+    won = race(Storage(str(tmp_path)), "latest/x.json", 100)
+    assert sum(won) == 1
+    assert read_json(tmp_path / "latest" / "x.json") == won.index(True)
+
+
 def test_a_lock_that_nobody_gives_back_is_told(tmp_path: Path) -> None:
     """Another holder, stuck or stopped, is waited for some time only; where it lets go in time that is enough."""
     with (tmp_path / "lock").open("ab") as stuck, (tmp_path / "lock").open("ab") as mine:

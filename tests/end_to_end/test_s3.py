@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +15,7 @@ import pytest
 from tests import working
 from tests.conftest import REPOSITORY
 from tests.stack.servers import free_base, running
+from tests.test_storage import race
 from wafer.fab.simulate import simulate_batches
 from wafer.records import Ingested
 from wafer.stack.parts import BUCKETS, Place, s3_server
@@ -95,6 +97,21 @@ def test_the_whole_job_in_a_bucket(project: Path, monkeypatch: pytest.MonkeyPatc
     assert second.place(f"predictions/{name}").read_bytes().count(b"\n") == 16
     assert first.place(f"predictions/{name}").read_bytes() == kept
     assert {path.name for path in project.iterdir()} == {".env", "expectations", "incoming", "params.yaml", "state"}
+
+
+def test_of_a_hundred_writers_of_one_pointer_one_wins(server: Place) -> None:
+    """Each with a connection of its own, all at once, of a new key and of a pointer that they replace: 99 are told."""
+    storage, start = server.storage, threading.Barrier(100)
+
+    def put(number: int) -> bool:
+        start.wait()
+        return storage.put_new("race/new", str(number).encode())
+
+    with ThreadPoolExecutor(100) as threads:
+        new = list(threads.map(put, range(100)))
+    assert (sum(new), storage.place("race/new").read_bytes()) == (1, str(new.index(True)).encode())
+    won = race(storage, "race/pointer.json", 100)
+    assert (sum(won), storage.read_json("race/pointer.json")) == (1, won.index(True))
 
 
 def test_a_second_delivery_with_fewer_files_counts_alone(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
