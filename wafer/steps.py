@@ -408,8 +408,9 @@ def predict(workspace: Workspace, run: Run) -> Predicted:
     batches of all predictions followed each other, in `timeline.json`.
     """
     from wafer.registry.champion import fetch_champion
+    from wafer.registry.live import live_figures
     from wafer.scoring.batches import score_batches
-    from wafer.scoring.timeline import INDEX, PLACE, timeline
+    from wafer.scoring.timeline import INDEX, LIVE, PLACE, timeline
 
     with run.timed("predict"), shown("predict") as progress:
         if run.kind == "study":
@@ -432,15 +433,19 @@ def predict(workspace: Workspace, run: Run) -> Predicted:
             progress,
         )
         run.storage.write_json(run.key(INDEX), index)
-        run.storage.write_json(run.key(PLACE), timeline(workspace.runs, run, workspace.store, form))
+        told = timeline(workspace.runs, run, workspace.store, form)
+        run.storage.write_json(run.key(PLACE), told)
         counts = {"batches": len(index)} | {
             key: sum(one[key] for one in index) for key in ("wafers", "alarms", "unknown")
         }
         run_id = None
         if version != UNREGISTERED:
+            scorers = {one["model_version"] for one in told}
+            figures = live_figures(workspace.registry, workspace.store, scorers)
+            run.storage.write_json(run.key(LIVE), [one.as_dict() for one in figures])
             tags = {"model.version": version}
             run_id = workspace.registry.log_prediction(run.id, counts, [run.place("details")], tags)
-    told = "no wafer was scored: all of the accepted files contradict stored ones"
+    why = "no wafer was scored: all of the accepted files contradict stored ones"
     predicted = Predicted(
         folder=run.key("predictions"),
         files=tuple(entry["predictions"] for entry in index),
@@ -450,7 +455,7 @@ def predict(workspace: Workspace, run: Run) -> Predicted:
         model_folder=model_folder,
         model_version=version,
         run_id=run_id,
-        complaints=(told,) if digests and not counts["wafers"] else (),
+        complaints=(why,) if digests and not counts["wafers"] else (),
     )
     run.write(predicted)
     return predicted

@@ -98,7 +98,12 @@ def log_training(
     registry: Registry, another_model: Callable[[], Path], readings: pd.DataFrame, make_scores: MakeScores
 ) -> LogTraining:
     def log(
-        quality: float = 2.0, *, scores: pd.DataFrame | None = None, auc: float = 0.71, model: Path | None = None
+        quality: float = 2.0,
+        *,
+        scores: pd.DataFrame | None = None,
+        auc: float = 0.71,
+        model: Path | None = None,
+        files: dict[str, Path | pd.DataFrame] | None = None,
     ) -> Version:
         return registry.log_training(
             params={"fit": {"trees": 5, "seed": 0}},
@@ -106,6 +111,7 @@ def log_training(
             scores=with_canary(make_scores(quality) if scores is None else scores),
             model_folder=model or another_model(),
             example=readings.head(4),
+            files=files,
             tags={"snapshot": "abc"},
         )
 

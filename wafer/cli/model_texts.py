@@ -94,6 +94,28 @@ def echo_metrics(metrics: dict[str, float]) -> None:
         echo_pairs("counts", rest)
 
 
+def echo_live(figures: Sequence[Mapping[str, Any]]) -> None:
+    """A line a version of what it was worth in use."""
+    click.echo(
+        f"version   scored  {'alarm rate %':>16}  labelled  caught  missed  false  {'precision %':>16}  "
+        f"{'observed/expected':>17}   Brier"
+    )
+    for one in figures:
+        shares = [_share(one, name, 100.0, 1) for name in ("alarm_rate", "precision")]
+        counts = f"{one['labelled']:>8,}  {one['caught']:>6,}  {one['missed']:>6,}  {one['false_alarms']:>5,}"
+        click.echo(
+            f"{one['version']:>7}  {one['wafers']:>7,}  {shares[0]:>16}  {counts}  {shares[1]:>16}  "
+            f"{_share(one, 'observed_to_expected', 1.0, 2):>17}  {number(one['brier']):>6}"
+        )
+
+
+def _share(figures: Mapping[str, Any], name: str, unit: float, digits: int) -> str:
+    if figures[name] is None:
+        return "–"
+    value, low, high = (unit * figures[key] for key in (name, f"{name}_low", f"{name}_high"))
+    return f"{value:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
 def policy_text(policy: Mapping[str, Any], *, short: bool = False) -> str:
     """What alarms cost and how many there may be; a dash where it was not noted."""
     if not policy:

@@ -16,6 +16,7 @@ from wafer.cli.model_texts import (
     echo_comparison,
     echo_decision,
     echo_in_use,
+    echo_live,
     echo_metrics,
     echo_pairs,
     echo_rebuilt,
@@ -125,6 +126,34 @@ def show(version: str, as_json: bool) -> None:
         echo_pairs(f"params: {section}", values if isinstance(values, dict) else {section: values})
     for line in record["decisions"]:
         click.echo(f"{minute(line['time'])}  {line['kind']}: {line['reason']}")
+
+
+@models.command()
+@as_json
+def live(as_json: bool) -> None:
+    """Tell what the versions were worth in use, by labels that came after their training.
+
+    Of each version that scored wafers: its alarm rate, and of the wafers whose label it was not trained on, the faults
+    that it caught and missed, false alarms, precision, and how many faults came for each that its probabilities had
+    foretold, with 95 % intervals.
+
+    \b
+    Examples:
+      wafer models live
+      wafer models live --json
+    """
+    import wafer
+    from wafer.registry.live import live_figures
+
+    with wafer.open() as workspace:
+        figures = [one.as_dict() for one in live_figures(workspace.registry, workspace.store)]
+    if as_json:
+        print_json(figures)
+        return
+    if not figures:
+        click.echo("no version has scored a wafer yet: `wafer predict` lets the champion do so")
+        return
+    echo_live(figures)
 
 
 @models.command()

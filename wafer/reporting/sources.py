@@ -17,7 +17,7 @@ from wafer.reporting.process import read_control
 from wafer.runs import Run
 from wafer.scoring.bundle import Bundle
 from wafer.scoring.control import Control
-from wafer.scoring.timeline import PLACE
+from wafer.scoring.timeline import LIVE, PLACE
 from wafer.workspace import Workspace
 
 
@@ -127,6 +127,12 @@ class PredictionSources:
             raise ReportError(f"{self.workspace.storage.place(key)} is not there: {NO_DETAILS}")
         found: list[dict[str, Any]] = self.workspace.storage.read_json(key)
         return found
+
+    @cached_property
+    def live(self) -> list[dict[str, Any]]:
+        """What the versions of the timeline were worth by then, see `wafer.registry.live`; of a study nothing."""
+        key = self.run.key(LIVE)
+        return self.workspace.storage.read_json(key) if self.workspace.storage.exists(key) else []
 
     def predictions(self, batches: Sequence[str] | None = None) -> pd.DataFrame:
         """The predictions of these batches (names of CSV files; None: all), with what was found besides."""

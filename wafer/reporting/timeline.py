@@ -1,6 +1,6 @@
 """How the batches of the newest predictions followed each other, as table and plot."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from wafer.learning.intervals import wilson
+from wafer.learning.intervals import interval_text, wilson
 from wafer.reporting.findings_plots import draw_scores
 from wafer.reporting.plots import batch_ticks, in_percent
 from wafer.reporting.style import FAULTY, GOOD, INK, PROTOCOLS, new_figure, new_panels, say_nothing_to_show, styled
@@ -43,6 +43,35 @@ def timeline_sentence(batches: Sequence[dict[str, Any]]) -> str:
         f"{len(batches):,} batches of {runs:,} {'prediction' if runs == 1 else 'predictions'}, "
         f"the newest {NEWEST} and all of this one, with {wafers:,} wafers; {known}."
     )
+
+
+def live_table(figures: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """What each version was worth in use, the newest first; `figures` are those of `wafer.registry.live`."""
+    rows = [
+        {
+            "version": one["version"],
+            "scored": one["wafers"],
+            "alarm rate %": _percent(one, "alarm_rate"),
+            "labelled": one["labelled"],
+            "caught": one["caught"],
+            "missed": one["missed"],
+            "false alarms": one["false_alarms"],
+            "precision %": _percent(one, "precision"),
+            "observed / expected": _interval(one, "observed_to_expected", ".2f"),
+            "Brier score": None if one["brier"] is None else round(one["brier"], 3),
+        }
+        for one in reversed(figures)
+    ]
+    return pd.DataFrame(rows).set_index("version") if rows else pd.DataFrame()
+
+
+def _percent(figures: Mapping[str, Any], name: str) -> str:
+    shares = {key: 100 * one for key, one in figures.items() if key.startswith(name) and one is not None}
+    return _interval(shares, name, ".1f")
+
+
+def _interval(figures: Mapping[str, Any], name: str, form: str) -> str:
+    return "–" if figures.get(name) is None else interval_text(figures, name, form)
 
 
 @styled

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 NEWEST = 200  # batches that are told of
 LOOKED_AT = 5  # earlier predictions whose timelines are put together: of two at once, neither knows the other's batches
-INDEX, PLACE = "predictions.json", "timeline.json"
+INDEX, PLACE, LIVE = "predictions.json", "timeline.json", "live.json"
 TOLD = ("score", "threshold", "drifted", "t2", "spe")  # of a batch, where the model learned to tell it
 
 

@@ -262,6 +262,13 @@ class Store:
         """The stored predictions of the batch with this digest."""
         return pd.DataFrame(list(self._predictions.find({"batch": batch}, {"_id": 0, "scored": 0})))
 
+    def scored_by(self, model_version: int) -> pd.DataFrame:
+        """The last verdict of a version on each wafer that it scored: Wafer, Prediction and probability."""
+        wanted = {"model_version": model_version, "order": {"$gte": np.iinfo(np.int64).min}}
+        names = ["Wafer", "Prediction", "probability"]
+        rows = self._predictions.find(wanted, {**dict.fromkeys(names, 1), "_id": 0}).sort(LAST_MADE_FIRST)
+        return pd.DataFrame(list(rows), columns=names).drop_duplicates("Wafer", ignore_index=True)
+
     def recent_probabilities(self, model_version: int, after: int, before: int, *, most: int) -> list[float]:
         """What a version said of the last wafers between two places of the production order, oldest first.
 
