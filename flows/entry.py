@@ -29,6 +29,8 @@ from prefect.runtime import deployment, flow_run
 import wafer
 from wafer.addresses import gave_no_answer
 from wafer.errors import WaferError
+from wafer.lifeline import end_with_parent, tie_children
+from wafer.logs import show_log_lines
 from wafer.preflight import look_ahead
 from wafer.progress import Progress
 from wafer.records import Ingested, Kind
@@ -124,8 +126,15 @@ class Finished:
 
 @contextmanager
 def ready() -> Iterator[Workspace]:
-    """The workspace of a flow, once its places can be written to and its servers answer: told before a run is made."""
+    """The workspace of a flow, once its places can be written to and its servers answer: told before a run is made.
+
+    In a deployment, what the flow starts ends with it, and the flow with its worker, which alone could cancel it.
+    """
+    if deployment.id is not None:
+        tie_children()
+        end_with_parent()
     with wafer.open() as workspace:
+        show_log_lines(workspace.settings.log_format)
         try:
             look_ahead(workspace.settings)
         except WaferError as error:

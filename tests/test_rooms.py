@@ -23,7 +23,9 @@ OWNERS = {
     "secantusdb": "store",
 }
 
-TELL_AND_WATCH = {f"wafer/{name}.py" for name in ("__init__", "addresses", "errors", "lifeline", "progress", "shown")}
+TELL_AND_WATCH = {
+    f"wafer/{name}.py" for name in ("__init__", "addresses", "errors", "lifeline", "logs", "progress", "shown")
+}
 """What no result depends on, though every room imports it: a stage of DVC need not run again for it."""
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from wafer.errors import ModelError, StorageError
+from wafer.logs import events
 from wafer.records import Fitted, Ingested, Predicted
 from wafer.reporting.index import write_index
 from wafer.runs import Runs
@@ -54,6 +55,19 @@ def test_the_newest_run_that_ended_well_is_the_latest(runs: Runs) -> None:
     assert (oldest["id"], oldest["state"], oldest["error"]) == (first.id, "finished", None)
 
 
+@pytest.mark.parametrize("signal", [KeyboardInterrupt, SystemExit])
+def test_a_run_that_is_told_to_end_is_cancelled(runs: Runs, signal: type[BaseException]) -> None:
+    """Its record says so, and the list of runs; it is not pointed to."""
+    with pytest.raises(signal), runs.started("training") as run:
+        raise signal
+    (noted,) = runs.all()
+    assert (noted["state"], noted["error"]) == ("cancelled", f"it was told to end ({signal.__name__})")
+    assert noted["ended"] >= noted["started"]
+    assert runs.latest("training") is None
+    assert '<td class="cancelled">cancelled<td>' in runs.storage.place(write_index(runs)).read_text()
+    assert "it was told to end" in run.place("log.jsonl").read_text()
+
+
 def test_runs_of_the_same_moment_have_names_of_their_own(runs: Runs) -> None:
     """As many runs as were started, also within a millisecond."""
     started = []
@@ -93,7 +107,8 @@ def test_a_storage_that_goes_away_is_told_once(tmp_path: Path, caplog: pytest.Lo
         shutil.rmtree(place)
         place.touch()
         raise OSError("it is gone")
-    record, runs = caught.value.__notes__
+    record, log, runs = caught.value.__notes__
     assert record.startswith("what came of delivery-")
+    assert log.startswith(f"the log {place}/runs/delivery-")
     assert runs.startswith("the list of runs could not be written: ")
-    assert caplog.records == []
+    assert [record for record in caplog.records if record.name != events.name] == []

@@ -39,6 +39,7 @@ from wafer.errors import (
     StoreError,
     WaferError,
 )
+from wafer.logs import tell_failure
 from wafer.shown import masked, shown_message, shown_text
 
 LEAST_OF_ALL = 2**20
@@ -215,7 +216,8 @@ def _tell_usage(error: click.ClickException) -> int:
 
 def _print(sentence: str) -> None:
     try:
-        click.secho(f"wafer: {shown_message(sentence)}", fg="red", err=True)
+        if not tell_failure(sentence):
+            click.secho(f"wafer: {shown_message(sentence)}", fg="red", err=True)
     except OSError:  # nobody listens any more; the exit status still tells
         _discard(sys.stderr)
 

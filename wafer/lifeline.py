@@ -13,6 +13,7 @@ import secrets
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from types import FrameType
@@ -69,6 +70,18 @@ def end_tied() -> None:
     """End now what would end with this process, and return when it is gone."""
     if os.getpid() in _tied:
         _end_marked(os.environ[MARK])
+
+
+def end_with_parent() -> None:
+    """Tell this process to end, by SIGTERM, once the one that started it is gone, also by `kill -9`."""
+    parent = os.getppid()
+
+    def look() -> None:
+        while os.getppid() == parent:
+            time.sleep(SECONDS_BETWEEN_LOOKS)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=look, name="end with parent", daemon=True).start()
 
 
 def end_in_order() -> None:

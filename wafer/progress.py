@@ -23,14 +23,6 @@ log = logging.getLogger("wafer")
 _listener: ContextVar[Listener | None] = ContextVar("listener", default=None)
 
 
-def show_log_lines() -> None:
-    """Print this library's own log lines on standard error, and no other library's; for entry points."""
-    if not log.handlers:
-        log.addHandler(logging.StreamHandler())
-    log.setLevel(logging.INFO)
-    log.propagate = False
-
-
 @contextmanager
 def heard_by(listener: Listener) -> Iterator[None]:
     """Tell `listener` too of all progress that is shown within the block."""

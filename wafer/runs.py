@@ -14,11 +14,13 @@ from typing import Any, TypeVar
 from upath import UPath
 
 from wafer.errors import StorageError, WaferError
+from wafer.logs import at, events, kept_log
 from wafer.shown import facts_html, shown_message
 from wafer.storage import Storage, as_json, is_silent, write_json
 
 KINDS = ("delivery", "ingest-training", "ingest-prediction", "labels", "training", "prediction", "study")
 RUNS, LATEST, STUDY = "runs", "latest", "study"
+LOG = "log.jsonl"
 
 Record = TypeVar("Record")
 
@@ -73,10 +75,18 @@ class Run:
 
     @contextmanager
     def timed(self, step: str) -> Iterator[None]:
-        """Note the seconds that the block takes."""
+        """Note the seconds that the block takes, and tell of its beginning and end."""
         start = time.perf_counter()
-        yield
-        write_json(self.place(f"seconds/{step}.json"), {"seconds": round(time.perf_counter() - start, 3)})
+        with at(run=self.id, step=step):
+            events.info("begins")
+            try:
+                yield
+            except BaseException as error:
+                events.error("ends after %.1f s: %s", time.perf_counter() - start, _told(error))
+                raise
+            seconds = round(time.perf_counter() - start, 3)
+            write_json(self.place(f"seconds/{step}.json"), {"seconds": seconds})
+            events.info("is done after %.1f s", seconds)
 
     def outcome(self) -> dict[str, Any]:
         """When it was started, and what came of it: kind, started, and state, ended and error where it has ended."""
@@ -101,23 +111,29 @@ class Runs:
 
     @contextmanager
     def started(self, kind: str) -> Iterator[Run]:
-        """A new run, which ends with the block: as finished, or as failed with the first line of its error.
+        """A new run, which ends with the block: finished, or failed with the first line of its error, or cancelled.
 
-        A run whose process is killed, or whose bucket gives no answer, stays `running`, without an end.
+        Cancelled is what was told to end by a signal. A run whose process is killed, or whose bucket gives no answer,
+        stays `running`, without an end. What is told meanwhile is kept in its `log.jsonl`.
         """
         run, note = self._new(kind)
-        try:
-            yield run
-        except BaseException as error:
-            if is_silent(error):
-                raise
-            told = str(error) if isinstance(error, WaferError) else f"{type(error).__name__}: {error}"
-            failed = {"state": "failed", "ended": _now(), "error": shown_message(told.partition("\n")[0], 500)}
+        with kept_log(run.place(LOG), run.id):
+            events.info("%s begins", kind)
             try:
-                self.storage.write_json(run.key("run.json"), note | failed)
-            except Exception as other:  # noqa: BLE001 - the first error is the one to be told
-                error.add_note(f"what came of {run.id} could not be noted: {shown_message(str(other), 200)}")
-            raise
+                yield run
+            except BaseException as error:
+                if is_silent(error):
+                    raise
+                state = "failed" if isinstance(error, Exception) else "cancelled"
+                told = _told(error)
+                events.error("%s: %s", state, told)
+                ended = {"state": state, "ended": _now(), "error": told}
+                try:
+                    self.storage.write_json(run.key("run.json"), note | ended)
+                except Exception as other:  # noqa: BLE001 - the first error is the one to be told
+                    error.add_note(f"what came of {run.id} could not be noted: {shown_message(str(other), 200)}")
+                raise
+            events.info("finished")
         self.storage.write_json(run.key("run.json"), note | {"state": "finished", "ended": _now()})
         self.storage.point(f"{LATEST}/{kind}.json", {"run": run.id}, newer=lambda present: run.id > present["run"])
 
@@ -157,6 +173,14 @@ class Runs:
     def all(self, newest: int | None = None) -> list[dict[str, Any]]:
         """What came of each run, newest first; the `newest` so many, or all."""
         return [self.get(name).outcome() for name in self.names()[:newest]]
+
+
+def _told(error: BaseException) -> str:
+    """The first line of an error, as it may be shown."""
+    if not isinstance(error, Exception):
+        return f"it was told to end ({type(error).__name__})"
+    told = str(error) if isinstance(error, WaferError) else f"{type(error).__name__}: {error}"
+    return shown_message(told.partition("\n")[0], 500)
 
 
 def _now() -> str:

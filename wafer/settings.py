@@ -16,6 +16,7 @@ from upath import UPath
 
 from wafer.addresses import MONGODB, REGISTRY, WEB, check_address, check_durable, sqlite_address
 from wafer.errors import DeliveryError, SettingsError
+from wafer.logs import Format
 from wafer.shown import hide_secrets_of, masked, shown_text
 from wafer.storage import Storage, bucket_path, private_folder
 
@@ -82,6 +83,7 @@ class Settings(BaseSettings):
     webhook_secret: SecretStr | None = Field(
         None, alias="WAFER_WEBHOOK_SECRET", description="signs what the webhook is told; after whsec_ in base64"
     )
+    log_format: Format = Field("text", alias="WAFER_LOG_FORMAT", description="of log lines: text or json")
     commit: str | None = Field(
         None,
         alias="WAFER_COMMIT",

@@ -12,6 +12,7 @@ import click
 
 from wafer.cli.params import params_file, params_in_use
 from wafer.errors import EXIT_NEGATIVE, WaferError
+from wafer.logs import tell_failure
 from wafer.records import NOTEBOOKS, REPORTS
 from wafer.shown import shown_message
 
@@ -173,15 +174,15 @@ def study(steps: tuple[str, ...], storage: Path | None, params_file: Path | None
       wafer study fit evaluate
     """
     from wafer.lifeline import end_in_order, tie_children
+    from wafer.logs import show_log_lines
     from wafer.params import read_params
-    from wafer.progress import show_log_lines
     from wafer.settings import Settings
     from wafer.study import NAMES, run_study
 
     if unknown := [name for name in steps if name not in NAMES]:
         raise click.BadParameter(f"there is no step {unknown[0]!r}, only: {', '.join(NAMES)}", param_hint="STEP")
-    show_log_lines()
     settings = Settings.read()
+    show_log_lines(settings.log_format)
     params = read_params(params_in_use(params_file))
     if raw is not None:
         delivered = params.deliver.model_copy(update={"folder": str(Path(raw).absolute())})
@@ -237,8 +238,8 @@ def _get_ready(workspace: "Workspace", *looks: "Callable[[Workspace], None]", **
     `looks` are those into what earlier work has left; they come last, since they open the store or the registry.
     """
     from wafer.lifeline import end_in_order, tie_children
+    from wafer.logs import show_log_lines
     from wafer.preflight import look_ahead
-    from wafer.progress import show_log_lines
     from wafer.settings import make_prefect_home
 
     look_ahead(workspace.settings, **needs)
@@ -249,7 +250,7 @@ def _get_ready(workspace: "Workspace", *looks: "Callable[[Workspace], None]", **
     make_prefect_home(workspace.settings)
     from flows.entry import make_database, quieten
 
-    show_log_lines()
+    show_log_lines(workspace.settings.log_format)
     quieten()
     if workspace.settings.prefect_url is None:
         make_database(workspace.settings.prefect_home)
@@ -270,4 +271,5 @@ def _end(workspace: "Workspace", finished: "Sequence[Finished]", negative: "Sequ
 
 
 def _complain(complaint: str) -> None:
-    click.secho(f"wafer: {shown_message(complaint)}", fg="red", err=True)
+    if not tell_failure(complaint):
+        click.secho(f"wafer: {shown_message(complaint)}", fg="red", err=True)

@@ -20,7 +20,7 @@ table { width: 100%; font-size: 1rem; }
 th, td { padding: .4rem .8rem .4rem 0; overflow-wrap: anywhere; }
 td:first-child { white-space: nowrap; }
 .failed { color: var(--bad); }
-.running { color: var(--faint); }
+.running, .cancelled { color: var(--faint); }
 """
 
 
@@ -36,7 +36,9 @@ def write_index(runs: Runs) -> str:
 def _row(run: Run, note: Mapping[str, Any]) -> str:
     started, state = str(note["started"])[:16].replace("T", " "), str(note["state"])
     links = ", ".join(f'<a href="../{run.key(name)}">{escape(name.removesuffix(".html"))}</a>' for name in pages(run))
-    told = {"failed": str(note["error"]), "running": "not finished"}.get(state, "; ".join(what_came_of(run)))
+    told = {"failed": str(note["error"]), "cancelled": "cancelled", "running": "not finished"}.get(
+        state, "; ".join(what_came_of(run))
+    )
     return f'<tr><td>{started}<td>{escape(run.kind)}<td class="{state}">{escape(told)}<td>{links}</tr>'
 
 
