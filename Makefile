@@ -10,9 +10,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 RAW ?=
 FILES ?=
+SEEDS ?= 500
+SEED ?=
 LAB ?=
 
-.PHONY: help setup run lab test test-all invariants lint format bench bench-speed bench-monitoring bench-model notebooks stack repro remote pull lock clean
+.PHONY: help setup run lab test test-all invariants lint format simulate-faults bench bench-speed bench-monitoring bench-model notebooks stack repro remote pull lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +47,9 @@ invariants: $(READY) ## the slow tests that hold what must never break
 
 test-all: $(READY) ## all tests, the slow ones too
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+simulate-faults: $(READY) ## processes and faults in random orders, SEEDS=500 of them; SEED=7 shows one again
+	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
 
 lint: $(READY) ## format, lint, types, and whether the lock is current and free of addresses
 	$(BIN)/ruff format --check .

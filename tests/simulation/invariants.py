@@ -1,0 +1,124 @@
+"""What must hold whatever happened, read from the services' own memory and without a call that could be struck."""
+
+import json
+from collections import Counter
+from typing import TYPE_CHECKING, Any
+
+import bson
+
+from tests.simulation import fab
+from tests.simulation.mongo import UTC_AWARE
+from tests.simulation.product import BUCKET, Services
+from tests.simulation.world import BrokenError
+from wafer.records import Kind
+from wafer.runs import Run
+from wafer.workspace import Workspace
+
+if TYPE_CHECKING:
+    from tests.simulation.scenario import Scene
+
+
+def must(holds: object, told: str) -> None:
+    """Complain where something does not hold."""
+    if not holds:
+        raise BrokenError(told)
+
+
+def documents(services: Services, name: str) -> list[dict[str, Any]]:
+    """All documents of a collection."""
+    found = [held for (_, of), held in services.store.collections.items() if of == name]
+    return [bson.decode(raw, UTC_AWARE) for collection in found for raw in collection.values()]
+
+
+def kept(services: Services, prefix: str) -> dict[str, bytes]:
+    """The objects below a key of the storage, by their name."""
+    start = f"{BUCKET}/data/{prefix}"
+    return {name[len(start) :]: data for name, data in services.bucket.objects.items() if name.startswith(start)}
+
+
+def check_report(services: Services, workspace: Workspace, run: Run, kind: Kind) -> None:
+    """An ingest that has come to its end tells the truth: each file is where its report says, and nowhere else."""
+    report = json.loads(kept(services, f"runs/{run.id}/")[f"ingest-{kind}.json"])
+    ledger = {line["_id"]: line["kind"] for line in documents(services, "batches")}
+    for file in report["batches"]:
+        if file["verdict"] != "unread":
+            _check_place(services, ledger, file["file"], file["digest"], kind, file["verdict"])
+
+
+def _check_place(
+    services: Services, ledger: dict[str, str], file: str, digest: str, kind: str, verdict: str | None = None
+) -> None:
+    taken_in = ledger.get(digest) == kind
+    quarantined = f"{digest}.reasons.json" in kept(services, f"quarantine/{kind}/")
+    must(taken_in != quarantined, f"{kind} file {file} is in {'both places' if taken_in else 'neither place'}")
+    if verdict is not None:
+        must((verdict == "accepted") == taken_in, f"{kind} file {file} was said to be {verdict}")
+
+
+def check_end(scene: "Scene") -> None:
+    """All that must hold once everything was run again without faults."""
+    check_files(scene)
+    check_wafers(scene)
+    check_leases(scene)
+
+
+def check_files(scene: "Scene") -> None:
+    """Every delivered file is in exactly one place, whole, with its reasons or its line in the ledger."""
+    services = scene.services
+    ledger = {line["_id"]: line["kind"] for line in documents(services, "batches")}
+    delivered = {file.digest: file for file in scene.delivered}
+    must(ledger.keys() <= delivered.keys(), "the ledger knows a file that nobody has delivered")
+    for file in scene.delivered:
+        _check_place(services, ledger, file.name, file.digest, file.kind)
+    for kind in ("training", "prediction"):
+        for name, data in kept(services, f"quarantine/{kind}/").items():
+            digest, _, ending = name.partition(".")
+            must(digest in delivered, f"the quarantine holds {name}, which nobody has delivered")
+            must(ending != "csv" or data == delivered[digest].data, f"the quarantine holds other bytes as {name}")
+            must(ending != "csv" or digest not in ledger, f"{name} lies in the quarantine and is in the ledger")
+
+
+def check_wafers(scene: "Scene") -> None:
+    """Every wafer of an accepted file is stored once, with the readings of the file that it names, and its label."""
+    wafers = {document["_id"]: document for document in documents(scene.services, "wafers")}
+    ledger = documents(scene.services, "batches")
+    files = {file.digest: file for file in scene.delivered}
+    brought: Counter[str] = Counter()
+    for line in ledger:
+        rows = files[line["_id"]].rows
+        conflicts = {conflict["wafer"] for conflict in line["conflicts"]}
+        for wafer in line["wafers"]:
+            must(wafer in wafers, f"{wafer} of {line['file']} is not stored")
+            must(wafer not in conflicts, f"{wafer} of {line['file']} is taken in and a conflict")
+        lost = rows.keys() - set(line["wafers"]) - conflicts
+        must(not lost, f"{line['file']} has lost {sorted(lost)}")
+        must(len(line["wafers"]) == len(set(line["wafers"])), f"{line['file']} lists a wafer twice")
+        brought.update(set(line["wafers"]))
+        dropped = kept(scene.services, f"quarantine/{line['kind']}/").get(f"{line['_id']}.dropped.jsonl", b"")
+        told = Counter(json.loads(each)["text"].partition(",")[0] for each in dropped.decode().splitlines())
+        must(conflicts <= told.keys(), f"conflicts of {line['file']} are not in the quarantine: {conflicts}")
+        must(max(told.values(), default=1) == 1, f"the quarantine holds a wafer of {line['file']} twice")
+    for wafer, document in wafers.items():
+        must(brought[wafer], f"{wafer} is stored, and no file of the ledger has it")
+        _check_wafer(document, files, ledger)
+    first = sum(len(line["wafers"]) - line["repeats"] - len(line["replaced"]) for line in ledger)
+    must(first == len(wafers), f"{len(wafers)} wafers are stored, by the ledger {first}")
+
+
+def _check_wafer(document: dict[str, Any], files: dict[str, fab.File], ledger: list[dict[str, Any]]) -> None:
+    wafer = document["_id"]
+    for version in (document, *document.get("earlier", ())):
+        readings, _ = files[version["batch"]].rows[wafer]
+        must(fab.listed(version["readings"]) == fab.listed(readings), f"{wafer} has not the readings of its file")
+    labels = {files[line["_id"]].rows[wafer][1] for line in ledger if wafer in line["wafers"]} - {None}
+    must(document["label"] in labels or not labels, f"{wafer} has the label {document['label']}, expected of {labels}")
+    if document["label"] is not None:
+        given = files[document["label_batch"]].rows[wafer][1]
+        must(given == document["label"], f"{wafer} has not the label of the file that it names")
+
+
+def check_leases(scene: "Scene") -> None:
+    """Nobody dead holds a lease."""
+    now = scene.world.server_time()
+    held = [one["_id"] for one in documents(scene.services, "leases") if one["expires"] > now]
+    must(not held, f"leases are held by the dead: {held}")

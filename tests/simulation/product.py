@@ -1,0 +1,119 @@
+"""The product on the fakes: which names of its modules are replaced, and by what.
+
+Services and clocks are replaced by fakes, and pure work that takes long is done once and remembered. Everything else is
+the product's own code.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext
+from functools import cache
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+from unittest.mock import patch
+
+from tests.simulation import world as worlds
+from tests.simulation.bucket import Bucket
+from tests.simulation.mongo import Client, Server
+from tests.simulation.world import Executor, dates, here, threading, time
+from wafer.contract.suites import Contract, Verdict
+from wafer.settings import Settings
+from wafer.workspace import Workspace
+
+BUCKET = "fab"
+
+
+class Services:
+    """The servers of one world, which outlast every process."""
+
+    def __init__(self) -> None:
+        self.store = Server()
+        self.bucket = Bucket(BUCKET)
+
+
+def settings(project: Path) -> Settings:
+    """Settings that name the fakes, and the project whose agreement holds; nothing of them was opened before."""
+    return settings_of(project).model_copy()
+
+
+@cache
+def settings_of(project: Path) -> Settings:
+    """The same, read once."""
+    return Settings.read(
+        project=project,
+        storage_url=f"s3://{BUCKET}/data",
+        state_folder=project / "state",
+        mongodb_url="mongodb://sim/",
+        mlflow_url="http://sim",
+        jobs=1,
+    )
+
+
+class SimulatedWorkspace(Workspace):
+    """A workspace whose contracts are read once."""
+
+    def contract(self, kind: Any) -> Contract:
+        return contract(kind, self.expectations)
+
+
+@cache
+def contract(kind: Any, folder: Path) -> Contract:
+    """The contract of one kind."""
+    return Contract.load(kind, folder)
+
+
+@contextmanager
+def installed(services: Services) -> Iterator[None]:
+    """Let the product's modules find the fakes."""
+    replaced: dict[str, Any] = {
+        "pymongo.MongoClient": lambda *_, **__: Client(services.store),
+        "wafer.store.wafers.knock": lambda _: "",
+        "wafer.store.wafers.datetime": SimpleNamespace(**vars(dates), timezone=None),
+        "wafer.storage.bucket_path": services.bucket.path,
+        "wafer.settings.bucket_path": services.bucket.path,
+        "wafer.runs.datetime": dates.datetime,
+        "wafer.runs.time": time,
+        "wafer.steps.datetime": dates.datetime,
+        "wafer.steps.shown": lambda _: nullcontext(lambda *_: None),
+        "wafer.store.leases.time": time,
+        "wafer.store.leases.threading": threading,
+        "wafer.store.leases.os": SimpleNamespace(getpid=lambda: _process().pid),
+        "wafer.store.leases.socket": SimpleNamespace(gethostname=lambda: _process().machine.name),
+        "wafer.store.leases._machine": lambda: _process().machine.name,
+        "wafer.store.leases._born": _born,
+        "wafer.intake.ingest.ThreadPoolExecutor": Executor,
+        "wafer.contract.suites.ThreadPoolExecutor": Executor,
+        "wafer.contract.suites.Contract.judge": remembered_verdicts(Contract.judge),
+        "wafer.reporting.index.NEWEST": 0,  # runs that the list of runs shows
+        "wafer.reporting.ingest_page.write_ingest_page": lambda *_, **__: None,
+    }
+    with ExitStack() as stack:
+        for name, value in replaced.items():
+            stack.enter_context(patch(name, value))
+        yield
+
+
+VERDICTS: dict[Any, Verdict] = {}
+
+
+def remembered_verdicts(judge: Callable[..., list[Verdict]]) -> Callable[..., list[Verdict]]:
+    """`Contract.judge`, once for each file: a verdict follows from the agreement, the file's name and its bytes."""
+
+    def judged(self: Contract, deliveries: Sequence[Any]) -> list[Verdict]:
+        keys = [(id(self), one.file, one.digest, one.unread) for one in deliveries]
+        new = {key: one for key, one in zip(keys, deliveries, strict=True) if key not in VERDICTS}
+        VERDICTS.update(zip(new, judge(self, list(new.values())) if new else (), strict=True))
+        return [VERDICTS[key] for key in keys]
+
+    return judged
+
+
+def _process() -> worlds.Process:
+    task = here().me
+    assert task is not None
+    return task.process
+
+
+def _born(pid: int) -> float | None:
+    process = here().processes.get(pid)
+    return float(pid) if process is not None and process.alive else None

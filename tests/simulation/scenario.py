@@ -1,0 +1,176 @@
+"""One seed: a fab, two workers and a person, faults among them, then everything once more without faults."""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from tests.simulation import fab, invariants
+from tests.simulation.product import Services, SimulatedWorkspace, installed, settings
+from tests.simulation.world import FAULTS, BrokenError, Event, Machine, Process, World, inhabited
+from wafer import steps
+from wafer.errors import WaferError
+from wafer.records import Kind
+
+Work = Callable[[SimulatedWorkspace], None]
+PATIENCE = 120.0  # after which every lease of the dead has expired
+ATTEMPTS = 2
+
+
+@dataclass
+class Scene:
+    """The world of a seed with its services, and who works in it."""
+
+    world: World
+    services: Services = field(default_factory=Services)
+    agreement: str = "strict"
+    delivered: list[fab.File] = field(default_factory=list)
+    working: int = 0
+    complaint: BrokenError | None = None
+
+    def deliver(self, file: fab.File) -> None:
+        """A file comes; nothing of the product is involved."""
+        self.delivered.append(file)
+        self.services.bucket.objects[f"{self.services.bucket.name}/data/raw/{file.kind}/{file.name}"] = file.data
+        self.world.note(f"delivered {file.kind} {file.name}")
+
+    def do(self, machine: Machine, name: str, work: Work, *, must: bool = False) -> bool:
+        """Do a piece of work in a process of its own and wait for its end; whether it went through."""
+        process = self.world.process(machine, name)
+        ended = Event()
+        outcome: list[bool] = []
+
+        def body() -> None:
+            try:
+                outcome.append(self._attempt(process, work, must=must))
+            finally:
+                ended.set()
+
+        self.working += 1
+        self.world.spawn(process, body)
+        ended.wait()
+        process.alive = False  # what is left of its threads ends with it
+        self.working -= 1
+        return outcome == [True]
+
+    def _attempt(self, process: Process, work: Work, *, must: bool) -> bool:
+        try:
+            with SimulatedWorkspace(settings(fab.place() / self.agreement)) as workspace:
+                work(workspace)
+        except BrokenError as error:
+            self.complaint = self.complaint or error
+            raise
+        except Exception as error:  # noqa: BLE001 - of any kind: a fault may excuse it
+            told = f"{type(error).__name__}: {error}"
+            self.world.note(f"failed: {told}")
+            if must or not (process.struck or is_expected(error)):
+                self.complaint = self.complaint or BrokenError(f"{process.name} failed without a fault: {told}")
+                self.complaint.__cause__ = error
+            return False
+        self.world.note("went through")
+        return True
+
+
+def is_expected(error: Exception) -> bool:
+    """Whether work may end so where nothing went wrong: others hold what it needs, or it came too early."""
+    return isinstance(error, WaferError) and any(
+        told in str(error) for told in ("is held by process", "no such file or folder", "holds no labelled wafer")
+    )
+
+
+def ingest(scene: Scene, kind: Kind, *, replace: bool = False) -> Work:
+    """Take in what lies in the raw folder."""
+
+    def work(workspace: SimulatedWorkspace) -> None:
+        with steps.working(workspace, f"ingest-{kind}") as run:
+            steps.ingest(workspace, run, kind, replace=replace)
+            invariants.check_report(scene.services, workspace, run, kind)
+
+    return work
+
+
+def snapshot(workspace: SimulatedWorkspace) -> None:
+    """Freeze the labelled wafers."""
+    with steps.working(workspace, "training") as run:
+        steps.snapshot(workspace, run)
+
+
+def works(scene: Scene) -> list[tuple[str, Work]]:
+    """All that anybody does, by name, in an order in which it can be done."""
+    return [
+        ("ingest-prediction", ingest(scene, "prediction")),
+        ("ingest-training", ingest(scene, "training")),
+        ("snapshot", snapshot),
+    ]
+
+
+def play(seed: int, trace: Callable[[str], None] | None = None) -> World:
+    """Run one seed.
+
+    Raises:
+        BrokenError: an invariant does not hold.
+    """
+    world = World(seed, trace)
+    scene = Scene(world)
+    choose = world.random
+    with inhabited(world), installed(scene.services):
+        files = some_files(choose)
+        machines = [Machine("north"), Machine("south" if choose.random() < 0.7 else "north")]
+        world.faults = choose.randint(0, 12)
+        world.rates = {fault: choose.choice([0.0, 0.001, 0.01]) for fault in FAULTS}
+        world.seconds_a_call = choose.choice([0.002, 0.02, 0.2, 1.0])
+        people = world.process(machines[0], "people")
+        world.spawn(people, lambda: _life_of_the_fab(scene, files))
+        for number, machine in enumerate(machines):
+            supervisor = world.process(machine, f"worker-{number}")
+            world.spawn(supervisor, lambda machine=machine: _work_on(scene, machine))  # type: ignore[misc]
+        world.run()
+        _complain(scene)
+        world.rates, world.faults = {}, 0
+        for service in (scene.services.store.service, scene.services.bucket.service):
+            service.down_until = 0.0
+        world.spawn(world.process(machines[0], "end"), lambda: _finish(scene, machines[0], files))
+        world.run()
+        _complain(scene)
+        invariants.check_end(scene)
+    return world
+
+
+def some_files(choose: random.Random) -> list[fab.File]:
+    """Some of the files in any order, of each kind at least one."""
+    files = choose.sample(fab.files(), len(fab.files()))
+    first = [next(file for file in files if file.kind == kind) for kind in ("prediction", "training")]
+    return [*first, *[file for file in files if file not in first][: choose.randint(2, len(files))]]
+
+
+def _complain(scene: Scene) -> None:
+    if scene.complaint is not None:
+        raise scene.complaint
+
+
+def _life_of_the_fab(scene: Scene, files: list[fab.File]) -> None:
+    choose = scene.world.random
+    lenient = choose.uniform(0.0, 200.0)
+    for file in files:
+        scene.world.pause(choose.expovariate(1 / 10) * min(1.0, 10 * scene.world.seconds_a_call))
+        if scene.world.elapsed > lenient:
+            scene.agreement = "lenient"
+        scene.deliver(file)
+
+
+def _work_on(scene: Scene, machine: Machine) -> None:
+    choose = scene.world.random
+    for _ in range(choose.randint(2, 4)):
+        name, work = choose.choice(works(scene))
+        for _ in range(ATTEMPTS):
+            scene.world.pause(choose.expovariate(1 / 5))
+            if scene.do(machine, name, work) or choose.random() < 0.3:
+                break
+
+
+def _finish(scene: Scene, machine: Machine, files: list[fab.File]) -> None:
+    scene.world.pause(PATIENCE)
+    scene.agreement = "lenient"
+    machine.skew = 0.0
+    for name, work in works(scene):
+        if not scene.do(machine, name, work, must=True):
+            return
