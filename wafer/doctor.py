@@ -146,6 +146,7 @@ def _prefect(workspace: Workspace) -> Iterator[Check]:
         told = f"version {importlib.metadata.version('prefect')}, its own local server for each command"
         yield Check("Prefect", "ok", told)
         return
+    from flows.automations import missing
     from flows.server import look_at_server
 
     found = look_at_server()
@@ -158,6 +159,10 @@ def _prefect(workspace: Workspace) -> Iterator[Check]:
     if found.pools and not found.workers:
         hint = "start one, or what is scheduled waits: prefect worker start --pool NAME"
         yield Check("Prefect", "warning", "no worker is online", hint)
+
+    if found.pools and missing():
+        told = "no automation ends runs whose worker is gone, so that they stay Running"
+        yield Check("Prefect", "warning", told, "install it: wafer automate")
 
 
 def _versions(name: str, told: str, server: str, client: str) -> Check:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from wafer.errors import DeliveryError
-from wafer.fab.delivery import copy_delivery
+from wafer.fab.delivery import bring_delivery, copy_delivery
 
 
 @pytest.fixture
@@ -30,6 +30,24 @@ def test_the_files_of_a_folder_are_copied(places: tuple[Path, Path]) -> None:
         "a.csv": (b"a", False),
         "b.csv": (b"a", False),
     }
+
+
+def test_a_delivery_is_brought_once(places: tuple[Path, Path]) -> None:
+    """Files that are there already are left alone, those with other bytes are replaced, others stay; a missing folder
+    is named."""
+    source, target = places
+    (target / "old.csv").write_bytes(b"old")
+    assert bring_delivery(source, target) == ["a.csv", "b.csv"]
+    (source / "b.csv").unlink()
+    (source / "b.csv").write_bytes(b"new")
+    assert bring_delivery(source, target) == ["b.csv"]
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == {
+        "a.csv": b"a",
+        "b.csv": b"new",
+        "old.csv": b"old",
+    }
+    with pytest.raises(DeliveryError, match="nowhere is not a folder"):
+        bring_delivery(source / "nowhere", target)
 
 
 def test_what_may_not_be_read_is_refused(places: tuple[Path, Path], tmp_path: Path) -> None:

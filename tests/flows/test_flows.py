@@ -35,6 +35,7 @@ import flows.predict
 import flows.report
 import flows.train
 import wafer
+from flows import automations
 from flows.entry import MINUTES, failures
 from flows.ingest import ingest, ingest_batches
 from flows.predict import predict
@@ -455,6 +456,10 @@ def test_deployments_name_flows_that_exist() -> None:
         assert deployment["tags"] == ["wafer", flow.name]
         assert [(s["active"], s["timezone"]) for s in deployment["schedules"]] == [(False, "UTC")]
         assert deployment["concurrency_limit"]["limit"] == 1
+        assert deployment["work_pool"]["job_variables"]["env"] == {
+            PREFECT_FLOWS_HEARTBEAT_FREQUENCY.name: str(automations.SECONDS_BETWEEN_HEARTBEATS)
+        }
+        assert automations.TAG in deployment["tags"]
         known = flow.parameters.properties
         assert set(deployment.get("parameters", {})) <= known.keys(), json.dumps(deployment)
         assert [name for name, schema in known.items() if not schema.get("description")] == []

@@ -17,7 +17,7 @@ from wafer.cli.models import models
 from wafer.cli.monitor import monitor
 from wafer.cli.params import params
 from wafer.cli.runs import ingest, predict, run, study, train
-from wafer.cli.services import doctor, stack
+from wafer.cli.services import automate, doctor, stack
 from wafer.cli.store import expectations_folder, own_suites, quarantine, store
 from wafer.errors import EXIT_NEGATIVE, EXIT_STATUS
 from wafer.shown import shown_text
@@ -115,6 +115,29 @@ def fetch(out: Path, url: str | None) -> None:
     with shown("fetch") as progress:
         record = fetch_secom(out, url=url or SECOM_URL, progress=progress)
     click.echo(f"{record.files} batch files, {record.wafers} wafers, {record.faulty} faulty, in {shown_text(out)}")
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--kind", type=KINDS, default="training", show_default=True, help="Of delivery.")
+def deliver(folder: Path, kind: str) -> None:
+    """Copy the batch files of FOLDER to where runs take them in from: raw/KIND of the storage, a folder or a bucket.
+
+    Those that are there with the same bytes are left alone. Whatever else writes to a bucket does as well.
+
+    \b
+    Example:
+      wafer deliver path/to/training
+      wafer deliver path/to/prediction --kind prediction
+    """
+    from wafer.fab.delivery import bring_delivery
+    from wafer.settings import Settings
+
+    settings = Settings.read()
+    settings.storage.need_bucket()
+    target = settings.storage.place(f"raw/{kind}")
+    brought = bring_delivery(folder, target, settings.link_roots)
+    click.echo(f"{len(brought)} batch files brought to {shown_text(target)}")
 
 
 @click.command()
@@ -216,6 +239,7 @@ COMMANDS = (
     agreement,
     params,
     check,
+    deliver,
     run,
     ingest,
     quarantine,
@@ -228,6 +252,7 @@ COMMANDS = (
     study,
     stack,
     doctor,
+    automate,
 )
 for command in COMMANDS:
     cli.add_command(command)

@@ -1,6 +1,7 @@
 """The commands about servers: `wafer stack …` starts them here, `wafer doctor` sees whether they can be used."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -75,6 +76,8 @@ def up(folder: Path | None) -> None:
         exit_status = _tell_seen(status(folder))
     kept = write_variables(project / ".env", place.variables())
     click.echo(f"{shown_text(project / '.env')} points to them; data and logs are in {shown_text(place.folder)}")
+    os.environ |= {"PREFECT_API_URL": place.variables()["PREFECT_API_URL"], "PREFECT_HOME": str(folder / "prefect")}
+    _install_automations()
     for name in kept:
         _warn(f"{name} is set in .env or the environment already, so the stack's is not in use")
     if not (place.folder / "postgres").exists():
@@ -83,6 +86,32 @@ def up(folder: Path | None) -> None:
             "first start of a stack, and start it as another user than root"
         )
     sys.exit(exit_status)
+
+
+def _install_automations() -> None:
+    from flows.automations import install
+
+    for name in install():
+        click.echo(f"automation of Prefect's server: {name}")
+
+
+@click.command()
+def automate() -> None:
+    """Let Prefect's server end runs whose process or worker is gone, which would stay Running for ever.
+
+    Installs the automations of this library on the server of PREFECT_API_URL, or brings them to their present form.
+    A run of a deployment in prefect.yaml is then Crashed within three minutes of its last sign of life.
+    `wafer stack up` does so by itself.
+
+    \b
+    Example:
+      wafer automate
+    """
+    from wafer.settings import prepare_environment
+
+    if prepare_environment().prefect_url is None:
+        raise click.UsageError("no Prefect server is named: set PREFECT_API_URL")
+    _install_automations()
 
 
 @stack.command()

@@ -1,5 +1,6 @@
-"""A delivery of raw batch files into a folder: made by the synthetic fab, or copied from where real ones lie."""
+"""A delivery of raw batch files, to a folder or bucket: made by the synthetic fab, or copied from where others lie."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from wafer.fab.simulate import simulate_batches
 from wafer.params import DeliverParams
 from wafer.progress import shown
 from wafer.shown import shown_text
+from wafer.storage import AnyPath, write_bytes
 
 
 def simulate_delivery(kind: str, target: Path, fab: DeliverParams) -> None:
@@ -34,7 +36,7 @@ def copy_delivery(source: Path, target: Path, link_roots: Sequence[Path] = ()) -
             be read, such as a link that leads elsewhere (see `wafer.delivered`).
     """
     if not source.is_dir():
-        raise DeliveryError(f"{source} is not a folder: deliver.folder must hold training/ and prediction/")
+        raise DeliveryError(f"{shown_text(source)} is not a folder; one that holds batch files is needed")
     listing = list_files([source], link_roots)
     if listing.folders and listing.why_empty:
         raise DeliveryError(listing.why_empty)
@@ -45,3 +47,25 @@ def copy_delivery(source: Path, target: Path, link_roots: Sequence[Path] = ()) -
                     copy.write(part)
         except UnreadError as error:
             raise DeliveryError(f"{shown_text(entry.path)} cannot be delivered: {error}") from error
+
+
+def bring_delivery(source: Path, target: AnyPath, link_roots: Sequence[Path] = ()) -> list[str]:
+    """Copy the batch files of the folder `source` to where they are taken in from; each appears there whole.
+
+    Returns: the names of those that were not there, or not with these bytes.
+
+    Raises:
+        DeliveryError: as `copy_delivery`.
+    """
+    brought = []
+    with tempfile.TemporaryDirectory() as aside:
+        copy_delivery(source, Path(aside), link_roots)
+        files = sorted(Path(aside).iterdir())
+        with shown("deliver") as progress:
+            for done, file in enumerate(files, 1):
+                place, data = target / file.name, file.read_bytes()
+                if not place.exists() or place.read_bytes() != data:
+                    write_bytes(place, data)
+                    brought.append(file.name)
+                progress(done, len(files))
+    return brought
