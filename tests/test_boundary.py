@@ -9,13 +9,17 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import click
 import pytest
 
 from tests.conftest import REPOSITORY
+from tests.faults.proxy import Fault, Proxy
 from wafer.boundary import bounded
 from wafer.errors import EmptyError, PreflightError, StoreError
+from wafer.storage import Storage
 
 LOG = re.compile(r"the traceback is in (\S+)")
 
@@ -121,6 +125,43 @@ def test_the_errors_of_other_libraries_are_one_sentence(library: str, tmp_path: 
     for text in (line, log.read_text()):
         assert not re.search(r"s3cret(%40|@)?word", text)
     assert ("mongodb://me:***@127.0.0.1:9/" in line) == (library == "pymongo")
+
+
+@pytest.mark.parametrize(
+    ("spoiled", "told"),
+    [
+        (
+            {"at": rb"^PUT ", "act": "answer", "status": 403},
+            r"AccessDenied.* PutObject .*: see that these keys may do that",
+        ),
+        ({"at": rb"^PUT ", "act": "answer", "status": 500}, r"InternalError.* PutObject .*: see that it runs, and run"),
+        ({"at": rb"^PUT ", "act": "cut"}, r"Connection was closed .*: see that it runs, and run this again"),
+        ({"at": rb"^GET .*\bx\b", "act": "halve"}, r".*not completed.*: see that it runs, and run this again"),
+    ],
+    ids=["forbidden", "failing", "cut", "halved"],
+)
+def test_what_a_bucket_does_wrong_names_it(
+    spoiled: dict[str, Any],
+    told: str,
+    s3_server: str,
+    s3_address: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The server's address, what was asked, and what to do, also where s3fs takes it for an error of the system."""
+    with Proxy(urlsplit(s3_server).port or 0, "http") as proxy:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", address := f"http://127.0.0.1:{proxy.port}")
+        storage = Storage(f"s3://{tmp_path.name}/data", endpoint_url=address)
+        storage.root.fs.mkdir(tmp_path.name)
+        storage.write_text("x", "one two three")
+        proxy.fault = Fault(**spoiled)
+        work = (
+            (lambda: storage.write_text("x", "four")) if spoiled["at"] == rb"^PUT " else storage.place("x").read_bytes
+        )
+        assert bounded(work) == 2
+    start = re.escape(f"wafer: the S3 storage at {address} (AWS_ENDPOINT_URL) failed: ")
+    assert re.match(f"{start}.*{told}", capsys.readouterr().err)
 
 
 def test_a_fault_of_the_program_is_said_to_be_one(capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,10 +8,12 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 from upath import UPath
 
+from tests.faults.proxy import Fault, Proxy
 from wafer.errors import StorageError
 from wafer.runs import Runs
 from wafer.settings import Settings
@@ -185,6 +187,30 @@ def test_of_a_hundred_writers_of_one_pointer_one_wins(tmp_path: Path) -> None:
     won = race(Storage(str(tmp_path)), "latest/x.json", 100)
     assert sum(won) == 1
     assert read_json(tmp_path / "latest" / "x.json") == won.index(True)
+
+
+def test_an_answer_that_is_lost_is_no_other_writer(
+    s3_server: str, s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Done already, asked once more and refused: it is first all the same; and 409 says to ask once more."""
+    with Proxy(urlsplit(s3_server).port or 0, "http") as proxy:
+        storage = Storage(f"s3://{tmp_path.name}/data", endpoint_url=f"http://127.0.0.1:{proxy.port}")
+        storage.root.fs.mkdir(tmp_path.name)
+        for write in (
+            lambda: storage.put_new("run.json", b"1"),
+            lambda: storage.point("new.json", 1, newer=lambda present: present < 1),
+            lambda: storage.point("new.json", 2, newer=lambda present: present < 2),
+        ):
+            proxy.fault = Fault(rb"^PUT ", "lose", times=1)
+            assert write() is True
+            assert proxy.fault.struck == 1
+        for key, first in (("run.json", False), ("other.json", True)):
+            proxy.fault = Fault(rb"^PUT ", "answer", times=1, status=409)
+            assert storage.put_new(key, b"2") is first
+        proxy.fault = Fault(rb"^PUT ", "answer", status=409)
+        monkeypatch.setattr("wafer.storage.ATTEMPTS", 2)
+        with pytest.raises(StorageError, match=r"data/third\.json could not be written: other writers came first"):
+            storage.put_new("third.json", b"3")
 
 
 def test_a_lock_that_nobody_gives_back_is_told(tmp_path: Path) -> None:

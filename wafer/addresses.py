@@ -40,7 +40,9 @@ NO_ANSWER = frozenset(
         "requests.exceptions.Timeout",
         "botocore.exceptions.ConnectionError",
         "botocore.exceptions.HTTPClientError",
+        "botocore.exceptions.IncompleteReadError",
         "aiohttp.client_exceptions.ClientConnectionError",
+        "aiohttp.client_exceptions.ClientPayloadError",
     }
 )
 """Errors that say that a server is away, does not answer or hangs up; by name, so that no library is loaded for it."""
@@ -167,10 +169,15 @@ def gave_no_answer(error: BaseException | None) -> bool:
     """
     while error is not None:
         names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
-        response = getattr(error, "response", None)  # of botocore; that of others is no mapping
-        told = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
-        status = told.get("HTTPStatusCode", 0)
+        status = status_of(error)
         if names & NO_ANSWER or status == TOO_MANY_REQUESTS or status >= SERVER_ERROR:
             return True
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
+
+
+def status_of(error: BaseException) -> int:
+    """The HTTP status of a bucket's answer that an error of botocore tells; 0 of others."""
+    response = getattr(error, "response", None)  # that of other libraries is no mapping
+    told = response.get("ResponseMetadata", {}) if isinstance(response, dict) else {}
+    return int(told.get("HTTPStatusCode", 0))

@@ -26,6 +26,7 @@ from typing import Any
 
 import click
 
+from wafer.addresses import gave_no_answer, status_of
 from wafer.errors import (
     EXIT_BROKEN_PIPE,
     EXIT_ENDED,
@@ -41,6 +42,7 @@ from wafer.errors import (
 )
 from wafer.logs import tell_failure
 from wafer.shown import masked, shown_message, shown_text
+from wafer.storage import bucket_errors
 
 LEAST_OF_ALL = 2**20
 """Bytes; with less, a disk is full for whatever writes to it."""
@@ -159,6 +161,8 @@ def sentence_of(error: BaseException) -> str | None:
     """What is told of an error that this library did not raise itself; None where it is a fault of the program."""
     if isinstance(error, BaseExceptionGroup):
         return sentence_of(error.exceptions[0])
+    if isinstance(error, OSError) and isinstance(error.__cause__, bucket_errors()):
+        error = error.__cause__  # the bucket's client of files takes it for an error of the system
     names = [f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__]
     if isinstance(error, RuntimeError) and (package := _raised_in(error)) in PLAIN_ERRORS_OF:
         names.insert(0, package)
@@ -367,9 +371,16 @@ def _server(what: str, setting: str, variable: str) -> Callable[[Any], str]:
         except SettingsError:
             address = None
         where = f"at {masked(address)} ({variable})" if address else f"({variable} is not set)"
-        return f"{what} {where} failed: {_first_line(error)}"
+        return f"{what} {where} failed: {_first_line(error)}{_advice(error)}"
 
     return sentence
+
+
+def _advice(error: BaseException) -> str:
+    """What to do about an error of a server, where that is known."""
+    if gave_no_answer(error):
+        return ": see that it runs, and run this again"
+    return ": see that these keys may do that" if status_of(error) in (401, 403) else ""
 
 
 def _first_line(error: BaseException) -> str:

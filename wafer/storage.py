@@ -152,16 +152,24 @@ class Storage:
                 return False
             if self._put(key, data, tag):
                 return True
-        raise StorageError(f"{self.place(key)} could not be written: other writers came first again and again")
+        raise self._contested(key)
 
     def put_new(self, key: str, data: bytes) -> bool:
         """Write `data` where nothing is yet; whether this writer was the first."""
         if not is_local(self.root):
-            return self._put(key, data, None)
+            for _ in range(ATTEMPTS):
+                if self._put(key, data, None):
+                    return True
+                if self._look(key)[0] is not None:
+                    return False
+            raise self._contested(key)
         with _locked(Path(str(self.place(key)))) as (file, present):
             if present is None:
                 write_bytes(file, data)
             return present is None
+
+    def _contested(self, key: str) -> StorageError:
+        return StorageError(f"{self.place(key)} could not be written: other writers came first again and again")
 
     def _look(self, key: str) -> tuple[bytes | None, str | None]:
         """What a bucket holds under `key`, with its ETag."""
@@ -181,16 +189,22 @@ class Storage:
         return bytes(sync(place.fs.loop, found["Body"].read)), str(tag)
 
     def _put(self, key: str, data: bytes, tag: str | None) -> bool:
-        """Put `data` if the object still has this ETag, or is still absent; S3 lets one of many writers through."""
-        place = self.place(key)
+        """Put `data` if the object still has this ETag, or is still absent; S3 lets one of many writers through.
+
+        The client asks again where an answer was lost, and is then refused by its own first try: its mark tells.
+        """
+        place, mark = self.place(key), secrets.token_hex(8)
         bucket, _, name = place.path.partition("/")
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
         try:
-            place.fs.call_s3("put_object", Bucket=bucket, Key=name, Body=data, **condition)
+            place.fs.call_s3("put_object", Bucket=bucket, Key=name, Body=data, Metadata={"writer": mark}, **condition)
         except OSError as error:
-            if _refused(error):
+            if not _refused(error):
+                raise
+            try:
+                return bool(place.fs.call_s3("head_object", Bucket=bucket, Key=name)["Metadata"].get("writer") == mark)
+            except FileNotFoundError:
                 return False
-            raise
         return True
 
 

@@ -26,7 +26,7 @@ import pandas as pd
 import pymongo
 from pymongo.collection import Collection
 from pymongo.database import Database
-from pymongo.errors import AutoReconnect, BulkWriteError, PyMongoError
+from pymongo.errors import AutoReconnect, BulkWriteError, OperationFailure, PyMongoError
 from pymongo.uri_parser import parse_uri
 
 from wafer.addresses import knock
@@ -53,6 +53,7 @@ from wafer.store.embedded import embedded_server
 __all__ = ["BatchRecord", "Conflict", "IncomingBatch", "Status", "Store", "open_store"]
 
 DUPLICATE_KEY = 11000
+FORBIDDEN = (8000, 13, 18)  # codes of errors: Atlas' own, unauthorized, authentication failed
 MILLISECONDS_TO_CONNECT = 8000
 MILLISECONDS_BETWEEN_LOOKS = 5000  # of the driver at a server; one that hangs is found out by them
 SECONDS_TO_CLOSE = 2.0  # which is a courtesy to a server, and waits for one that is gone or stopped
@@ -351,13 +352,15 @@ def _connected(url: str, database: str) -> Iterator[Store]:
         store = Store(client[database])
         store.ensure_indexes()
         yield store
-    except AutoReconnect as error:
-        nodes = ", ".join(f"{host}:{port}" for host, port in sorted(client.topology_description.server_descriptions()))
-        raise StoreError(
-            f"no MongoDB server answers at {nodes} ({brief(error)}): see that it runs and run this again"
-        ) from error
     except PyMongoError as error:
-        raise StoreError(f"the database failed: {brief(error)}") from error
+        nodes = ", ".join(f"{host}:{port}" for host, port in sorted(client.topology_description.server_descriptions()))
+        if isinstance(error, AutoReconnect):
+            told = f"no MongoDB server answers at {nodes} ({brief(error)}): see that it runs and run this again"
+        else:
+            told = f"the database at {nodes} failed: {brief(error)}"
+        if isinstance(error, OperationFailure) and error.code in FORBIDDEN:
+            told += ": give the user of MONGODB_URL the role readWrite"
+        raise StoreError(told) from error
     finally:
         with pymongo.timeout(SECONDS_TO_CLOSE):
             client.close()
