@@ -8,6 +8,7 @@ import stat
 import subprocess
 import sys
 import time
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -99,6 +100,9 @@ def test_a_stack_from_its_start_to_nothing_left(project: Path, environment: dict
     sqlite = [] if (project / "stack" / "postgres").exists() else ["it works on SQLite"]
     assert [check["told"].partition(":")[0] for check in checks if check["state"] != "ok"] == sqlite
 
+    prefect = f"http://127.0.0.1:{environment['WAFER_PORT_BASE']}"
+    with urllib.request.urlopen(f"{prefect}/ui-settings", timeout=30) as answer:
+        assert json.load(answer)["api_url"] == f"{prefect}/api", "what Prefect's page asks in a browser"
     pid = json.loads((project / "stack" / "stack.json").read_text())["pids"]["MLflow server"]
     os.kill(pid, signal.SIGKILL)
     psutil.Process(pid).wait(10)

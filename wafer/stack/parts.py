@@ -188,6 +188,9 @@ def prefect_server(place: Place, postgres: Part | None) -> Part:
     """Prefect's server, with its database in PostgreSQL or else in a file."""
     folder, port = place.folder / "prefect", place.port("Prefect server")
     environment = {**QUIET, "PREFECT_HOME": str(folder)}
+    # else its page asks the server on Prefect's usual port, or that of this shell
+    environment["PREFECT_SERVER_UI_API_URL"] = f"{place.address('Prefect server')}/api"
+    environment["PREFECT_SERVER_UI_SHOW_PROMOTIONAL_CONTENT"] = "false"
     if postgres is not None:
         database = {"DRIVER": "postgresql+asyncpg", "HOST": "127.0.0.1", "PORT": str(place.port("PostgreSQL"))}
         database |= {"NAME": "postgres", "USER": "wafer", "PASSWORD": place.secrets["postgres"]}
