@@ -94,7 +94,7 @@ def budget_rows(found: pd.DataFrame, batches: dict[str, int], where: str) -> lis
         within = f"{row['within_twice']:.3f} [{float(low):.3f}, {float(high):.3f}] of {count}"
         told = f"{row['alarm_rate']:.3f} | {row['largest']:.2f} | {within} | {row['recall']:.3f}"
         lines.append(
-            f"| {where}, {row['protocol']} | {row['threshold']} | {told} | {interval_text(row, 'gain', '+.3f')} |"
+            f"| {where}, {row['protocol']} | {row['threshold']} | {told} | {interval_text(row, 'gain', '+z.3f')} |"
         )
     return lines
 

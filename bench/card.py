@@ -36,8 +36,8 @@ def ablation_table(ablation: pd.DataFrame) -> str:
     for row in ablation.to_dict("records"):
         cells = [row["without"]]
         for protocol in ("shuffled", "forward"):
-            bounds = f"[{row[f'{protocol}_gain_low']:+.3f}, {row[f'{protocol}_gain_high']:+.3f}]"
-            cells += [f"{row[f'{protocol}_auc']:.3f}", f"{row[f'{protocol}_gain']:+.3f} {bounds}"]
+            bounds = f"[{row[f'{protocol}_gain_low']:+z.3f}, {row[f'{protocol}_gain_high']:+z.3f}]"
+            cells += [f"{row[f'{protocol}_auc']:.3f}", f"{row[f'{protocol}_gain']:+z.3f} {bounds}"]
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 

@@ -185,7 +185,7 @@ def _aged_split(table: Table, split: Split) -> tuple[pd.DataFrame, pd.DataFrame]
 def in_words(frame: pd.DataFrame, first: str, auc: str, gain: str) -> pd.DataFrame:
     """`frame` as text: the column `first`, and with their intervals the ROC AUC and the paired gain, so named."""
     texts = {first: frame[first].astype(str), auc: frame.apply(interval_text, axis=1, args=("auc", ".3f"))}
-    return pd.DataFrame({**texts, gain: frame.apply(interval_text, axis=1, args=("gain", "+.3f"))}).set_index(first)
+    return pd.DataFrame({**texts, gain: frame.apply(interval_text, axis=1, args=("gain", "+z.3f"))}).set_index(first)
 
 
 @click.command(help=__doc__)

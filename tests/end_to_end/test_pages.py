@@ -36,6 +36,7 @@ addEventListener('load', () => {
   const seen = what => boxes(what).filter(box => box.width > 0);
   const style = getComputedStyle(document.body);
   const found = {troubles, widths: Array.from(document.images, image => image.naturalWidth),
+    cut: Array.from(document.querySelectorAll('.listing'), one => one.scrollWidth - one.clientWidth),
     graphics: document.querySelectorAll('svg').length, needs: document.documentElement.scrollWidth, window: innerWidth,
     left: seen('main > *').map(box => box.left), column: seen('main')[0]?.width,
     plots: seen('.figure img').map(box => box.width), advice: seen('.now').map(box => box.bottom),
@@ -123,6 +124,7 @@ def test_a_page_is_one_column(name: str, width: int, browser: str, reports: Path
     """Nothing reaches beyond the window, all parts of a report begin at one left edge, plots fill the column."""
     found, _ = measure(browser, reports / name, tmp_path, f"--window-size={width},900")
     assert found["needs"] <= found["window"] == width
+    assert max(found["cut"], default=0) <= 1, "a table of an ingest hides columns"
     if (reports / name).with_suffix(".ipynb").exists():
         assert len(set(found["left"])) == 1
         assert set(found["plots"]) == {found["column"]}

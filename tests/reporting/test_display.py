@@ -27,6 +27,7 @@ def test_numbers_stand_below_each_other_at_the_right():
     shown = cells(show_table(frame).data)
     assert shown[:5] == [("s", "p"), ("n", "0.5"), ("n", "1,200"), ("n", "0.7 [0.6, 0.8]"), ("l", "one")]
     assert shown[5:9] == [("s", "q"), ("n", "–"), ("n", "3"), ("n", "–")]
+    assert ("n", "0") in cells(show_table(pd.DataFrame({"a": [-1e-9, 1.0]})).data), "nothing is not less than nothing"
 
 
 def test_truth_is_a_dot_and_a_share_a_bar_beside_its_number():

@@ -91,11 +91,12 @@ def test_equal_alarms_are_compared_by_the_faults_caught():
         f"gain_{name}": value / 2 for name, value in own.items()
     }
     rival |= {"gain_recall_at_alarm_rate_5_low": -0.05, "gain_recall_at_alarm_rate_5_high": 0.2}
+    rival |= {"gain_recall_at_alarm_rate_20": -0.0002}
     found = tables.equal_alarms_table({"forward": own, "spe": {"forward": rival}}, "forward")
     assert found.to_dict("list") == {
         "at 5 % alarms": ["20.0 %", "5.0 %", "10.0 %", "10.0 % [-5.0 %, 20.0 %]"],
         "at 10 % alarms": ["30.0 %", "10.0 %", "15.0 %", "15.0 %"],
-        "at 20 % alarms": ["50.0 %", "20.0 %", "25.0 %", "25.0 %"],
+        "at 20 % alarms": ["50.0 %", "20.0 %", "25.0 %", "0.0 %"],
     }
     assert list(found.index) == ["this model", "chance", "SPE", "this model less SPE"]
     assert tables.equal_alarms_table({"forward": own}, "forward").empty
@@ -387,6 +388,7 @@ def test_sensors_are_told_apart(wafers):
     there = wafers["Sensor-3"].notna()
     expected = roc_auc_score(faulty[there], wafers["Sensor-3"][there])
     assert telling["auc"].iloc[0] == pytest.approx(expected, abs=5e-4)
+    assert telling["times chance"].is_monotonic_decreasing and telling["times chance"].iloc[0] > 1
     correlated = sensors.correlations(wafers)
     assert abs(correlated.loc["Sensor-8", "Sensor-9"]) > 0.9
 

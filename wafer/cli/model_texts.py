@@ -177,9 +177,9 @@ def echo_comparison(comparison: "Comparison", one: "Version", other: "Version") 
     if c.auc_difference is None:
         click.echo("ROC AUC               no common batch holds both faulty and good wafers")
     else:
-        told = f"{c.auc_difference:+.3f} [{c.auc_low:+.3f}, {c.auc_high:+.3f}]"
+        told = f"{c.auc_difference:+z.3f} [{c.auc_low:+z.3f}, {c.auc_high:+z.3f}]"
         click.echo(f"{'ROC AUC':<22}{number(c.auc_challenger):>12}{number(c.auc_champion):>12}  {told}")
-    told = f"{c.cost_difference:+.0f} [{c.cost_low:+.0f}, {c.cost_high:+.0f}]"
+    told = f"{c.cost_difference:+z.0f} [{c.cost_low:+z.0f}, {c.cost_high:+z.0f}]"
     click.echo(f"{'cost per 1,000 wafers':<22}{c.cost_challenger:>12.0f}{c.cost_champion:>12.0f}  {told}")
     if one.threshold is not None and other.threshold is not None:
         about = (f"{'~' if each.threshold_kind == 'rolling' else ''}{each.threshold:.4f}" for each in (one, other))

@@ -46,7 +46,7 @@ class Worth(NamedTuple):
         for protocol, part in self.ways.groupby("protocol", sort=False):
             rows = part.set_index("way")
             columns[str(protocol)] = rows.apply(interval_text, axis=1, args=("cost", ",.0f"))
-            columns[f"{protocol}, dearer by"] = rows.apply(interval_text, axis=1, args=("dearer", "+,.0f"))
+            columns[f"{protocol}, dearer by"] = rows.apply(interval_text, axis=1, args=("dearer", "+z,.0f"))
         return pd.DataFrame(columns).rename_axis("cost per 1,000 wafers")
 
     def as_dict(self) -> dict[str, Any]:
@@ -63,9 +63,9 @@ class Worth(NamedTuple):
         cheapest = ways.loc[ways.index.difference([MODEL, PLAIN], sort=False), "cost"].idxmin()
         gain, low, high = (ways.loc[cheapest, name] for name in _with_ends("dearer"))
         gains = (
-            f"{gain:,.0f} [{low:,.0f}, {high:,.0f}] less"
+            f"{gain:z,.0f} [{low:z,.0f}, {high:z,.0f}] less"
             if gain >= 0
-            else f"{-gain:,.0f} [{-high:,.0f}, {-low:,.0f}] more"
+            else f"{-gain:z,.0f} [{-high:z,.0f}, {-low:z,.0f}] more"
         )
         said = (
             f"{str(pays['protocol']).capitalize()}, the alarms cost {ways.loc[MODEL, 'cost']:,.0f} per 1,000 wafers, "

@@ -114,8 +114,8 @@ def _check_auc(comparison: Comparison, rules: GateRules) -> Check:
     passed = comparison.auc_low >= limit
     text = (
         f"forward ROC AUC {comparison.auc_challenger:.3f} against {comparison.auc_champion:.3f}: "
-        f"difference {comparison.auc_difference:+.3f} [{comparison.auc_low:+.3f}, {comparison.auc_high:+.3f}], "
-        f"low end {'not below' if passed else 'below'} {limit:+.3f}"
+        f"difference {comparison.auc_difference:+z.3f} [{comparison.auc_low:+z.3f}, {comparison.auc_high:+z.3f}], "
+        f"low end {'not below' if passed else 'below'} {limit:+z.3f}"
     )
     return Check("forward ROC AUC", passed, comparison.auc_low, limit, text)
 
@@ -125,8 +125,8 @@ def _check_cost(comparison: Comparison, rules: GateRules) -> Check:
     passed = comparison.cost_high <= limit
     text = (
         f"forward cost per 1,000 wafers {comparison.cost_challenger:.0f} against {comparison.cost_champion:.0f}: "
-        f"difference {comparison.cost_difference:+.0f} [{comparison.cost_low:+.0f}, {comparison.cost_high:+.0f}], "
-        f"high end {'not above' if passed else 'above'} {limit:+.0f}"
+        f"difference {comparison.cost_difference:+z.0f} [{comparison.cost_low:+z.0f}, {comparison.cost_high:+z.0f}], "
+        f"high end {'not above' if passed else 'above'} {limit:+z.0f}"
     )
     return Check("forward cost", passed, comparison.cost_high, limit, text)
 

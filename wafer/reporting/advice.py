@@ -172,7 +172,7 @@ def _beside(plain: dict[str, Any]) -> str:
     if low > 0:
         return "By ROC AUC it is ahead of a plain forest."
     behind = "behind a plain forest" if high < 0 else "not shown to be ahead of a plain forest"
-    return f"By ROC AUC it is {behind}: difference {plain['gain']:.2f} [{low:.2f}, {high:.2f}]."
+    return f"By ROC AUC it is {behind}: difference {plain['gain']:z.2f} [{low:z.2f}, {high:z.2f}]."
 
 
 def quality_advice(wafers: pd.DataFrame, report: dict[str, Any]) -> list[Advice]:
@@ -212,7 +212,7 @@ def exploration_advice(wafers: pd.DataFrame, clusters: Sequence[int] | NDArray[n
         clusters: of its wafers.
     """
     telling = sensors.telling_sensors(wafers)
-    sure = telling[telling["distance"] > telling["expected by chance"]]
+    sure = telling[telling["times chance"] > 1]
     if telling.empty:
         told = [Advice("Collect more labels first.", "No sensor has ten readings of faulty and ten of good wafers.")]
     elif sure.empty:
@@ -256,4 +256,4 @@ def _count(count: int, one: str, several: str = "") -> str:
 
 
 def _signed(shift: Any) -> str:
-    return f"{shift:+.1f}".replace("-", "−")
+    return f"{shift:+z.1f}".replace("-", "−")

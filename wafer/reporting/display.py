@@ -91,7 +91,7 @@ def _numbers(values: "pd.Series[Any]") -> list[str]:
     finest = there.round(MOST_DECIMALS)
     enough = (d for d in range(MOST_DECIMALS) if (there.round(d) - finest).abs().max() < 1e-9)
     decimals = 0 if there.empty else next(enough, MOST_DECIMALS)
-    return ["–" if pd.isna(value) else f"{value:,.{decimals}f}" for value in values]
+    return ["–" if pd.isna(value) else f"{value:z,.{decimals}f}" for value in values]
 
 
 def show_plot(figure: Figure, description: str) -> Image:

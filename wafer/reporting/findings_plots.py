@@ -61,7 +61,7 @@ def _draw_named(axes: Axes, sensor: str, named: pd.DataFrame, good: pd.DataFrame
     ):
         axes.plot(place[rows], seen[rows], marker, color=FAULTY, markersize=5, zorder=4, linestyle="none")
     gone = len(named) - len(there)
-    more = f", {gone} without a reading" if gone else ""
+    more = f"\n{gone} without a reading" if gone else ""  # a panel is too narrow for both
     axes.set_title(f"{sensor}: {len(named)} {'alarm' if len(named) == 1 else 'alarms'}{more}", fontsize=9)
     axes.set_xticks(list(good.columns), [str(number) for number in good.columns])
     axes.set(xlabel="cluster", ylabel="reading (own unit)", xlim=(-0.6, len(good.columns) - 0.4))

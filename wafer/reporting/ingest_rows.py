@@ -214,5 +214,5 @@ def number(value: float) -> str:
     """A reading with four digits; "–" where there is none."""
     if not np.isfinite(value):
         return "–"
-    text = f"{value:.4g}"
+    text = f"{value:z.4g}"
     return text.replace("-", "−", 1) if text.startswith("-") else text

@@ -62,7 +62,7 @@ def budget_table(scores: pd.DataFrame, policy: Policy) -> pd.DataFrame:
             "most in a batch": f"{100 * row['largest']:.0f} %",
             "batches within twice the ceiling": f"{100 * row['within_twice']:.0f} %",
             "finds": f"{100 * row['recall']:.0f} %",
-            "finds beyond as many fixed alarms": interval_text(row, "gain", "+.3f"),
+            "finds beyond as many fixed alarms": interval_text(row, "gain", "+z.3f"),
             "costs": f"{row['cost']:,.0f}",
         }
         for row in found.to_dict("records")

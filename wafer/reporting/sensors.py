@@ -100,8 +100,8 @@ def telling_sensors(wafers: pd.DataFrame, top: int = 20) -> pd.DataFrame:
     """The sensors whose readings, one at a time, tell faulty wafers from good ones best.
 
     `auc` is the chance that a faulty wafer's reading is the higher one (missing readings left out); far from 0.5 in
-    either direction is telling. The best of 590 looks better than it is: `expected by chance` is the largest distance
-    that a sensor without any meaning would reach among so many, by the normal approximation; sorted by their ratio.
+    either direction is telling. The best of 590 looks better than it is: `times chance` is its distance from 0.5 over
+    the largest that a sensor without any meaning would reach among so many, by the normal approximation.
     """
     readings, faulty = wafers[sensor_names(wafers)], (wafers["label"] == 1).to_numpy()
     there_faulty, there_good = readings[faulty].notna().sum(), readings[~faulty].notna().sum()
@@ -110,10 +110,9 @@ def telling_sensors(wafers: pd.DataFrame, top: int = 20) -> pd.DataFrame:
     rank_sums = readings[usable].rank()[faulty].sum()
     auc = (rank_sums - n * (n + 1) / 2) / (n * m)
     chance = np.sqrt(2 * np.log(max(len(usable), 2))) * np.sqrt((n + m + 1) / (12 * n * m))
-    table = pd.DataFrame({"auc": auc, "distance": (auc - 0.5).abs(), "expected by chance": chance, "faulty read": n})
-    ratio = table["distance"] / table["expected by chance"]
-    ranked = table.loc[ratio.sort_values(ascending=False, kind="stable").index].head(top)
-    return ranked.round(3).rename_axis("sensor")
+    table = pd.DataFrame({"auc": auc, "times chance": (auc - 0.5).abs() / chance, "faulty read": n})
+    ranked = table.sort_values("times chance", ascending=False, kind="stable").head(top)
+    return ranked.round({"auc": 3, "times chance": 2}).rename_axis("sensor")
 
 
 @styled
@@ -304,7 +303,9 @@ def plot_embedding(wafers: pd.DataFrame, clusters: Sequence[int] | NDArray[np.in
     )
     by_time.legend(loc="upper right", frameon=True, framealpha=0.8, edgecolor="none")
     by_time.set(title="By time", xlabel="first principal component", ylabel="second principal component")
-    figure.colorbar(dots, ax=by_time, label="production order (wafers)", pad=0.01)
+    bar = figure.colorbar(dots, ax=by_time, orientation="horizontal", aspect=40)  # upright it would name the next axis
+    bar.set_label("colour: place in production order (wafers)", fontsize=8)
+    bar.ax.tick_params(labelsize=8)
     numbers = np.asarray(clusters)
     for place, cluster in enumerate(np.unique(numbers)):
         inside = numbers == cluster

@@ -89,8 +89,8 @@ def _with_interval(values: dict[str, Any], key: str) -> str:
 
 def _number(value: float, key: str) -> str:
     if key in SHARES:
-        return f"{100 * value:.1f} %"
-    return f"{value:,.0f}" if key == "cost_per_1000" else f"{value:.3f}"
+        return f"{100 * value:z.1f} %"  # z: no negative zero
+    return f"{value:z,.0f}" if key == "cost_per_1000" else f"{value:z.3f}"
 
 
 def confusion_table(metrics: dict[str, Any]) -> pd.DataFrame:

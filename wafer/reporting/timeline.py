@@ -8,6 +8,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from wafer.diagnosis.multivariate import FALSE_ALARM_RATE
 from wafer.learning.intervals import interval_text, wilson
 from wafer.reporting.findings_plots import draw_scores
 from wafer.reporting.plots import batch_ticks, in_percent
@@ -41,7 +42,7 @@ def timeline_sentence(batches: Sequence[dict[str, Any]]) -> str:
     known = f"{labelled:,} have a label by now, {faulty:,} of them faulty" if labelled else "none has a label yet"
     return (
         f"{len(batches):,} batches of {runs:,} {'prediction' if runs == 1 else 'predictions'}, "
-        f"the newest {NEWEST} and all of this one, with {wafers:,} wafers; {known}."
+        f"with {wafers:,} wafers; {known}. Told are all of this prediction, and the newest {NEWEST}."
     )
 
 
@@ -134,7 +135,9 @@ def _draw_shares(axes: Axes, table: pd.DataFrame, counts: Sequence[str], of: str
         )
         top = max(top, *high)
     if len(counts) > 1:
-        axes.legend(loc="upper left", ncols=2)
+        chance = f"by chance {100 * FALSE_ALARM_RATE:g} % each"
+        axes.axhline(FALSE_ALARM_RATE, color=INK, linewidth=1, linestyle="--", label=chance)
+        axes.legend(loc="upper left", ncols=3)
     axes.set_ylim(0, min(1.05, 1.25 * top))
     in_percent(axes, "y")
 

@@ -186,8 +186,8 @@ NAMES = {
 
 def _text(name: str, value: float) -> str:
     if name.startswith("cost"):
-        return f"{value:+,.0f}" if name == "cost" else f"{value:,.0f}"
-    return f"{value:.3f}" if name == "auc" else f"{100 * value:.0f} %"
+        return f"{value:+z,.0f}" if name == "cost" else f"{value:,.0f}"
+    return f"{value:z.3f}" if name == "auc" else f"{100 * value:.0f} %"
 
 
 def _of(scores: pd.DataFrame, protocol: str) -> pd.DataFrame:
