@@ -61,3 +61,16 @@ def test_sigterm_ends_a_process_in_order() -> None:
     process.terminate()
     rest, _ = process.communicate(timeout=60)
     assert (rest, process.returncode) == ("left\n", 128 + signal.SIGTERM)
+
+
+def test_a_process_ends_in_order_when_its_parent_is_killed() -> None:
+    """Also by `kill -9`: its blocks are left."""
+    child = ORDERLY.replace("end_in_order()\n", "end_in_order()\nend_with_parent()\n", 1)
+    child = child.replace("import end_in_order", "import end_in_order, end_with_parent")
+    parent = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {child!r}])"
+    process = subprocess.Popen([sys.executable, "-c", parent], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    process.kill()
+    rest, _ = process.communicate(timeout=60)
+    assert rest == "left\n"

@@ -22,7 +22,7 @@ from starlette.routing import Route
 from upath import UPath
 
 from wafer.reporting.index import PLACE
-from wafer.reporting.look import script_source
+from wafer.reporting.look import look, script_source
 from wafer.runs import RUNS
 from wafer.settings import Settings
 from wafer.storage import Storage, bucket_errors, is_local
@@ -90,7 +90,8 @@ def _answer(storage: Storage, key: str) -> Response:
     if not key.endswith("/"):
         return RedirectResponse(f"/{quote(key)}/")
     links = "".join(f'<li><a href="{quote(name)}">{html.escape(name)}</a></li>' for name in names if name[0] != ".")
-    return HTMLResponse(f"<!doctype html><title>{html.escape(key)}</title><h1>{html.escape(key)}</h1><ul>{links}</ul>")
+    head = f'<!doctype html><html lang="en"><title>{html.escape(key)}</title><style>{look()}</style>'
+    return HTMLResponse(f"{head}<h1>{html.escape(key)}</h1><ul>{links}</ul></html>")
 
 
 def _place(storage: Storage, key: str) -> UPath:
