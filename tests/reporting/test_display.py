@@ -59,6 +59,7 @@ def test_a_reason_is_a_strip_with_its_words():
     shown = Reasons((ROW, {**ROW, "sensor": "<i>", "direction": "missing", "percentile": np.nan})).__html__()
     assert 'aria-label="S-1 high (above 99 % of good wafers; with S-2)"' in shown
     assert "<b>&lt;i&gt;</b> no reading" in shown
+    assert 'with <span style="white-space:nowrap">S-2</span></span>' in shown, "a name is not broken at its hyphen"
     assert str(Reasons()) == "none above chance"
 
 

@@ -135,6 +135,7 @@ def test_each_notebook_takes_its_parameters(name: str, outputs: Path, elsewhere:
     given["exploration"] = {"run": training, **storage, "sensors_shown": ["Sensor-3"]}
     given["prediction"] = {"run": prediction, **storage, "batches": ["second"]}
     given["first_steps"] = {"past": str(tmp_path / "past"), "new": str(tmp_path / "new"), "labelled": True}
+    given["study"] = {"storage": str(tmp_path / "data"), "files": [str(tmp_path / "past")], "note": "linear alone"}
     list(simulate_batches(tmp_path / "past", batches=3, wafers=60, seed=3))
     list(simulate_batches(tmp_path / "new", batches=1, wafers=60, seed=3, first_batch=3))
     report = run_notebook(name, given[name], tmp_path / "out", notebooks=REPOSITORY / "notebooks")

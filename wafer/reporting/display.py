@@ -10,11 +10,10 @@ from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from wafer.reporting.advice import Advice
-from wafer.reporting.marks import DOT, bar
+from wafer.reporting.marks import DOT, SHORT, bar, whole_names
 
 SHARP = 2  # points of a picture for one of the page
 MOST_DECIMALS = 4
-SHORT = 30  # signs of a text that is not broken
 LOOK = (
     "<style>.box{overflow-x:auto}.box table tr :is(th,td){vertical-align:top}"
     ".box table tr .n{text-align:right;white-space:nowrap}.box table tr .s{text-align:left;white-space:nowrap}"
@@ -82,7 +81,11 @@ def _column(values: "pd.Series[Any]", bars: Mapping[str, float | None]) -> tuple
     figures = [any(map(str.isdigit, word)) and not any(map(str.isalpha, word)) for word in words]
     if 2 * sum(figures) > sum(map(bool, words)) - words.count("–"):
         return cells, "n"
-    return cells, "s" if max(map(len, words)) <= SHORT else "l"
+    if max(map(len, words)) <= SHORT:
+        return cells, "s"
+    return [
+        whole_names(value) if isinstance(value, str) else cell for value, cell in zip(values, cells, strict=True)
+    ], "l"
 
 
 def _numbers(values: "pd.Series[Any]") -> list[str]:

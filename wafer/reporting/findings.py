@@ -13,7 +13,7 @@ from markupsafe import Markup
 from wafer.errors import ReportError
 from wafer.records import with_units
 from wafer.reporting.frames import read_frame
-from wafer.reporting.marks import WIDE, strip
+from wafer.reporting.marks import WIDE, strip, whole_names
 from wafer.storage import AnyPath, read_json
 
 KEYS = ["batch", "Wafer"]
@@ -56,9 +56,9 @@ class Reasons:
             Markup('<div style="{}">{} <b>{}</b> {} <span style="opacity:.7">{}</span></div>').format(
                 f"padding-left:{WIDE + 5}px;text-indent:-{WIDE + 5}px",
                 strip(float(row["percentile"]), reason_text(row)),
-                row["sensor"],
+                whole_names(str(row["sensor"])),
                 "no reading" if row["direction"] == "missing" else row["direction"],
-                _company(row),
+                whole_names(_company(row)),
             )
             for row in self.rows
         ]

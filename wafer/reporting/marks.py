@@ -6,6 +6,7 @@ refines them by class.
 
 from markupsafe import Markup, escape
 
+SHORT = 30  # signs of a text that is not broken
 WIDE, HIGH, EDGE = 56, 10, 4  # points; `EDGE` is left free at both ends of a strip, for its dot
 DOT = Markup('<span class="mark" style="color:#b8470f" role="img" aria-label="yes">●</span>')
 
@@ -30,6 +31,13 @@ def strip(percentile: float, words: str) -> Markup:
     at = EDGE + long * percentile / 100
     dot = f'<circle class="mark" cx="{at:.1f}" cy="5" r="{EDGE}" fill="#b8470f"/>' if percentile == percentile else ""
     return _svg(words, line + middle + dot)
+
+
+def whole_names(text: str) -> Markup:
+    """Text in which a name such as Sensor-60 is not broken at its hyphen."""
+    kept = Markup('<span style="white-space:nowrap">{}</span>')
+    words = [kept.format(word) if "-" in word and len(word) <= SHORT else escape(word) for word in text.split(" ")]
+    return Markup(" ").join(words)
 
 
 def _svg(words: str, drawn: str) -> Markup:
