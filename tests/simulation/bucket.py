@@ -13,6 +13,7 @@ from fsspec.asyn import get_loop
 from upath import UPath
 from upath.registry import register_implementation
 
+from tests.simulation import world as worlds
 from tests.simulation.world import Service, called
 
 PROTOCOL = "sim"
@@ -25,6 +26,8 @@ class Bucket:
         self.service = Service("bucket", lambda: ConnectionClosedError(endpoint_url="http://sim"), sends_again=True)
         self.name = name
         self.objects: dict[str, bytes] = {}
+        self.writers: dict[str, dict[str, str]] = {}  # what was said of an object when it was put
+        self.made_by: dict[str, worlds.Process] = {}
 
     def path(self, url: str, **options: Any) -> UPath:
         """In the place of `wafer.storage.bucket_path`."""
@@ -115,11 +118,12 @@ class BucketFiles(AbstractFileSystem):
             raise FileNotFoundError(path)
         if given.get("IfMatch", _tag(data)) != _tag(data):
             _refuse("GetObject")
+        told = self.bucket.writers.get(path, {})
 
         async def read() -> bytes:
             return data
 
-        return {"ETag": _tag(data), "Body": SimpleNamespace(read=read)}
+        return {"ETag": _tag(data), "Metadata": told, "Body": SimpleNamespace(read=read)}
 
     def _put(self, path: str, given: dict[str, Any]) -> dict[str, Any]:
         present = self.bucket.objects.get(path)
@@ -127,7 +131,10 @@ class BucketFiles(AbstractFileSystem):
             _refuse("PutObject")
         if "IfMatch" in given and (present is None or _tag(present) != given["IfMatch"]):
             _refuse("PutObject")
+        if present is None and worlds.WORLD is not None and worlds.WORLD.me is not None:
+            self.bucket.made_by[path] = worlds.WORLD.me.process
         self.bucket.objects[path] = given["Body"]
+        self.bucket.writers[path] = given.get("Metadata", {})
         return {"ETag": _tag(given["Body"])}
 
     def _entry(self, name: str) -> dict[str, Any]:

@@ -10,6 +10,9 @@ from typing import Any
 
 from tests.faults.delivery import deliver
 
+BOTH_LABELS = "wafer_04012020_120000.csv"
+"""A training file by which a model can be told from chance."""
+
 
 @dataclass(frozen=True)
 class File:

@@ -1,17 +1,26 @@
 """What must hold whatever happened, read from the services' own memory and without a call that could be struck."""
 
+import io
 import json
 from collections import Counter
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import bson
+import numpy as np
+import pandas as pd
 
 from tests.simulation import fab
 from tests.simulation.mongo import UTC_AWARE
-from tests.simulation.product import BUCKET, Services
+from tests.simulation.product import BUCKET, Services, settings
 from tests.simulation.world import BrokenError
 from wafer.records import Kind
+from wafer.registry import Decision, Registry
+from wafer.registry.ledger import InUse
+from wafer.registry.records import RUNNING
 from wafer.runs import Run
+from wafer.scoring import batches
+from wafer.scoring.bundle import Bundle
 from wafer.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -60,6 +69,32 @@ def check_end(scene: "Scene") -> None:
     check_files(scene)
     check_wafers(scene)
     check_leases(scene)
+    check_pointers(scene)
+    check_runs(scene)
+    if not scene.trains:
+        return
+    with Workspace(settings(fab.place() / scene.agreement)) as workspace:
+        check_registry(scene, workspace.registry)
+        check_verdicts(scene, workspace.registry)
+
+
+def check_pointers(scene: "Scene") -> None:
+    """The pointer to the newest run of a kind never goes back, and no two runs have the same name."""
+    must(len(scene.ended) == len(set(scene.ended)), "two runs have had the same name")
+    for name, data in kept(scene.services, "latest/").items():
+        kind = name.removesuffix(".json")
+        newest = max((run for run in scene.ended if run.rsplit("-", 3)[0] == kind), default="")
+        told = json.loads(data)["run"]
+        must(told >= newest, f"the newest run of {kind} is {newest}, the pointer names {told}")
+
+
+def check_runs(scene: "Scene") -> None:
+    """A run whose process was neither killed nor refused by the bucket has come to its end."""
+    for path, process in scene.services.bucket.made_by.items():
+        hindered = process.killed or any("bucket" in what and "twice" not in what for what in process.struck)
+        if path.endswith("/run.json") and not hindered:
+            state = json.loads(scene.services.bucket.objects[path])["state"]
+            must(state != "running", f"{path} has no end, though its process has")
 
 
 def check_files(scene: "Scene") -> None:
@@ -115,6 +150,64 @@ def _check_wafer(document: dict[str, Any], files: dict[str, fab.File], ledger: l
     if document["label"] is not None:
         given = files[document["label_batch"]].rows[wafer][1]
         must(given == document["label"], f"{wafer} has not the label of the file that it names")
+
+
+def check_registry(scene: "Scene", registry: Registry) -> None:
+    """Every decision that anybody was told of is in the ledger, which aliases and stages follow; the champion loads."""
+    lines = registry.ledger()
+    for decision in scene.decisions:
+        must(Decision.from_dict(_without(decision, "changes")) in lines, f"the ledger has lost {decision['reason']}")
+    versions = registry.versions()
+    present = InUse.after(lines, {version.version: version.digest for version in versions})
+    aliases = registry.aliases()
+    for alias in ("champion", "previous"):
+        told = getattr(present, alias)
+        must(aliases.get(alias) == told, f"the {alias} is {aliases.get(alias)}, by the ledger {told}")
+    in_use = [version.version for version in versions if version.stage == "production"]
+    must(in_use == [present.champion], f"in production are {in_use}, by the ledger {present.champion}")
+    must(all(check.passed for check in registry.verify("champion")), "the champion does not load as it was registered")
+    left = [v.version for v in versions if v.training == RUNNING and v.version != present.champion]
+    must(not left, f"trainings of versions {left} are neither finished nor archived")
+
+
+def check_verdicts(scene: "Scene", registry: Registry) -> None:
+    """Judging again gives every stored verdict, and those of the files of every prediction that came to its end."""
+    wafers = {document["_id"]: document for document in documents(scene.services, "wafers")}
+    bundles = {version.version: registry.load(version) for version in registry.versions()}
+    rows = {one["_id"]: one for one in documents(scene.services, "predictions")}
+    must(
+        all(f"{r['batch']}:{r['Wafer']}:{r['model_version']}" == key for key, r in rows.items()),
+        "rows under wrong keys",
+    )
+    for name, data in kept(scene.services, "runs/prediction-").items():
+        run, _, file = name.partition("/")
+        ended = json.loads(kept(scene.services, f"runs/prediction-{run}/")["run.json"])["state"] == "finished"
+        if ended and file.startswith("predictions/"):
+            table = pd.read_csv(io.BytesIO(data))
+            rows.update({f"{name}:{row['Wafer']}": row for row in table.to_dict("records")})
+    for row in rows.values():
+        document = wafers[row["Wafer"]]
+        told = [_judged(bundles[row["model_version"]], one, row) for one in (document, *document.get("earlier", ()))]
+        must(any(told), f"judged again, {row['Wafer']} is not what version {row['model_version']} has said of it")
+
+
+def _judged(bundle: Bundle, document: dict[str, Any], row: Mapping[Any, Any]) -> bool:
+    """Whether `bundle` says of these readings what the row says."""
+    sensors = bundle.classifier.sensor_names_
+    table = pd.DataFrame([document["readings"]], columns=sensors)
+    table = table.assign(wafer=row["Wafer"], order=document["order"])
+    said = batches.judge_batch(bundle, table, int(row["model_version"])).wafers.iloc[0]
+    told = [[np.nan if pd.isna(value) else float(value) for value in pair] for pair in _pairs(said, row)]
+    return np.allclose(*told, rtol=1e-9, atol=0.0, equal_nan=True)
+
+
+def _pairs(said: Any, row: Mapping[Any, Any]) -> tuple[list[Any], list[Any]]:
+    """Probability and verdict of both; a wafer that nobody can judge has neither."""
+    return [said["probability"], said["verdict"]], [row["probability"], row["Prediction"]]
+
+
+def _without(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key != name}
 
 
 def check_leases(scene: "Scene") -> None:

@@ -63,8 +63,8 @@ class Database:
 class Cursor:
     """As `pymongo.cursor.Cursor`: asked once it is read."""
 
-    def __init__(self, ask: Callable[[], list[Document]]) -> None:
-        self._ask = ask
+    def __init__(self, ask: Callable[[], list[Document]], fields: Any) -> None:
+        self._ask, self._fields = ask, fields
         self._keys: list[tuple[str, int]] = []
         self._most: int | None = None
 
@@ -80,7 +80,7 @@ class Cursor:
         found = self._ask()
         for key, direction in reversed(self._keys):
             found.sort(key=lambda document: document[key], reverse=direction < 0)
-        return iter(found[: self._most])
+        return (_projected(one, self._fields) for one in found[: self._most])
 
 
 class Collection:
@@ -97,10 +97,7 @@ class Collection:
         return called(self._service, f"create_index {self.name}.{name}", lambda: name)
 
     def find(self, wanted: Mapping[str, Any] | None = None, fields: Any = None) -> Cursor:
-        def ask() -> list[Document]:
-            return [_projected(one, fields) for one in self._matching(wanted or {})]
-
-        return Cursor(lambda: self._call("find", ask, writes=False))
+        return Cursor(lambda: self._call("find", lambda: self._matching(wanted or {}), writes=False), fields)
 
     def find_one(self, wanted: Mapping[str, Any]) -> Document | None:
         return self._call("find_one", lambda: next(iter(self._matching(wanted)), None), writes=False)

@@ -12,11 +12,16 @@ from types import SimpleNamespace
 from typing import Any
 from unittest.mock import patch
 
+from tests.simulation import training
 from tests.simulation import world as worlds
 from tests.simulation.bucket import Bucket
 from tests.simulation.mongo import Client, Server
+from tests.simulation.tracking import Tracking, TrackingServer
 from tests.simulation.world import Executor, dates, here, threading, time
 from wafer.contract.suites import Contract, Verdict
+from wafer.registry import packaging
+from wafer.scoring import batches
+from wafer.scoring.bundle import Bundle
 from wafer.settings import Settings
 from wafer.workspace import Workspace
 
@@ -29,6 +34,8 @@ class Services:
     def __init__(self) -> None:
         self.store = Server()
         self.bucket = Bucket(BUCKET)
+        self.registry = TrackingServer()
+        self.all = (self.store.service, self.bucket.service, self.registry.service)
 
 
 def settings(project: Path) -> Settings:
@@ -65,6 +72,7 @@ def contract(kind: Any, folder: Path) -> Contract:
 @contextmanager
 def installed(services: Services) -> Iterator[None]:
     """Let the product's modules find the fakes."""
+    registry = Tracking(services.registry)
     replaced: dict[str, Any] = {
         "pymongo.MongoClient": lambda *_, **__: Client(services.store),
         "wafer.store.wafers.knock": lambda _: "",
@@ -81,6 +89,16 @@ def installed(services: Services) -> Iterator[None]:
         "wafer.store.leases.socket": SimpleNamespace(gethostname=lambda: _process().machine.name),
         "wafer.store.leases._machine": lambda: _process().machine.name,
         "wafer.store.leases._born": _born,
+        "wafer.registry.versions.MlflowClient": lambda **_: registry,
+        "wafer.registry.versions.prepare_place": lambda *_: None,
+        "wafer.registry.versions.mlflow": SimpleNamespace(
+            artifacts=SimpleNamespace(
+                download_artifacts=lambda artifact_uri, dst_path, **_: registry.download(artifact_uri, Path(dst_path))
+            )
+        ),
+        "wafer.registry.trainings.datetime": dates.datetime,
+        "wafer.steps._describe_source": lambda _: {"source.digest": "code"},
+        **REMEMBERED,
         "wafer.intake.ingest.ThreadPoolExecutor": Executor,
         "wafer.contract.suites.ThreadPoolExecutor": Executor,
         "wafer.contract.suites.Contract.judge": remembered_verdicts(Contract.judge),
@@ -106,6 +124,14 @@ def remembered_verdicts(judge: Callable[..., list[Verdict]]) -> Callable[..., li
         return [VERDICTS[key] for key in keys]
 
     return judged
+
+
+REMEMBERED: dict[str, Any] = {
+    "wafer.scoring.bundle.Bundle.load": training.remembered(Bundle.load, training.parts_key),
+    "wafer.registry.packaging.pack": training.pack,
+    "wafer.registry.packaging.scored_wafers": training.remembered(packaging.scored_wafers, training.wafers_key),
+    "wafer.scoring.batches.judge_batch": training.remembered(batches.judge_batch, training.wafers_key),
+}
 
 
 def _process() -> worlds.Process:

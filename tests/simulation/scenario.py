@@ -3,17 +3,31 @@
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from tests.simulation import fab, invariants
+from tests.simulation import fab, invariants, training
 from tests.simulation.product import Services, SimulatedWorkspace, installed, settings
 from tests.simulation.world import FAULTS, BrokenError, Event, Machine, Process, World, inhabited
 from wafer import steps
 from wafer.errors import WaferError
+from wafer.intake.quarantine import Quarantine
+from wafer.intake.release import release_entry
 from wafer.records import Kind
 
 Work = Callable[[SimulatedWorkspace], None]
+EXPECTED = (
+    "is held by process",
+    "no such file or folder",
+    "holds no labelled wafer",
+    "has no champion yet",
+    "there is no previous champion",
+    "is the champion already",
+    "became champion meanwhile",
+    "has no version",
+)
 PATIENCE = 120.0  # after which every lease of the dead has expired
 ATTEMPTS = 2
+SHARE_THAT_TRAINS = 0.3  # of the seeds; these take several times as long
 
 
 @dataclass
@@ -24,7 +38,10 @@ class Scene:
     services: Services = field(default_factory=Services)
     agreement: str = "strict"
     delivered: list[fab.File] = field(default_factory=list)
+    decisions: list[dict[str, Any]] = field(default_factory=list)
     working: int = 0
+    ended: list[str] = field(default_factory=list)  # runs that went through
+    trains: bool = False
     complaint: BrokenError | None = None
 
     def deliver(self, file: fab.File) -> None:
@@ -72,9 +89,7 @@ class Scene:
 
 def is_expected(error: Exception) -> bool:
     """Whether work may end so where nothing went wrong: others hold what it needs, or it came too early."""
-    return isinstance(error, WaferError) and any(
-        told in str(error) for told in ("is held by process", "no such file or folder", "holds no labelled wafer")
-    )
+    return isinstance(error, WaferError) and any(told in str(error) for told in EXPECTED)
 
 
 def ingest(scene: Scene, kind: Kind, *, replace: bool = False) -> Work:
@@ -84,23 +99,81 @@ def ingest(scene: Scene, kind: Kind, *, replace: bool = False) -> Work:
         with steps.working(workspace, f"ingest-{kind}") as run:
             steps.ingest(workspace, run, kind, replace=replace)
             invariants.check_report(scene.services, workspace, run, kind)
+        scene.ended.append(run.id)
 
     return work
 
 
-def snapshot(workspace: SimulatedWorkspace) -> None:
-    """Freeze the labelled wafers."""
-    with steps.working(workspace, "training") as run:
-        steps.snapshot(workspace, run)
+def begin_and_end(scene: Scene) -> Work:
+    """A run in which nothing is done, so that runs are begun and ended at the same moment often."""
+
+    def work(workspace: SimulatedWorkspace) -> None:
+        with steps.working(workspace, "ingest-prediction") as run:
+            pass
+        scene.ended.append(run.id)
+
+    return work
+
+
+def predict(workspace: SimulatedWorkspace) -> None:
+    """Take in what is to be scored, and score it."""
+    with steps.working(workspace, "prediction") as run:
+        steps.ingest(workspace, run, "prediction")
+        steps.predict(workspace, run)
+
+
+def train(scene: Scene) -> Work:
+    """Train on what the store holds."""
+    return lambda workspace: training.train(workspace, scene.decisions.append)
+
+
+def by_hand(scene: Scene, version: str) -> Work:
+    """Make a version champion, or the one before again."""
+
+    def work(workspace: SimulatedWorkspace) -> None:
+        why = f"tried at {scene.world.elapsed:.0f}"
+        registry = workspace.registry
+        decision = registry.rollback(why) if version == "previous" else registry.promote(version, why)
+        scene.decisions.append(decision.as_dict())
+
+    return work
+
+
+def release(scene: Scene) -> Work:
+    """Take a file out of the quarantine, as `wafer quarantine release` does."""
+
+    def work(workspace: SimulatedWorkspace) -> None:
+        quarantine = Quarantine(workspace.storage.place("quarantine/training"))
+        for entry in quarantine.entries()[:1]:
+            with workspace.lease("ingest-training") as lease:
+                contract = workspace.contract("training")
+                release_entry(entry, quarantine, contract, workspace.store, may_write=lease.check)
+
+    return work
 
 
 def works(scene: Scene) -> list[tuple[str, Work]]:
-    """All that anybody does, by name, in an order in which it can be done."""
-    return [
+    """All that anybody does, by name."""
+    intake = [
         ("ingest-prediction", ingest(scene, "prediction")),
         ("ingest-training", ingest(scene, "training")),
-        ("snapshot", snapshot),
+        ("replace-training", ingest(scene, "training", replace=True)),
+        ("release", release(scene)),
+        ("begin and end", begin_and_end(scene)),
     ]
+    models = [
+        ("train", train(scene)),
+        ("predict", predict),
+        ("rollback", by_hand(scene, "previous")),
+        ("promote", by_hand(scene, "challenger")),
+    ]
+    return [*intake, *models, *models] if scene.trains else intake
+
+
+def last_works(scene: Scene) -> list[tuple[str, Work]]:
+    """What is done once more when the faults are over."""
+    names = ("ingest-prediction", "ingest-training", *(("train", "predict") if scene.trains else ()))
+    return [(name, dict(works(scene))[name]) for name in names]
 
 
 def play(seed: int, trace: Callable[[str], None] | None = None) -> World:
@@ -110,8 +183,10 @@ def play(seed: int, trace: Callable[[str], None] | None = None) -> World:
         BrokenError: an invariant does not hold.
     """
     world = World(seed, trace)
-    scene = Scene(world)
     choose = world.random
+    scene = Scene(world, trains=choose.random() < SHARE_THAT_TRAINS)
+    fab.files()  # and what else is made once, by the product as it is
+    training.packed()
     with inhabited(world), installed(scene.services):
         files = some_files(choose)
         machines = [Machine("north"), Machine("south" if choose.random() < 0.7 else "north")]
@@ -125,8 +200,9 @@ def play(seed: int, trace: Callable[[str], None] | None = None) -> World:
             world.spawn(supervisor, lambda machine=machine: _work_on(scene, machine))  # type: ignore[misc]
         world.run()
         _complain(scene)
+        invariants.check_pointers(scene)
         world.rates, world.faults = {}, 0
-        for service in (scene.services.store.service, scene.services.bucket.service):
+        for service in scene.services.all:
             service.down_until = 0.0
         world.spawn(world.process(machines[0], "end"), lambda: _finish(scene, machines[0], files))
         world.run()
@@ -136,9 +212,10 @@ def play(seed: int, trace: Callable[[str], None] | None = None) -> World:
 
 
 def some_files(choose: random.Random) -> list[fab.File]:
-    """Some of the files in any order, of each kind at least one."""
+    """Some of the files in any order, of each kind at least one, and one with labels of both kinds."""
     files = choose.sample(fab.files(), len(fab.files()))
-    first = [next(file for file in files if file.kind == kind) for kind in ("prediction", "training")]
+    first = [next(file for file in files if file.kind == "prediction")]
+    first += [file for file in files if file.name == fab.BOTH_LABELS]
     return [*first, *[file for file in files if file not in first][: choose.randint(2, len(files))]]
 
 
@@ -171,6 +248,6 @@ def _finish(scene: Scene, machine: Machine, files: list[fab.File]) -> None:
     scene.world.pause(PATIENCE)
     scene.agreement = "lenient"
     machine.skew = 0.0
-    for name, work in works(scene):
+    for name, work in last_works(scene):
         if not scene.do(machine, name, work, must=True):
             return

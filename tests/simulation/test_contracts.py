@@ -75,6 +75,7 @@ def test_how_it_is_given(filled: Any) -> None:
     assert filled.find_one({"_id": "none"}) is None
     assert list(filled.find({"_id": "b"}, ("order",))) == [{"_id": "b", "order": 1}]
     assert list(filled.find({"_id": "b"}, {"_id": 0, "conflicts": 0, "replaced": 0})) == [{"order": 1, "label": -1}]
+    assert list(filled.find({"label": 1}, {"label": 1}).sort([("order", 1)])) == [{"_id": "c", "label": 1}]
     filled.find_one({"_id": "b"})["conflicts"].clear()
     assert filled.find_one({"_id": "b"}) == WAFERS[1]
 
@@ -190,6 +191,9 @@ def test_a_put_has_a_condition(storage: Storage) -> None:
     assert not storage._put("new", b"4", tag)
     assert storage._look("none") == (None, None)
     bucket, _, name = storage.place("new").path.partition("/")
+    storage.root.fs.call_s3("put_object", Bucket=bucket, Key="told", Body=b"", Metadata={"writer": "me"})
+    assert storage.root.fs.call_s3("head_object", Bucket=bucket, Key="told")["Metadata"] == {"writer": "me"}
+    assert storage.root.fs.call_s3("head_object", Bucket=bucket, Key=name)["Metadata"].keys() == {"writer"}
     with pytest.raises(OSError, match=r".") as told:
         storage.root.fs.call_s3("put_object", Bucket=bucket, Key=name, Body=b"", IfNoneMatch="*")
     assert isinstance(told.value.__cause__, ClientError)

@@ -61,9 +61,9 @@ class Process:
     pid: int
     name: str
     alive: bool = True
+    killed: bool = False
     struck: list[str] = field(default_factory=list)
     tasks: list["Task"] = field(default_factory=list)
-    notes: dict[str, Any] = field(default_factory=dict)
 
 
 class Task:
@@ -165,7 +165,7 @@ class World:
 
     def kill(self, process: Process) -> None:
         """End a process now."""
-        process.alive = False
+        process.alive, process.killed = False, True
         self.note(f"killed {process.name}:{process.pid}")
         for task in process.tasks:
             if task is not self.me:
