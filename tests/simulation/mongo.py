@@ -18,6 +18,7 @@ DUPLICATE_KEY = 11000
 TESTS: dict[str, Callable[[Any, Any], bool]] = {
     "$in": lambda value, wanted: value in wanted,
     "$gt": lambda value, than: _comparable(value, than) and value > than,
+    "$gte": lambda value, than: _comparable(value, than) and value >= than,
     "$lt": lambda value, than: _comparable(value, than) and value < than,
     "$lte": lambda value, than: _comparable(value, than) and value <= than,
 }

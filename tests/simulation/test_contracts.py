@@ -52,6 +52,7 @@ def filled(collection: Any) -> Any:
         ({"label": 1}, "c"),
         ({"order": {"$gt": 1, "$lt": 3}}, "c"),
         ({"order": {"$lte": 1}}, "b"),
+        ({"order": {"$gte": 2}}, "ac"),
         ({"label": {"$gt": ""}}, ""),
         ({"replaced": {"$gt": ""}}, "b"),
         ({"replaced": "c"}, "b"),
