@@ -48,7 +48,7 @@ def _of_run(run: Run) -> Iterator[str]:
             yield from ["", "Delivery", *_delivery(run.storage.read_json(run.read(Ingested, f"ingest-{kind}").report))]
     if run.has(Evaluated):
         metrics = run.storage.read_json(run.read(Evaluated).metrics)
-        told = f"{metrics['wafers']:,} wafers, {metrics['faulty']} faulty, {metrics['clusters']} clusters"
+        told = f"{metrics['wafers']:,} wafers, {metrics['faulty']} faulty, clusters: {metrics['clusters']}"
         yield from ["", f"Model (on {told})"]
         yield from (_protocol(name, metrics) for name in SUMMARISED)
         if "permuted" in metrics:
