@@ -1,6 +1,7 @@
 """The command `wafer`, run as a person runs it."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -25,6 +26,26 @@ def test_check_accepts_what_keeps_the_agreement(delivery: Path) -> None:
     done = subprocess.run([program, "check", delivery], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "2 files: 2 accepted, 0 quarantined"
+
+
+def test_deliver_brings_batch_files_to_the_storage(delivery: Path, tmp_path: Path) -> None:
+    """To raw/KIND, once; a folder that is not there is told."""
+    told = [wafer("deliver", delivery, "--kind", "prediction", WAFER_STORAGE=str(tmp_path)) for _ in range(2)]
+    place = tmp_path / "raw" / "prediction"
+    assert [done.stdout for done in told] == [f"{files} batch files brought to {place}\n" for files in (2, 0)]
+    assert {file.name: file.read_bytes() for file in place.iterdir()} == {
+        file.name: file.read_bytes() for file in delivery.iterdir()
+    }
+    missing = wafer("deliver", tmp_path / "none", WAFER_STORAGE=str(tmp_path))
+    assert (missing.returncode, "none is not a folder" in missing.stderr) == (2, True)
+
+
+def test_automations_need_a_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where none is named, that is told, and Prefect's own local one is not started for it."""
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    done = wafer("automate", WAFER_STORAGE=str(tmp_path))
+    assert (done.returncode, list(tmp_path.iterdir())) == (2, [])
+    assert "no Prefect server is named: set PREFECT_API_URL" in done.stderr
 
 
 def test_check_prints_nothing_but_json(delivery: Path) -> None:
