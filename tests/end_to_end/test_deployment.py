@@ -1,6 +1,7 @@
 """The deployments on a real Prefect server with a real worker, as a data engineer uses them."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -13,14 +14,18 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
+import psutil
 import pytest
+from nbformat.v4 import new_code_cell, new_notebook
 
 import wafer
 from tests.end_to_end.conftest import Run
 from wafer import steps
 from wafer.params import read_params
+from wafer.store.leases import leases
 
-pytestmark = [pytest.mark.slow, pytest.mark.invariant]
+pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
 
 
@@ -83,21 +88,31 @@ def server(environment: dict[str, str], tmp_path: Path) -> Iterator[None]:
         stop(process)
 
 
-@pytest.fixture
-def worker(server: None, environment: dict[str, str], run: Run, checkout: Path, tmp_path: Path) -> Iterator[None]:
-    """The deployments of prefect.yaml, and a worker that runs them."""
-    run("prefect", "work-pool", "create", "wafer", "--type", "process", **environment)
-    run("prefect", "--no-prompt", "deploy", "--all", **environment)
-    with (tmp_path / "worker.log").open("wb") as log:
-        command = [BIN / "prefect", "worker", "start", "--pool", "wafer"]
-        process = subprocess.Popen(
-            command,
+def start_worker(environment: dict[str, str], checkout: Path) -> subprocess.Popen[bytes]:
+    """A worker in a session of its own, whose log lies beside the checkout."""
+    with (checkout.parent / "worker.log").open("ab") as log:
+        return subprocess.Popen(
+            [BIN / "prefect", "worker", "start", "--pool", "wafer"],
             cwd=checkout,
             env={**os.environ, **environment},
             stdout=log,
             stderr=log,
             start_new_session=True,
         )
+
+
+@pytest.fixture
+def deployed(server: None, environment: dict[str, str], run: Run) -> None:
+    """The deployments and automations on the server."""
+    run("prefect", "work-pool", "create", "wafer", "--type", "process", **environment)
+    run("prefect", "--no-prompt", "deploy", "--all", **environment)
+    run("wafer", "automate", **environment)
+
+
+@pytest.fixture
+def worker(deployed: None, environment: dict[str, str], checkout: Path) -> Iterator[None]:
+    """A worker that runs the deployments."""
+    process = start_worker(environment, checkout)
     try:
         yield
     finally:
@@ -112,6 +127,7 @@ def asked(environment: dict[str, str], what: str, **question: Any) -> Any:
         return json.load(answer)
 
 
+@pytest.mark.invariant
 @pytest.mark.usefixtures("worker")
 def test_deployments_run_on_a_worker(checkout: Path, run: Run, environment: dict[str, str], tmp_path: Path) -> None:
     """Ingest, train and predict as deployments: each run completes, and the predictions are there. The server
@@ -137,3 +153,92 @@ def test_deployments_run_on_a_worker(checkout: Path, run: Run, environment: dict
     assert Counter(one["state_type"] for one in found) == {"COMPLETED": 6, "CANCELLED": 1}
     *_, first, second = [one for one in found if one["deployment_id"] == deployments["ingest"]["id"]]
     assert first["end_time"] <= second["start_time"]
+
+
+def write_report(file: Path, *cells: str) -> None:
+    """A report of these cells, after that of its parameters."""
+    notebook = new_notebook(cells=[new_code_cell(source) for source in ("run = storage = ''", *cells)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    file.write_text(nbformat.writes(notebook))
+
+
+def until(environment: dict[str, str], flow_run: str, *states: str, seconds: float) -> float:
+    """The seconds until a run has one of these states."""
+    start = time.monotonic()
+    question = {"flow_runs": {"id": {"any_": [flow_run]}}}
+    while (found := asked(environment, "flow_runs/filter", **question)[0]["state"])["type"] not in states:
+        assert time.monotonic() - start < seconds, found
+        time.sleep(0.5)
+    seconds = time.monotonic() - start
+    logging.getLogger(__name__).info("%s after %.0f s", found["type"], seconds)
+    return seconds
+
+
+def begin(checkout: Path, run: Run, environment: dict[str, str]) -> tuple[str, list[psutil.Process]]:
+    """A training that has come to a report that never ends: its id, its process and those below it."""
+    pid = checkout.parent / "pid"
+    pid.unlink(missing_ok=True)
+    work = f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(3600)"
+    write_report(checkout / "notebooks" / "data_quality.ipynb", work)
+    run("prefect", "deployment", "run", "train/wafer", "--param", "force=true", **environment)
+    (found,) = asked(environment, "flow_runs/filter", sort="EXPECTED_START_TIME_DESC", limit=1)
+    deadline = time.monotonic() + 600
+    while not pid.exists() or not pid.read_text():
+        assert time.monotonic() < deadline, (checkout.parent / "worker.log").read_text()[-2000:]
+        time.sleep(0.5)
+    flow = psutil.Process(int(pid.read_text())).parent()
+    assert flow is not None
+    return found["id"], [flow, *flow.children(recursive=True)]
+
+
+def check_order(workspace: wafer.Workspace, processes: list[psutil.Process], state: str) -> None:
+    """No process of the newest run is left, and it is noted in this state, with its log."""
+    _, alive = psutil.wait_procs(processes, timeout=60)
+    assert alive == []
+    noted = workspace.runs.all(1)[0]
+    assert (noted["kind"], noted["state"]) == ("training", state)
+    assert '"training begins"' in workspace.runs.get(noted["id"]).place("log.jsonl").read_text()
+
+
+@pytest.mark.usefixtures("deployed")
+def test_runs_that_end_early_leave_all_in_order(
+    checkout: Path, run: Run, environment: dict[str, str], tmp_path: Path
+) -> None:
+    """In the middle of a report, a training is cancelled, loses its worker by `kill -9`, and is killed with it: Prefect
+    says so, in the last case within three minutes, no process is left, no lease is held, and the next run completes."""
+    settings = {"storage_url": str(tmp_path / "data"), "mongodb_url": environment["MONGODB_URL"], "project": checkout}
+    for name in ("data_quality", "exploration", "training"):
+        write_report(checkout / "notebooks" / f"{name}.ipynb")
+    with wafer.open(**settings, mongodb_database="deployment") as workspace:
+        steps.deliver_where_empty(workspace, read_params(checkout / "params.yaml").deliver)
+        with steps.working(workspace, "ingest-training") as taken_in:
+            steps.ingest(workspace, taken_in, "training")
+        worker = start_worker(environment, checkout)
+        try:
+            flow_run, processes = begin(checkout, run, environment)
+            run("prefect", "flow-run", "cancel", flow_run, **environment)
+            until(environment, flow_run, "CANCELLED", seconds=90)
+            check_order(workspace, processes, "cancelled")
+            assert leases(workspace.store) == []
+
+            flow_run, processes = begin(checkout, run, environment)
+            worker.kill()
+            until(environment, flow_run, "CRASHED", seconds=60)
+            check_order(workspace, processes, "cancelled")
+            assert leases(workspace.store) == []
+
+            worker = start_worker(environment, checkout)
+            flow_run, processes = begin(checkout, run, environment)
+            worker.kill()
+            processes[0].kill()
+            until(environment, flow_run, "CRASHED", seconds=180)
+            check_order(workspace, processes, "running")
+
+            worker = start_worker(environment, checkout)
+            write_report(checkout / "notebooks" / "data_quality.ipynb")
+            run("prefect", "deployment", "run", "train/wafer", "--watch", **environment)
+            assert workspace.runs.all(1)[0]["state"] == "finished"
+            assert [version.training for version in workspace.registry.versions()].count("finished") == 1
+        finally:
+            stop(worker)
