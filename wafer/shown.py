@@ -177,3 +177,8 @@ def _cell(value: object) -> str:
         return "yes" if value else "no"
     text = f"{value:,}" if isinstance(value, int) else f"{value:.4g}" if isinstance(value, float) else str(value)
     return html.escape(shown_message(text, LONGEST_VALUE))
+
+
+def counted(count: int, one: str, several: str = "") -> str:
+    """A number of things in words: 1 batch, 1,200 batches; `several` where that is not `one` with an s."""
+    return f"{count:,} {one if count == 1 else several or f'{one}s'}"

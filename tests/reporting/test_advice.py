@@ -63,7 +63,7 @@ def test_a_prediction_names_wafers_sensors_trust_and_files():
         "Inspect 3 wafers.": "Start with w2 (90 %), w3 (60 %), w1 (40 %), the most probable of a fault, "
         "among 6 scored wafers.",
         "Look at S-7 first.": "Of 3 alarms with reasons these name it: S-7 (2), S-9 (2).",
-        "Trust the model as usual.": "None of 1 judged batch has drifted; no new training is due for that.",
+        "Trust the model as usual.": "The judged batch has not drifted; no new training is due for that.",
         "Have an engineer look at 1 strange wafer.": "w1: unlike anything the model has seen, so its probability "
         "means little there.",
         "Measure 1 wafer again.": "w5 came with too few readings to be judged.",

@@ -17,7 +17,7 @@ from wafer.reporting import sensors
 from wafer.reporting.findings import Findings, named_sensors, telling_reasons
 from wafer.reporting.style import cut_name
 from wafer.scoring.control import Control
-from wafer.shown import shown_message, shown_text
+from wafer.shown import counted, shown_message, shown_text
 
 NAMED = 3  # wafers, sensors, files or batches that are named
 FAR = 3.0  # spreads from which on a sensor that moved is worth a look
@@ -58,10 +58,10 @@ def prediction_advice(
     strange = judged.loc[judged["unknown"] & judged["Prediction"].notna()].sort_values("p_value", kind="stable")
     if names := strange["Wafer"].drop_duplicates().tolist():
         why = f"{_listed(names)}: unlike anything the model has seen, so its probability means little there."
-        told.append(Advice(f"Have an engineer look at {_count(len(names), 'strange wafer')}.", why))
+        told.append(Advice(f"Have an engineer look at {counted(len(names), 'strange wafer')}.", why))
     if silent := judged.loc[judged["Prediction"].isna(), "Wafer"].drop_duplicates().tolist():
         why = f"{_listed(silent)} came with too few readings to be judged."
-        told.append(Advice(f"Measure {_count(len(silent), 'wafer')} again.", why))
+        told.append(Advice(f"Measure {counted(len(silent), 'wafer')} again.", why))
     return told + _ask_back(report)
 
 
@@ -73,9 +73,9 @@ def _inspect(alarms: pd.DataFrame, judged: pd.DataFrame) -> Advice:
         return Advice("No wafer to inspect.", f"No wafer without a known label raised an alarm.{rest}")
     pairs = zip(alarms["Wafer"], alarms["probability"], strict=True)
     first = _listed([f"{wafer} ({100 * probability:.0f} %)" for wafer, probability in pairs])
-    wafers = _count(judged["Wafer"].nunique(), "scored wafer")
+    wafers = counted(judged["Wafer"].nunique(), "scored wafer")
     start = f"Start with {first}, the most probable" if len(alarms) > 1 else f"It is {first}, by its probability"
-    return Advice(f"Inspect {_count(len(alarms), 'wafer')}.", f"{start} of a fault, among {wafers}.")
+    return Advice(f"Inspect {counted(len(alarms), 'wafer')}.", f"{start} of a fault, among {wafers}.")
 
 
 def _look_at(judged: pd.DataFrame, findings: Findings) -> Advice:
@@ -94,7 +94,7 @@ def _trust(findings: Findings) -> Advice:
     drifted = [str(one["batch"]) for one in judged if one["drifted"]]
     if not judged:
         return Advice("Take the probabilities with care.", "Whether the process has moved could not be judged.")
-    batches = _count(len(judged), "judged batch", "judged batches")
+    batches = counted(len(judged), "judged batch", "judged batches")
     if drifted:
         why = f"{len(drifted)} of {batches} drifted from what it learned: {_listed(drifted)}."
         return Advice("Trust the model less than usual, and train again with newer labels.", why)
@@ -103,13 +103,14 @@ def _trust(findings: Findings) -> Advice:
     if usual is not None and strange > max(USUAL_TIMES * usual, 0.05):
         why = f"{100 * strange:.0f} % of the wafers are unlike anything it has seen; usual are {100 * usual:.1f} %."
         return Advice("Trust the model less than usual.", why)
-    return Advice("Trust the model as usual.", f"None of {batches} has drifted; no new training is due for that.")
+    told = "The judged batch has not" if len(judged) == 1 else f"None of {batches} has"
+    return Advice("Trust the model as usual.", f"{told} drifted; no new training is due for that.")
 
 
 def _check(control: Control) -> Advice:
     first = control.sensors.groupby("sensor", sort=False)["first"].first()
     named = _listed([f"{sensor} (first at {wafer})" for sensor, wafer in first.items()])
-    return Advice(f"Have {_count(len(first), 'sensor')} checked that left control.", f"By their own charts: {named}.")
+    return Advice(f"Have {counted(len(first), 'sensor')} checked that left control.", f"By their own charts: {named}.")
 
 
 def _ask_back(report: dict[str, Any]) -> list[Advice]:
@@ -118,7 +119,7 @@ def _ask_back(report: dict[str, Any]) -> list[Advice]:
         batches = [one for one in report.get("batches", []) if one["verdict"] == verdict]
         if batches:
             why = f"Their wafers are in no report: {_listed([_complaint(one) for one in batches])}."
-            told.append(Advice(f"Ask the sender for {_count(len(batches), f'{ask} file')}.", why))
+            told.append(Advice(f"Ask the sender for {counted(len(batches), f'{ask} file')}.", why))
     return told
 
 
@@ -185,19 +186,19 @@ def quality_advice(wafers: pd.DataFrame, report: dict[str, Any]) -> list[Advice]
     told = _ask_back(report)
     if not told:
         files = report.get("files")
-        why = f"None of {_count(files, 'delivered file')} was turned away." if files else "No delivery was reported."
+        why = f"None of {counted(files, 'delivered file')} was turned away." if files else "No delivery was reported."
         told = [Advice("Ask for no file again.", why)]
     by_batch = sensors.missing_by_batch(wafers)
     gone = by_batch.columns[((by_batch.head(1) < 1).any() & (by_batch.tail(1) == 1).any()).to_numpy()].tolist()
     if gone:
         why = f"{_listed(gone)}: read in the first batch, without any reading in the newest."
-        told.append(Advice(f"Ask what became of {_count(len(gone), 'sensor')}.", why))
+        told.append(Advice(f"Ask what became of {counted(len(gone), 'sensor')}.", why))
     moved = sensors.drift_table(wafers, wafers.shape[1])["moved"]
     far = moved[moved.abs() >= FAR]
     if len(far):
         names = _listed([f"{name} ({_signed(shift)} spreads)" for name, shift in far.items()])
         why = f"{names} since the first third of the wafers: a change of the process, or of the sensor."
-        told.append(Advice(f"Have {_count(len(far), 'sensor')} checked that moved far.", why))
+        told.append(Advice(f"Have {counted(len(far), 'sensor')} checked that moved far.", why))
     elif len(moved):
         why = f"The farthest, {moved.index[0]}, moved by {_signed(moved.iloc[0])} spreads."
         told.append(Advice("No sensor has moved far.", why))
@@ -249,10 +250,6 @@ def _rich_cluster(wafers: pd.DataFrame, clusters: Sequence[int] | NDArray[np.int
 def _listed(names: Sequence[Any]) -> str:
     more = f" and {len(names) - NAMED:,} more" if len(names) > NAMED else ""
     return ", ".join(map(str, names[:NAMED])) + more
-
-
-def _count(count: int, one: str, several: str = "") -> str:
-    return f"{count:,} {one if count == 1 else several or f'{one}s'}"
 
 
 def _signed(shift: Any) -> str:

@@ -78,7 +78,8 @@ def _column(values: "pd.Series[Any]", bars: Mapping[str, float | None]) -> tuple
         return [text + Markup(" ") + bar(share) for text, share in zip(texts, shares, strict=True)], "n"
     cells = [escape("–" if value is None or value is pd.NA or value != value else value) for value in values]
     words = [str(value) for value in values]
-    figures = [any(map(str.isdigit, word)) and not any(map(str.isalpha, word)) for word in words]
+    plain = [word.partition(" (")[0] for word in words]  # such as 9 of "9 (9.0 % of wafers)"
+    figures = [any(map(str.isdigit, word)) and not any(map(str.isalpha, word)) for word in plain]
     if 2 * sum(figures) > sum(map(bool, words)) - words.count("–"):
         return cells, "n"
     if max(map(len, words)) <= SHORT:

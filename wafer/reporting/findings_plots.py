@@ -9,6 +9,7 @@ from wafer.reporting.findings import Findings, named_sensors, telling_reasons
 from wafer.reporting.plots import batch_ticks, in_percent
 from wafer.reporting.style import FAINT, FAULTY, GOOD, INK, new_figure, new_panels, say_nothing_to_show, styled
 from wafer.scoring.bundle import Bundle
+from wafer.shown import counted
 
 COLUMNS = 3  # panels side by side
 OUTER, INNER = (5.0, 95.0), (25.0, 75.0)  # percentiles of good wafers that bars reach to
@@ -80,7 +81,10 @@ def plot_batch_drift(findings: Findings) -> Figure:
     figure, (above, below) = new_panels(2, 1, 5.0, sharex=True, height_ratios=[3, 2])
     batches["unknown"] = batches["unknown"].astype(np.float64)
     draw_scores(above, batches)
-    above.set(ylabel="drift score", title=f"Drift of {len(batches):,} batches, {int(batches['wafers'].sum()):,} wafers")
+    above.set(
+        ylabel="drift score",
+        title=f"Drift of {counted(len(batches), 'batch', 'batches')}, {counted(int(batches['wafers'].sum()), 'wafer')}",
+    )
     below.bar(np.arange(len(batches)), batches["unknown"], width=0.6, color=GOOD, edgecolor=INK, linewidth=0.6)
     expected = findings.drift["usual_unknown"]
     if expected is not None:

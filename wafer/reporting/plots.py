@@ -31,6 +31,7 @@ from wafer.reporting.style import (
     say_nothing_to_show,
     styled,
 )
+from wafer.shown import counted
 
 PERCENT = FuncFormatter(lambda share, _: f"{100 * share:.4g} %")  # 2.5 % is not told as 2 %
 FEW_BATCHES = 4  # whose names stand beside each other
@@ -267,7 +268,7 @@ def plot_alarm_rates(batches: pd.DataFrame) -> Figure:
     axes.errorbar(place, rate, yerr=[rate - low, high - rate], fmt="none", ecolor=INK, capsize=3, elinewidth=1)
     mean = batches["alarms"].sum() / batches["wafers"].sum()
     axes.axhline(mean, color=FAULTY, linewidth=1.2, linestyle="--", label=f"all batches: {100 * mean:.1f} %")
-    axes.set(ylabel="alarms, share of wafers", title=f"Alarm rate of {len(batches)} batches")
+    axes.set(ylabel="alarms, share of wafers", title=f"Alarm rate of {counted(len(batches), 'batch', 'batches')}")
     axes.set_ylim(0, 1.2 * max(0.02, float(high.max())))
     in_percent(axes, "y")
     batch_ticks(axes, batches["batch"], batches["wafers"])

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from wafer.reporting.plots import short_batch
 from wafer.reporting.process import WAYS, named_most
@@ -44,6 +44,7 @@ def plot_distances(control: Control) -> Figure:
         axes.plot(place[beyond], times[beyond], "D", color=FAULTY, markersize=4)
         axes.axhline(1.0, color=INK, linewidth=1.2, linestyle="--")
         axes.set_yscale("log")
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))  # several, also within a decade
         axes.yaxis.set_major_formatter(PLAIN)
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(-1, len(wafers))
@@ -90,6 +91,7 @@ def plot_named_most(named: pd.DataFrame, sensors: int, top: int = 10) -> Figure:
             axes.annotate(f" {100 * share:.0f} %", (own["times"].iloc[row], row), va="center", fontsize=7, color=INK)
         axes.set_yticks(rows, own["sensor"], fontsize=8)
         axes.set_xlim(0, 1.25 * max(own["times"].max(), own["floor"].iloc[0]))
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axes.invert_yaxis()
         axes.grid(False, axis="y")
         axes.set_xlabel("times named" if way != WAYS[2] else "batches")

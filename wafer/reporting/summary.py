@@ -6,7 +6,7 @@ from typing import Any
 from wafer.records import Decided, Evaluated, Ingested, Predicted
 from wafer.reporting.index import PLACE, pages
 from wafer.runs import Run
-from wafer.shown import shown_message, shown_text
+from wafer.shown import counted, shown_message, shown_text
 from wafer.workspace import Workspace
 
 SUMMARISED = ("shuffled", "forward")
@@ -58,11 +58,8 @@ def _of_run(run: Run) -> Iterator[str]:
     if run.has(Predicted):
         done = run.read(Predicted)
         share = f" ({100 * done.alarms / done.wafers:.1f} %)" if done.wafers else ""
-        yield from [
-            "",
-            "Predictions",
-            f"  {len(done.files)} batches, {done.wafers:,} wafers, {done.alarms} alarms{share}",
-        ]
+        batches, wafers = counted(len(done.files), "batch", "batches"), counted(done.wafers, "wafer")
+        yield from ["", "Predictions", f"  {batches}, {wafers}, {counted(done.alarms, 'alarm')}{share}"]
         yield f"  a CSV a batch: {run.storage.place(done.folder)}"
 
 

@@ -14,6 +14,7 @@ from wafer.reporting.findings_plots import draw_scores
 from wafer.reporting.plots import batch_ticks, in_percent
 from wafer.reporting.style import FAULTY, GOOD, INK, PROTOCOLS, new_figure, new_panels, say_nothing_to_show, styled
 from wafer.scoring.timeline import NEWEST
+from wafer.shown import counted
 
 COUNTS = {"alarms": "alarm", "unknown": "unknown", "t2": "T²", "spe": "SPE"}
 
@@ -41,7 +42,7 @@ def timeline_sentence(batches: Sequence[dict[str, Any]]) -> str:
     wafers, faulty = sum(one["wafers"] for one in batches), sum(one["faulty"] for one in batches)
     known = f"{labelled:,} have a label by now, {faulty:,} of them faulty" if labelled else "none has a label yet"
     return (
-        f"{len(batches):,} batches of {runs:,} {'prediction' if runs == 1 else 'predictions'}, "
+        f"{counted(len(batches), 'batch', 'batches')} of {counted(runs, 'prediction')}, "
         f"with {wafers:,} wafers; {known}. Told are all of this prediction, and the newest {NEWEST}."
     )
 
