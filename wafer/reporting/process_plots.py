@@ -44,7 +44,7 @@ def plot_distances(control: Control) -> Figure:
         axes.plot(place[beyond], times[beyond], "D", color=FAULTY, markersize=4)
         axes.axhline(1.0, color=INK, linewidth=1.2, linestyle="--")
         axes.set_yscale("log")
-        axes.yaxis.set_major_locator(LogLocator(subs=(1, 3)))  # several, also within a decade
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 5)))  # several, also within a decade
         axes.yaxis.set_major_formatter(PLAIN)
         axes.yaxis.set_minor_formatter(NullFormatter())
         axes.set_xlim(-1, len(wafers))
