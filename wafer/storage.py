@@ -78,7 +78,7 @@ class Storage:
         probe = self.place(f".check-{os.getpid()}")
         try:
             write_bytes(probe, b"")
-            probe.unlink()
+            remove(probe)
         except _failures() as error:
             told = getattr(error, "strerror", None) or str(error).rstrip(".")
             raise StorageError(f"WAFER_STORAGE: {self.root} cannot be written: {told}") from error
@@ -322,6 +322,15 @@ def write_bytes(path: AnyPath, data: bytes) -> None:
         raise
 
 
+def remove(path: AnyPath) -> None:
+    """Remove the file `path`, if it is there; a refusal is an error, which removing several keys at once is not."""
+    if is_local(path):
+        Path(str(path)).unlink(missing_ok=True)
+        return
+    remote = UPath(path)
+    remote.fs.rm_file(remote.path)
+
+
 def write_text(path: AnyPath, text: str) -> None:
     """Write `text` as UTF-8 to `path`, whole or not at all."""
     write_bytes(path, text.encode())
@@ -424,7 +433,7 @@ def _upload(folder: Path, target: UPath) -> None:
     names = [file.relative_to(folder).parts for file in files]
     earlier = {str(p): p for p in target.rglob("*") if p.is_file()} if target.exists() else {}
     for place in earlier.keys() - {str(target.joinpath(*name)) for name in names}:
-        earlier[place].unlink()
+        remove(earlier[place])
     for name, file in zip(names, files, strict=True):
         target.joinpath(*name).write_bytes(file.read_bytes())
 

@@ -10,7 +10,7 @@ import ssl
 import struct
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -74,19 +74,16 @@ class Proxy:
         self._thread.join()
 
     async def _serve(self, client: asyncio.StreamReader, back: asyncio.StreamWriter) -> None:
-        with suppress(OSError, asyncio.IncompleteReadError):
+        with suppress(OSError, asyncio.IncompleteReadError), closing(back):
             server, forth = await asyncio.open_connection("127.0.0.1", self.to)
             answers = _Answers(server, back)
             try:
-                while request := await self._read(client):
-                    if not await self._spoil(request, answers, forth):
-                        break
+                while (request := await self._read(client)) and await self._spoil(request, answers, forth):
                     forth.write(request)
                     await forth.drain()
             finally:
                 answers.bringing.cancel()
                 forth.close()
-                back.close()
 
     async def _spoil(self, request: bytes, answers: "_Answers", forth: asyncio.StreamWriter) -> bool:
         """Do what the fault says; whether the request is to be passed on."""

@@ -23,7 +23,7 @@ from wafer.delivered import read_parts
 from wafer.errors import DeliveryError, UnreadError
 from wafer.intake.conflicts import CONFLICT
 from wafer.shown import shown_text
-from wafer.storage import AnyPath, is_local, read_json, write_bytes, write_json, write_text
+from wafer.storage import AnyPath, is_local, read_json, remove, write_bytes, write_json, write_text
 
 _WHOLE = ".csv"
 _START = ".start"
@@ -130,7 +130,7 @@ class Quarantine:
         if digest not in self._digests():
             return False
         for ending in (_WHOLE, _START, _REASONS):
-            self._file(digest, ending).unlink(missing_ok=True)
+            remove(self._file(digest, ending))
         self._digests().remove(digest)
         return True
 
@@ -142,7 +142,7 @@ class Quarantine:
         records = list(_json_lines(path))
         kept = [r for r in records if r["line"] not in lines or any(s["rule"] != CONFLICT for s in r["reasons"])]
         if not kept:
-            path.unlink()
+            remove(path)
         elif len(kept) < len(records):
             _write_json_lines(path, kept)
 
