@@ -36,6 +36,7 @@ from wafer.progress import Progress
 from wafer.records import Ingested, Kind
 from wafer.reporting.summary import summarise_as_markdown, verdict_rows
 from wafer.runs import Run
+from wafer.settings import Settings
 from wafer.shown import shown_message
 from wafer.storage import take_lock, write_text
 from wafer.webhook import tell, tell_failure
@@ -43,6 +44,7 @@ from wafer.workspace import Workspace
 
 MINUTES = {
     "ingest_batches": 240,
+    "see_whether_due": 15,
     "freeze_snapshot": 60,
     "look_back": 15,
     "fit_model": 240,
@@ -113,13 +115,13 @@ def progress_artifact(title: str) -> Iterator[Progress]:
 
 @dataclass(frozen=True)
 class Finished:
-    """A run that came to its end.
+    """A run that came to its end; `run_id` is None where none was made.
 
     `complaints` are sentences about what should not be: files that could not be read, a page that failed. `told` says
     why there was nothing to do.
     """
 
-    run_id: str
+    run_id: str | None
     complaints: tuple[str, ...] = ()
     told: str = ""
 
@@ -135,13 +137,20 @@ def ready() -> Iterator[Workspace]:
         end_with_parent()
     with wafer.open() as workspace:
         show_log_lines(workspace.settings.log_format)
-        try:
+        with telling(workspace.settings):
             look_ahead(workspace.settings)
-        except WaferError as error:
-            for complaint in tell_failure(workspace.settings, str(flow_run.id), flow_run.flow_name, error):
-                log.warning(complaint)
-            raise
         yield workspace
+
+
+@contextmanager
+def telling(settings: Settings) -> Iterator[None]:
+    """Tell the webhook of what fails in the block, before there is a run that could be told of."""
+    try:
+        yield
+    except WaferError as error:
+        for complaint in tell_failure(settings, str(flow_run.id), flow_run.flow_name, error):
+            log.warning(complaint)
+        raise
 
 
 @contextmanager
@@ -181,6 +190,12 @@ def ended(workspace: Workspace, run: Run, *complaints: str, told: str = "") -> F
     notes = [*complaints, *([told] if told else [])]
     create_markdown_artifact(summarise_as_markdown(workspace, run, notes), key=f"{run.kind}-summary")
     return Finished(run.id, complaints, told)
+
+
+def nothing_done(told: str) -> Finished:
+    """The end of a flow that made no run, since there was nothing to do: the running flow shows why."""
+    create_markdown_artifact(shown_message(told), key=f"{flow_run.flow_name}-summary")
+    return Finished(None, told=told)
 
 
 def make_database(home: Path) -> None:

@@ -7,7 +7,8 @@ from flows.report import draw_figures, report
 from wafer import steps
 from wafer.params import EvaluateParams, FitParams, GateParams, MonitorParams, Params, PolicyParams, read_params
 from wafer.progress import heard_by
-from wafer.records import Decided, Evaluated, Fitted, Frozen, Known, Registered
+from wafer.records import Decided, Due, Evaluated, Fitted, Frozen, Known, Registered
+from wafer.workspace import Workspace
 
 
 @step()
@@ -67,19 +68,32 @@ def train(params_file: str | None = None, force: bool = False) -> Finished:
         params_file: YAML file of the parameters, on the worker; by default params.yaml of the project.
         force: make a version even where the very same training has made one.
     """
-    with ready() as workspace, steps.working(workspace, "training") as run:
+    with ready() as workspace:
+        return train_version(workspace, params_file, force=force)
+
+
+def train_version(
+    workspace: Workspace, params_file: str | None, *, force: bool = False, due: Due | None = None
+) -> Finished:
+    """What `train` does; where it is `due` because something has happened, name, record and summary say so."""
+    with steps.working(workspace, "training") as run:
         params = read_params(params_file or workspace.params_file)
+        if due is not None:
+            run.write(due)
         frozen = freeze_snapshot(run.id)
-        name_run(run, f"on {frozen.digest[:8]}")
+        name_run(run, f"on {frozen.digest[:8]}{f' by {due.cause}' if due else ''}")
         known = look_back(run.id, params)
+        told = [due.told] if due else []
         if known.finished and not force:
-            return ended(workspace, run, told=known.told)
+            return ended(workspace, run, told=". ".join([*told, known.told]))
         if known.version is None or force:
             fit_model(run.id, params.fit, params.policy, params.monitor)
             evaluate_recipe(run.id, params.evaluate, params.fit, params.policy)
             register_version(run.id, params)
         decide_champion(run.id, params.gate, params.policy)
+        if due is not None and (refused := steps.count_refusals(workspace, run, params.retrain)) is not None:
+            told.append(refused.told)
         figures = draw_figures(run.id, return_state=True)
         pages = [report(run.id, name, return_state=True) for name in ("data_quality", "exploration", "training")]
         finished = finish_training(run.id, return_state=True)
-        return ended(workspace, run, *failures(figures, *pages, finished))
+        return ended(workspace, run, *failures(figures, *pages, finished), told=". ".join(told))

@@ -25,7 +25,7 @@ from wafer.params import Params, RuleName, read_params
 SHIPPED = Path(__file__).parents[1] / "params.yaml"
 TEXT = SHIPPED.read_text()
 NEXT_LINE = TEXT.count("\n") + 1
-SEEDED = sorted(Params.model_fields.keys() - {"monitor", "policy"})
+SEEDED = sorted(Params.model_fields.keys() - {"monitor", "policy", "retrain"})
 LONGEST = (MOST_PROBLEMS + 1) * LONGEST_PROBLEM  # characters of a message, its file's name apart
 
 
@@ -67,7 +67,7 @@ def earlier(**gate: float) -> dict[str, Any]:
     costs = {name: value for name, value in content.pop("policy").items() if name != "threshold"}
     content["fit"] |= {"search": "budget", **costs}
     content["gate"] |= gate
-    del content["gate"]["canary_z"], content["monitor"]
+    del content["gate"]["canary_z"], content["monitor"], content["retrain"]
     return content
 
 
@@ -79,6 +79,9 @@ def test_a_file_of_the_earlier_layout_is_read_as_it_was_meant(tmp_path: Path) ->
     fixed = shipped.policy.model_copy(update={"threshold": "fixed"})
     assert read_params(file) == shipped.model_copy(update={"policy": fixed}), "no threshold rolled then"
     content = yaml.safe_load(TEXT)
+    del content["retrain"]
+    file.write_text(yaml.safe_dump(content))
+    assert read_params(file) == shipped, "before `retrain` was a section"
     del content["monitor"], content["policy"]["threshold"]
     file.write_text(yaml.safe_dump(content))
     assert read_params(file) == shipped.model_copy(update={"policy": fixed}), "before `monitor` was a section"
@@ -115,6 +118,7 @@ def test_a_file_of_the_earlier_layout_is_read_as_it_was_meant(tmp_path: Path) ->
         ("monitor", {"rules": []}, r"monitor\.rules: expected 1 or more items, got \[\]"),
         ("monitor", {"without": {"Sensor-1": "all"}}, r"monitor\.without.*'all'"),
         ("monitor", {"ewma_weight": 0}, r"monitor\.ewma_weight: must be above 0"),
+        ("retrain", {"drifted_batches": 11}, "retrain: drifted_batches must be at most drift_window, got 11"),
         ("gate", {"auc_margin": -0.1}, r"gate\.auc_margin: must be at least 0.*, got -0\.1"),
         *((name, {"seed": 2**32}, rf"{name}\.seed: .*4294967295, got 4294967296") for name in SEEDED),
         *((name, {"seed": -1}, rf"{name}\.seed: must be at least 0.*, got -1") for name in SEEDED),
@@ -160,7 +164,7 @@ BOMB = "a0: &a0 [x, x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9
         (TEXT + "---\na: 1\n", "expected a single document"),
         ("[" * 9000, "nested too deeply"),
         (f"# {'x' * 100_000}", "expected at most 100000 bytes, got 100002"),
-        ("\n".join(f"k{n}: 1" for n in range(5000)), "; and 5001 more$"),
+        ("\n".join(f"k{n}: 1" for n in range(5000)), "; and 5002 more$"),
         (f"? {'x' * 50_000}\n: 1\n", "unknown key|missing"),
     ],
 )

@@ -32,6 +32,8 @@ RuleName = Literal[
     "western-electric-4",
     "ewma",
 ]
+EARLIER_WITHOUT = ({"retrain"}, {"retrain", "monitor"}, {"retrain", "monitor", "policy"})
+"""The sections that files of earlier layouts do not have."""
 BAND = ("canary_low", "canary_high")
 EARLIER_BANDS: dict[tuple[Any, ...], float] = {(0.4, 0.6): 3.0, (0.0, 1.0): 1000.0}
 """Bands of the canary in files of the earlier layout, and the standard errors that they stood for."""
@@ -159,6 +161,22 @@ class MonitorParams(Part):
     )
 
 
+class RetrainParams(Part):
+    """When `wafer retrain` trains; each counts from the newest training, and needs a wafer that was labelled since."""
+
+    drifted_batches: int = _knob(3, "drifted batches, of the last `drift_window`, from which it trains", ge=1, le=1_000)
+    drift_window: int = _knob(10, "batches that are looked at for drift", ge=1, le=1_000)
+    new_labels: int = _knob(100, "newly labelled wafers from which it trains", ge=1, le=1_000_000)
+    days: float = _knob(1.0, "days after which it trains", ge=0, le=10_000)
+    refusals: int = _knob(3, "versions in a row that the gate refuses, from which on this is told", ge=1, le=1_000)
+
+    @model_validator(mode="after")
+    def _fit_the_window(self) -> "RetrainParams":
+        if self.drifted_batches > self.drift_window:
+            raise ValueError(f"drifted_batches must be at most drift_window, got {self.drifted_batches}")
+        return self
+
+
 class Params(Part):
     """All of params.yaml."""
 
@@ -168,6 +186,7 @@ class Params(Part):
     gate: GateParams
     monitor: MonitorParams
     policy: PolicyParams
+    retrain: RetrainParams
 
 
 def read_params(file: str | Path) -> Params:
@@ -190,9 +209,13 @@ def read_params(file: str | Path) -> Params:
 def in_present_layout(content: Any) -> Any:
     """The content of a parameter file of an earlier layout as it was meant; any other content as it is.
 
-    The costs stood in `fit` before `policy` was a section; before `monitor` was one, no threshold rolled. What such a
-    file says beyond the present keys is dropped where it is what holds today, and else refused later on.
+    The costs stood in `fit` before `policy` was a section; before `monitor` was one, no threshold rolled; without
+    `retrain`, the newest, a file means what is shipped. What such a file says beyond the present keys is dropped where
+    it is what holds today, and else refused later on.
     """
+    known = Params.model_fields.keys()
+    if isinstance(content, dict) and any(content.keys() == known - without for without in EARLIER_WITHOUT):
+        content = {**content, "retrain": _shipped(RetrainParams)}
     fit, gate = (content.get(name) if isinstance(content, dict) else None for name in ("fit", "gate"))
     if not isinstance(fit, dict) or not isinstance(gate, dict):
         return content
@@ -208,6 +231,9 @@ def in_present_layout(content: Any) -> Any:
     policy = content.get("policy")
     if content.keys() != Params.model_fields.keys() - {"monitor"} or not isinstance(policy, dict):
         return content
-    schema = MonitorParams.model_json_schema()["properties"]
-    monitor = {name: knob["default"] for name, knob in schema.items()}
-    return {**content, "monitor": monitor, "policy": {"threshold": "fixed", **policy}}
+    return {**content, "monitor": _shipped(MonitorParams), "policy": {"threshold": "fixed", **policy}}
+
+
+def _shipped(section: type[Part]) -> dict[str, Any]:
+    """What the file of the project says in a section."""
+    return {name: knob["default"] for name, knob in section.model_json_schema()["properties"].items()}

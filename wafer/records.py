@@ -127,6 +127,31 @@ class Frozen:
 
 
 @dataclass(frozen=True)
+class Due:
+    """Whether a training is due, and in words why or why not.
+
+    `cause` is "first", "cut short", "drift", "labels" or "time"; None where none is due.
+    """
+
+    step: ClassVar[str] = "due"
+    cause: str | None
+    told: str
+
+
+@dataclass(frozen=True)
+class Refused:
+    """How many versions in a row the gate has refused, this one included, where they are so many that it is told."""
+
+    step: ClassVar[str] = "refused"
+    in_a_row: int
+
+    @property
+    def told(self) -> str:
+        """The same in words."""
+        return f"the gate has refused {self.in_a_row} versions in a row: see `wafer models log` for its reasons"
+
+
+@dataclass(frozen=True)
 class Known:
     """The version that the very same training has made before, if there is one, and whether that went through."""
 

@@ -183,5 +183,10 @@ def _told(error: BaseException) -> str:
     return shown_message(told.partition("\n")[0], 500)
 
 
+def time_of(run: str) -> datetime:
+    """When a run was started, as its name says."""
+    return datetime.strptime("".join(run.rsplit("-", 3)[1:]), "%Y%m%d%H%M%S%f").replace(tzinfo=UTC)
+
+
 def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="milliseconds")

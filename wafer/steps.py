@@ -17,11 +17,21 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from wafer.errors import ReportError, StorageError
-from wafer.params import DeliverParams, EvaluateParams, FitParams, GateParams, MonitorParams, Params, PolicyParams
+from wafer.params import (
+    DeliverParams,
+    EvaluateParams,
+    FitParams,
+    GateParams,
+    MonitorParams,
+    Params,
+    PolicyParams,
+    RetrainParams,
+)
 from wafer.progress import shown
 from wafer.records import (
     Decided,
     Delivered,
+    Due,
     Evaluated,
     Fitted,
     Frozen,
@@ -30,6 +40,7 @@ from wafer.records import (
     Known,
     Labelled,
     Predicted,
+    Refused,
     Registered,
     Reported,
     with_units,
@@ -256,6 +267,25 @@ def _describe_source(workspace: Workspace) -> dict[str, str]:
     from wafer.registry import describe_source
 
     return describe_source(Path(__file__).parent, workspace.settings.commit)
+
+
+def see_whether_due(workspace: Workspace, params: RetrainParams) -> Due:
+    """See whether it is time to train again, and why or why not."""
+    from wafer.registry.due import due
+    from wafer.scoring.timeline import newest_timeline
+
+    return due(params, workspace.registry, workspace.store, newest_timeline(workspace.runs))
+
+
+def count_refusals(workspace: Workspace, run: Run, params: RetrainParams) -> Refused | None:
+    """Note with the run how many versions in a row the gate has refused, where they are many enough to be told."""
+    from wafer.registry.due import refused_in_a_row
+
+    refused = Refused(refused_in_a_row(workspace.registry))
+    if refused.in_a_row < params.refusals:
+        return None
+    run.write(refused)
+    return refused
 
 
 def fit(workspace: Workspace, run: Run, params: FitParams, policy: PolicyParams, monitor: MonitorParams) -> Fitted:

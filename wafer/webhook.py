@@ -16,7 +16,7 @@ from typing import Any
 
 import requests
 
-from wafer.records import SAME_MODEL, Decided, Ingested, Predicted, Registered
+from wafer.records import SAME_MODEL, Decided, Ingested, Predicted, Refused, Registered
 from wafer.runs import Run
 from wafer.scoring.timeline import INDEX
 from wafer.settings import Settings
@@ -102,6 +102,9 @@ def _events(run: Run, error: Exception | None) -> Iterator[Event]:
         refused_by_gate = not decision["promoted"] and decision["kind"] != SAME_MODEL
         told = {"version": version, "why": shown_message(decision["reason"])}
         yield "refusal", {f"version-{version}": told} if refused_by_gate else {}
+    if run.has(Refused):
+        version, in_a_row = run.read(Registered).version, run.read(Refused).in_a_row
+        yield "refusals", {f"version-{version}": {"version": version, "in_a_row": in_a_row}}
     if run.has(Predicted):
         index = run.storage.read_json(run.key(INDEX))
         alarms, drifted = dict[str, dict[str, Any]](), dict[str, dict[str, Any]]()

@@ -22,23 +22,26 @@ from urllib.parse import urlsplit
 import nbformat
 import pandas as pd
 import pytest
+import yaml
 from mlflow.tracking import MlflowClient
 from nbformat.v4 import new_code_cell, new_notebook
 from prefect import Task, flow, get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import State, StateType
 from prefect.client.schemas.sorting import FlowRunSort
 from prefect.settings import PREFECT_FLOWS_HEARTBEAT_FREQUENCY, temporary_settings
 from prefect.testing.utilities import prefect_test_harness
 
 import flows.predict
 import flows.report
+import flows.retrain
 import flows.train
 import wafer
 from flows import automations
-from flows.entry import MINUTES, failures
+from flows.entry import MINUTES, Finished, failures
 from flows.ingest import ingest, ingest_batches
 from flows.predict import predict
+from flows.retrain import retrain
 from flows.train import train
 from tests import terminal
 from tests.conftest import REPOSITORY
@@ -47,7 +50,7 @@ from wafer import steps
 from wafer.errors import DeliveryError, RegistryError, UnfitError
 from wafer.fab.simulate import simulate_batches
 from wafer.params import read_params
-from wafer.records import Frozen
+from wafer.records import Due, Frozen, Refused
 from wafer.registry import Registry
 from wafer.runs import Run
 from wafer.settings import Settings
@@ -170,6 +173,40 @@ def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path, recei
         scored = pd.read_csv(Path(str(scored_run.place("predictions"))) / file.name)
         assert scored["Wafer"].tolist() == pd.read_csv(file).iloc[:, 0].tolist()
         assert set(scored["model_version"]) == {1}
+
+
+@at_length_on_a_server
+def test_a_retraining_says_what_asked_for_it(
+    storage: Settings, small_params: Path, tmp_path: Path, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first time, then not without new labels, then by these; a version that is refused once too often is told."""
+    content = yaml.safe_load(small_params.read_text())
+    content["gate"]["minimum_auc"] = 1.0
+    content["retrain"] |= {"new_labels": 40, "days": 10.0, "refusals": 2}
+    params = tmp_path / "params.yaml"
+    params.write_text(yaml.safe_dump(content))
+    for name in ("data_quality", "exploration", "training"):
+        write_notebook(tmp_path / "project", name, "print('in short')")
+    monkeypatch.setenv("WAFER_PROJECT", str(tmp_path / "project"))
+    list(simulate_batches(tmp_path / "raw", batches=6, wafers=40, seed=7))
+    ingest(str(tmp_path / "raw"), "training")
+    first = retrain(str(params))
+    nothing = retrain(str(params), return_state=True)
+    assert (nothing.name, nothing.type) == ("NothingToDo", StateType.COMPLETED)
+    assert nothing.message == "nothing was trained: no wafer was labelled since version 1 was trained"
+    assert nothing.result() == Finished(None, told=nothing.message)
+    list(simulate_batches(tmp_path / "raw", batches=1, wafers=40, seed=7, first_batch=6))
+    ingest(str(tmp_path / "raw"), "training")
+    second = retrain(str(params))
+    with wafer.open() as workspace:
+        runs = [workspace.runs.get(one.run_id) for one in (first, second)]
+        assert workspace.runs.names("training") == [second.run_id, first.run_id]
+    assert [run.read(Due).cause for run in runs] == ["first", "labels"]
+    assert (runs[0].has(Refused), runs[1].read(Refused)) == (False, Refused(2))
+    told = "the gate has refused 2 versions in a row: see `wafer models log` for its reasons"
+    assert second == Finished(second.run_id, (), f"40 wafers were labelled since version 1 was trained. {told}")
+    (message,) = [message["data"] for message in receiver.messages if message["type"] == "wafer.refusals"]
+    assert message["items"] == [{"version": 2, "in_a_row": 2}]
 
 
 def relabel(file: Path, faults: int) -> int:
@@ -391,6 +428,15 @@ late()
     assert done.stdout.splitlines()[-1:] == ["TimedOut ('Scope timed out after 2.0 second(s).',) True []"], done.stderr
 
 
+def write_notebook(project: Path, name: str, *cells: str) -> None:
+    """A report of this name in a project: its parameters, then these cells."""
+    notebook = new_notebook(cells=[new_code_cell(source) for source in ("run = storage = ''", *cells)])
+    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
+    notebook.cells[0].metadata["tags"] = ["parameters"]
+    (project / "notebooks").mkdir(parents=True, exist_ok=True)
+    (project / "notebooks" / f"{name}.ipynb").write_text(nbformat.writes(notebook))
+
+
 @on_a_server
 def test_a_killed_kernel_fails_its_task_within_half_a_minute(
     storage: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -398,11 +444,7 @@ def test_a_killed_kernel_fails_its_task_within_half_a_minute(
     """`kill -9` in the middle of a cell: the task fails soon, says so, and the page is kept as far as it came."""
     pid = tmp_path / "pid"
     work = f"import os, pathlib, time\npathlib.Path({str(pid)!r}).write_text(str(os.getpid()))\ntime.sleep(600)"
-    notebook = new_notebook(cells=[new_code_cell(source) for source in ("run = storage = ''", "print('so far')", work)])
-    notebook.metadata["kernelspec"] = {"name": "python3", "language": "python", "display_name": "Python 3"}
-    notebook.cells[0].metadata["tags"] = ["parameters"]
-    (tmp_path / "project" / "notebooks").mkdir(parents=True)
-    (tmp_path / "project" / "notebooks" / "training.ipynb").write_text(nbformat.writes(notebook))
+    write_notebook(tmp_path / "project", "training", "print('so far')", work)
     monkeypatch.setenv("WAFER_PROJECT", str(tmp_path / "project"))
     killed: list[float] = []
 
@@ -430,7 +472,9 @@ def test_a_killed_kernel_fails_its_task_within_half_a_minute(
 def test_the_limits_of_tasks_are_documented() -> None:
     """Every task ends in the time that the manual's table says, and is tried again as often as that says."""
     tasks = [
-        one for module in (flows.ingest, flows.predict, flows.report, flows.train) for one in vars(module).values()
+        one
+        for module in (flows.ingest, flows.predict, flows.report, flows.retrain, flows.train)
+        for one in vars(module).values()
     ]
     known = {one.fn.__name__: one for one in tasks if isinstance(one, Task)}
     assert known.keys() == MINUTES.keys()
@@ -445,10 +489,8 @@ def test_the_limits_of_tasks_are_documented() -> None:
 def test_deployments_name_flows_that_exist() -> None:
     """prefect.yaml's entrypoints are flows whose parameters are all explained; each deployment is called `wafer`, one
     run of it works at a time, and its schedules have a time zone and are inactive."""
-    import yaml
-
     deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
-    known_flows = {"flows.ingest:ingest": ingest, "flows.train:train": train, "flows.predict:predict": predict}
+    known_flows: dict[str, Any] = {f"flows.{flow.name}:{flow.name}": flow for flow in (ingest, train, retrain, predict)}
     assert [d["entrypoint"] for d in deployments] == list(known_flows)
     for deployment in deployments:
         flow = known_flows[deployment["entrypoint"]]

@@ -16,7 +16,7 @@ from wafer.cli.labels import labels
 from wafer.cli.models import models
 from wafer.cli.monitor import monitor
 from wafer.cli.params import params
-from wafer.cli.runs import ingest, predict, run, study, train
+from wafer.cli.runs import ingest, predict, retrain, run, study, train
 from wafer.cli.services import automate, doctor, stack
 from wafer.cli.store import expectations_folder, own_suites, quarantine, store
 from wafer.errors import EXIT_NEGATIVE, EXIT_STATUS
@@ -246,6 +246,7 @@ COMMANDS = (
     labels,
     store,
     train,
+    retrain,
     models,
     predict,
     monitor,

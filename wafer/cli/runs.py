@@ -6,7 +6,7 @@ Prefect reads its settings when it is imported, so flows are imported after the 
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import click
 
@@ -125,6 +125,29 @@ def train(params_file: Path | None, force: bool) -> None:
         from flows.train import train as flow
 
         _end(workspace, [flow(str(params), force)])
+
+
+@click.command()
+@params_file
+def retrain(params_file: Path | None) -> None:
+    """Train where it is time to, and let the gate decide: where batches drifted, labels came, or days have passed.
+
+    The section `retrain` of the parameters says from when on, and the summary by which of them. Without a wafer that
+    was labelled since the newest training nothing is trained, and it is told why.
+
+    \b
+    Example:
+      wafer retrain
+    """
+    from wafer.preflight import need_labelled_wafers
+
+    with _opened() as workspace:
+        params = params_in_use(params_file)
+        needs = {"params": params, "kinds": KINDS[:1], "guard": True, "notebooks": NOTEBOOKS[:3]}
+        _get_ready(workspace, need_labelled_wafers, **needs)
+        from flows.retrain import retrain as flow
+
+        _end(workspace, [cast("Finished", flow(str(params)))])
 
 
 @click.command()
@@ -260,7 +283,8 @@ def _end(workspace: "Workspace", finished: "Sequence[Finished]", negative: "Sequ
     """Say what came of the runs, what they complain of, and what else was `negative`: then the exit status is 1."""
     from wafer.reporting.summary import summarise_runs
 
-    click.echo(summarise_runs(workspace, [workspace.runs.get(one.run_id) for one in finished]))
+    if runs := [workspace.runs.get(one.run_id) for one in finished if one.run_id is not None]:
+        click.echo(summarise_runs(workspace, runs))
     for one in finished:
         if one.told:
             click.echo(shown_message(one.told))

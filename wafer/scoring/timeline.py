@@ -1,5 +1,6 @@
 """How the batches of all predictions followed each other: alarms, control, drift, and labels as they come."""
 
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,19 @@ def timeline(runs: Runs, run: Run, store: "Store", form: "Form") -> list[dict[st
     return sorted(entries, key=lambda entry: (entry["order"], entry["file"]))
 
 
+def newest_timeline(runs: Runs) -> list[dict[str, Any]]:
+    """The timeline that the newest prediction has left; empty where none has."""
+    return next(_kept(runs, runs.names("prediction")), [])
+
+
 def _earlier(runs: Runs, run: Run) -> list[dict[str, Any]]:
     """What earlier predictions have told, those that were scored last at the end; a study has none."""
     names = [] if run.kind == "study" else [name for name in runs.names("prediction") if name != run.id]
+    told = islice(_kept(runs, names), LOOKED_AT)
+    return sorted((one for entries in told for one in entries), key=lambda one: str(one["run"]))
+
+
+def _kept(runs: Runs, names: Sequence[str]) -> Iterator[list[dict[str, Any]]]:
+    """The timelines of those runs that have left one."""
     places = (runs.get(name).key(PLACE) for name in names)
-    told = islice((place for place in places if runs.storage.exists(place)), LOOKED_AT)
-    return sorted((one for place in told for one in runs.storage.read_json(place)), key=lambda one: str(one["run"]))
+    return (runs.storage.read_json(place) for place in places if runs.storage.exists(place))

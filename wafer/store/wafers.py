@@ -202,6 +202,11 @@ class Store:
         found = self._batches.find({"kind": kind}).sort([("order", 1), ("file", 1), ("_id", 1)])
         return [ledger_record(d) for d in found]
 
+    def count_labelled(self) -> int:
+        """How many wafers a snapshot would have: those of training batches and files of labels in the ledger."""
+        found = self._batches.find({"kind": {"$in": ["training", LABELS]}}, {"wafers": 1})
+        return len({wafer for line in found for wafer in line["wafers"]})
+
     def replacements(self) -> list[BatchRecord]:
         """The ledger's records of batches, of any kind, that replaced a wafer's earlier readings."""
         return [ledger_record(d) for d in self._batches.find({"replaced": ANY_TEXT}).sort("_id", 1)]
