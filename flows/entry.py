@@ -33,7 +33,7 @@ from wafer.lifeline import end_with_parent, tie_children
 from wafer.logs import show_log_lines
 from wafer.preflight import look_ahead
 from wafer.progress import Progress
-from wafer.records import Ingested, Kind
+from wafer.records import Idle, Ingested, Kind
 from wafer.reporting.summary import summarise_as_markdown, verdict_rows
 from wafer.runs import Run
 from wafer.settings import Settings
@@ -190,6 +190,12 @@ def ended(workspace: Workspace, run: Run, *complaints: str, told: str = "") -> F
     notes = [*complaints, *([told] if told else [])]
     create_markdown_artifact(summarise_as_markdown(workspace, run, notes), key=f"{run.kind}-summary")
     return Finished(run.id, complaints, told)
+
+
+def ended_idle(workspace: Workspace, run: Run, *complaints: str, told: str) -> Finished:
+    """The end of a run that had nothing to do: why is shown, and kept with it."""
+    run.write(Idle(told))
+    return ended(workspace, run, *complaints, told=told)
 
 
 def nothing_done(told: str) -> Finished:

@@ -2,7 +2,7 @@
 
 from prefect import flow
 
-from flows.entry import Finished, ended, failures, name_run, opened, progress_artifact, ready, step
+from flows.entry import Finished, ended, ended_idle, failures, name_run, opened, progress_artifact, ready, step
 from flows.report import draw_figures, report
 from wafer import steps
 from wafer.params import EvaluateParams, FitParams, GateParams, MonitorParams, Params, PolicyParams, read_params
@@ -85,7 +85,7 @@ def train_version(
         known = look_back(run.id, params)
         told = [due.told] if due else []
         if known.finished and not force:
-            return ended(workspace, run, told=". ".join([*told, known.told]))
+            return ended_idle(workspace, run, told=". ".join([*told, known.told]))
         if known.version is None or force:
             fit_model(run.id, params.fit, params.policy, params.monitor)
             evaluate_recipe(run.id, params.evaluate, params.fit, params.policy)

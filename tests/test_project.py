@@ -58,7 +58,7 @@ def test_deployments_find_their_flows_in_the_package() -> None:
     """Each deployment names a flow that is imported from wherever the package is installed."""
     deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
     flows = [load_flow_from_entrypoint(one["entrypoint"], use_placeholder_flow=False) for one in deployments]
-    assert [flow.name for flow in flows] == ["ingest", "train", "retrain", "predict"]
+    assert [flow.name for flow in flows] == ["ingest", "train", "retrain", "predict", "watch"]
 
 
 def test_the_guide_names_what_is_there(tmp_path: Path) -> None:

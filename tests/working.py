@@ -41,7 +41,9 @@ def predict(settings: Settings, raw: Path) -> Predicted:
     """Take in a folder and score it."""
     with Workspace(settings) as workspace, steps.working(workspace, "prediction") as run:
         steps.ingest(workspace, run, "prediction", str(raw))
-        return steps.predict(workspace, run)
+        predicted = steps.predict(workspace, run)
+        assert predicted is not None
+        return predicted
 
 
 def latest(settings: Settings, kind: str) -> Run:

@@ -152,6 +152,14 @@ class Refused:
 
 
 @dataclass(frozen=True)
+class Idle:
+    """Why a run had nothing to do; it is not the newest of its kind, since it has nothing to show."""
+
+    step: ClassVar[str] = "idle"
+    told: str
+
+
+@dataclass(frozen=True)
 class Known:
     """The version that the very same training has made before, if there is one, and whether that went through."""
 

@@ -1,7 +1,7 @@
 """One piece of work and its records: `runs/<id>/` holds all that one ingest, training, prediction or study made.
 
 Each step leaves a record below `records/` and its seconds below `seconds/`, apart from what must be reproducible. A
-file in `latest/` names the newest run of a kind that came to its end.
+file in `latest/` names the newest run of a kind that came to its end and had something to do.
 """
 
 import time
@@ -15,6 +15,7 @@ from upath import UPath
 
 from wafer.errors import StorageError, WaferError
 from wafer.logs import at, events, kept_log
+from wafer.records import Idle
 from wafer.shown import facts_html, shown_message
 from wafer.storage import Storage, as_json, is_silent, write_json
 
@@ -135,7 +136,8 @@ class Runs:
                 raise
             events.info("finished")
         self.storage.write_json(run.key("run.json"), note | {"state": "finished", "ended": _now()})
-        self.storage.point(f"{LATEST}/{kind}.json", {"run": run.id}, newer=lambda present: run.id > present["run"])
+        if not run.has(Idle):
+            self.storage.point(f"{LATEST}/{kind}.json", {"run": run.id}, newer=lambda present: run.id > present["run"])
 
     def _new(self, kind: str) -> tuple[Run, dict[str, Any]]:
         """A run whose name nobody has; of two processes in the same millisecond one takes another name."""

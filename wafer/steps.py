@@ -10,7 +10,7 @@ import io
 import logging
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
@@ -27,7 +27,7 @@ from wafer.params import (
     PolicyParams,
     RetrainParams,
 )
-from wafer.progress import shown
+from wafer.progress import Progress, shown
 from wafer.records import (
     Decided,
     Delivered,
@@ -52,6 +52,8 @@ from wafer.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from wafer.intake.watching import Watch
 
 UNREGISTERED = 0
 
@@ -184,6 +186,14 @@ def _told_unaccepted(report: Mapping[str, Any]) -> str | None:
     if report["accepted"] or not turned_away:
         return None
     return f"no file was accepted, {turned_away:,} went to the quarantine; the report says why"
+
+
+def watch(workspace: Workspace, raw: str | None = None) -> "Watch":
+    """What looks for new batch files to be scored in `raw` (default: `raw/prediction` of the storage)."""
+    from wafer.intake.watching import Watch
+
+    folder = workspace.storage.place("raw/prediction") if raw is None else workspace.settings.opened(raw)
+    return Watch(folder, workspace.storage, workspace.settings.link_roots)
 
 
 def import_labels(workspace: Workspace, run: Run, file: str) -> Labelled:
@@ -430,53 +440,54 @@ def finish(workspace: Workspace, run: Run) -> None:
     workspace.registry.finish(run.read(Registered).version)
 
 
-def predict(workspace: Workspace, run: Run) -> Predicted:
+def predict(workspace: Workspace, run: Run, *, new_only: bool = False) -> Predicted | None:
     """Score every accepted batch of the run's delivery, one CSV a batch, and store the same rows.
+
+    With `new_only` those alone that no run has scored yet, as the ledger says, and None where there is none: so each
+    batch is scored once, however many processes ask at the same time.
 
     The model is the champion of the registry, verified; in a study the one that the study has fitted, which is no
     registered version. What else it says of the wafers lies in `details/`, see `wafer.scoring.details.Details`; how the
-    batches of all predictions followed each other, in `timeline.json`.
+    batches of all predictions followed each other, in `timeline.json`; what their versions were worth, in `live.json`.
     """
+    study = run.kind == "study"
+    held = nullcontext() if study else workspace.lease("predict", run.id)
+    with held, run.timed("predict"), shown("predict") as progress:
+        report = workspace.storage.read_json(run.read(Ingested, "ingest-prediction").report)
+        digests = [batch["digest"] for batch in report["batches"] if batch["verdict"] == "accepted"]
+        if new_only and not (digests := workspace.store.unscored(digests)):
+            return None
+        predicted = _score(workspace, run, digests, progress)
+        run.write(predicted)
+        if not study:
+            workspace.store.mark_scored(digests, run.id)  # last, so that a run that was cut short is made up for
+    return predicted
+
+
+def _score(workspace: Workspace, run: Run, digests: Sequence[str], progress: Progress) -> Predicted:
     from wafer.registry.champion import fetch_champion
     from wafer.registry.live import live_figures
     from wafer.scoring.batches import score_batches
     from wafer.scoring.timeline import INDEX, LIVE, PLACE, timeline
 
-    with run.timed("predict"), shown("predict") as progress:
-        if run.kind == "study":
-            version, model_folder = UNREGISTERED, run.read(Fitted).folder
-        else:
-            version, model_folder = fetch_champion(workspace.registry, workspace.storage)
-        report, form = (
-            workspace.storage.read_json(run.read(Ingested, "ingest-prediction").report),
-            workspace.form("prediction"),
-        )
-        digests = [batch["digest"] for batch in report["batches"] if batch["verdict"] == "accepted"]
-        index = score_batches(
-            workspace.bundle(model_folder),
-            version,
-            workspace.store,
-            form.sensors,
-            digests,
-            run.place("predictions"),
-            run.place("details"),
-            progress,
-        )
-        run.storage.write_json(run.key(INDEX), index)
-        told = timeline(workspace.runs, run, workspace.store, form)
-        run.storage.write_json(run.key(PLACE), told)
-        counts = {"batches": len(index)} | {
-            key: sum(one[key] for one in index) for key in ("wafers", "alarms", "unknown")
-        }
-        run_id = None
-        if version != UNREGISTERED:
-            scorers = {one["model_version"] for one in told}
-            figures = live_figures(workspace.registry, workspace.store, scorers)
-            run.storage.write_json(run.key(LIVE), [one.as_dict() for one in figures])
-            tags = {"model.version": version}
-            run_id = workspace.registry.log_prediction(run.id, counts, [run.place("details")], tags)
+    form, places = workspace.form("prediction"), (run.place("predictions"), run.place("details"))
+    if run.kind == "study":
+        version, model_folder = UNREGISTERED, run.read(Fitted).folder
+    else:
+        version, model_folder = fetch_champion(workspace.registry, workspace.storage)
+    bundle = workspace.bundle(model_folder)
+    index = score_batches(bundle, version, workspace.store, form.sensors, digests, *places, progress)
+    run.storage.write_json(run.key(INDEX), index)
+    told = timeline(workspace.runs, run, workspace.store, form)
+    run.storage.write_json(run.key(PLACE), told)
+    counts = {"batches": len(index)} | {key: sum(one[key] for one in index) for key in ("wafers", "alarms", "unknown")}
+    run_id = None
+    if version != UNREGISTERED:
+        figures = live_figures(workspace.registry, workspace.store, {one["model_version"] for one in told})
+        run.storage.write_json(run.key(LIVE), [one.as_dict() for one in figures])
+        run_id = workspace.registry.log_prediction(run.id, counts, places[1:], {"model.version": version})
     why = "no wafer was scored: all of the accepted files contradict stored ones"
-    predicted = Predicted(
+    return Predicted(
         folder=run.key("predictions"),
         files=tuple(entry["predictions"] for entry in index),
         wafers=counts["wafers"],
@@ -487,8 +498,6 @@ def predict(workspace: Workspace, run: Run) -> Predicted:
         run_id=run_id,
         complaints=(why,) if digests and not counts["wafers"] else (),
     )
-    run.write(predicted)
-    return predicted
 
 
 def report(workspace: Workspace, run: Run, name: str) -> Reported:

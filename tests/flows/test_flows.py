@@ -43,6 +43,7 @@ from flows.ingest import ingest, ingest_batches
 from flows.predict import predict
 from flows.retrain import retrain
 from flows.train import train
+from flows.watch import watch
 from tests import terminal
 from tests.conftest import REPOSITORY
 from tests.receiver import Receiver, listening
@@ -490,7 +491,9 @@ def test_deployments_name_flows_that_exist() -> None:
     """prefect.yaml's entrypoints are flows whose parameters are all explained; each deployment is called `wafer`, one
     run of it works at a time, and its schedules have a time zone and are inactive."""
     deployments = yaml.safe_load((REPOSITORY / "prefect.yaml").read_text())["deployments"]
-    known_flows: dict[str, Any] = {f"flows.{flow.name}:{flow.name}": flow for flow in (ingest, train, retrain, predict)}
+    known_flows: dict[str, Any] = {
+        f"flows.{flow.name}:{flow.name}": flow for flow in (ingest, train, retrain, predict, watch)
+    }
     assert [d["entrypoint"] for d in deployments] == list(known_flows)
     for deployment in deployments:
         flow = known_flows[deployment["entrypoint"]]

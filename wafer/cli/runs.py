@@ -152,12 +152,14 @@ def retrain(params_file: Path | None) -> None:
 
 @click.command()
 @raw_folder("Folder of batch files; default: raw/prediction of the storage, else what the synthetic fab has delivered.")
-def predict(raw: str | None) -> None:
+@click.option("--new-only", is_flag=True, help="Score only files that no run has scored yet.")
+def predict(raw: str | None, new_only: bool) -> None:
     """Score a delivery with the model in use, and report what it says of each wafer.
 
     \b
-    Example:
+    Examples:
       wafer predict --raw incoming/prediction
+      wafer predict --new-only
     """
     from wafer.preflight import need_champion
 
@@ -168,7 +170,7 @@ def predict(raw: str | None) -> None:
         _get_ready(workspace, need_champion, raw=folders, kinds=KINDS[1:], notebooks=NOTEBOOKS[3:])
         from flows.predict import predict as flow
 
-        _end(workspace, [flow(raw)])
+        _end(workspace, [flow(raw, new_only)])
 
 
 @click.command()

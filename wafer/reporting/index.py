@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
-from wafer.records import Decided, Ingested, Labelled, Predicted, Registered
+from wafer.records import Decided, Idle, Ingested, Labelled, Predicted, Registered
 from wafer.reporting.look import look
 from wafer.runs import Run, Runs
 
@@ -54,6 +54,8 @@ def what_came_of(run: Run) -> Iterator[str]:
             done = run.read(Ingested, f"ingest-{kind}")
             unread = f", {done.unread} unread" if done.unread else ""
             yield f"{done.accepted} of {done.files} files accepted, {done.quarantined} quarantined{unread}"
+    if run.has(Idle):
+        yield run.read(Idle).told
     if run.has(Labelled):
         yield run.read(Labelled).told
     if run.has(Registered):

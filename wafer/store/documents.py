@@ -37,7 +37,8 @@ class BatchRecord:
 
     `wafers` are those that it brought, in the file's order, without those of the `conflicts`. `replaced` are wafers
     whose earlier readings it took the place of, `late` those that were conflicts until a later run replaced them.
-    `taken_in` is the time of the line in UTC, which no comparison regards.
+    `taken_in` is the time of the line in UTC, and `scored` the run that scored its wafers first, None as long as none
+    has; no comparison regards them.
 
     A file of labels is of the kind `LABELS`: its `wafers` are those that have its label, and when it is taken in again
     for wafers that it came too early for, these follow behind.
@@ -54,6 +55,7 @@ class BatchRecord:
     replaced: tuple[str, ...] = ()
     late: tuple[str, ...] = ()
     taken_in: datetime.datetime | None = field(default=None, compare=False)
+    scored: str | None = field(default=None, compare=False)
 
     @property
     def stored(self) -> int:
@@ -212,8 +214,8 @@ def settle_labels(came: IncomingLabels, stored: Mapping[str, Document], known: B
 def with_late(record: BatchRecord, late: BatchRecord, wafers: Sequence[str]) -> BatchRecord:
     """`record` after its conflicts were settled as `late` says.
 
-    No wafer leaves it: `wafers`, which give the late ones their place, are those of the file by today's agreement,
-    which may drop some that it had then.
+    It counts as not scored, since its late wafers were not. No wafer leaves it: `wafers`, which give the late ones
+    their place, are those of the file by today's agreement, which may drop some that it had then.
     """
     held, came = set(record.wafers), set(late.wafers)
     there = held | came
@@ -235,6 +237,7 @@ def with_late(record: BatchRecord, late: BatchRecord, wafers: Sequence[str]) -> 
         conflicts=tuple(c for c in record.conflicts if c.wafer not in there),
         replaced=record.replaced + late.replaced,
         late=record.late + late.wafers,
+        scored=None,
     )
 
 
@@ -266,6 +269,7 @@ def ledger_record(line: Document) -> BatchRecord:
         replaced=tuple(line.get("replaced", ())),
         late=tuple(line.get("late", ())),
         taken_in=line.get("taken_in"),
+        scored=line.get("scored"),
     )
 
 

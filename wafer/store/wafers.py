@@ -188,6 +188,15 @@ class Store:
         if again:
             self._batches.bulk_write(again)
 
+    def unscored(self, digests: Sequence[str]) -> list[str]:
+        """Those of the batches with these `digests` that no run has scored yet, in the order asked for."""
+        known = self.known(digests)
+        return [digest for digest in digests if digest in known and known[digest].scored is None]
+
+    def mark_scored(self, digests: Sequence[str], run: str) -> None:
+        """Note in the ledger that `run` has scored these batches, unless an earlier one has."""
+        self._batches.update_many({"_id": {"$in": list(digests)}, "scored": None}, {"$set": {"scored": run}})
+
     def find(self, wafers: Sequence[str], *fields: str) -> dict[str, Document]:
         """The documents of those `wafers` that are stored, by id; these fields of them, or all."""
         found = {}
