@@ -22,6 +22,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 import wafer
 from tests.end_to_end.conftest import Run
 from wafer import steps
+from wafer.fab.simulate import simulate_batches
 from wafer.params import read_params
 from wafer.store.leases import leases
 
@@ -242,3 +243,23 @@ def test_runs_that_end_early_leave_all_in_order(
             assert [version.training for version in workspace.registry.versions()].count("finished") == 1
         finally:
             stop(worker)
+
+
+@pytest.mark.invariant
+@pytest.mark.usefixtures("server")
+def test_a_file_that_has_settled_is_to_be_scored(run: Run, environment: dict[str, str], tmp_path: Path) -> None:
+    """`watch` tells of a new file once, and the automation of prefect.yaml asks for one prediction of it alone."""
+    run("prefect", "work-pool", "create", "wafer", "--type", "process", **environment)
+    run("prefect", "--no-prompt", "deploy", "--name", "predict/wafer", **environment)
+    raw = tmp_path / "data" / "raw" / "prediction"
+    (file,) = simulate_batches(raw, batches=1, wafers=5, seed=7, labelled=False)
+    for told in (1, 0):
+        work = f"from flows.watch import watch; assert watch(seconds=0.5, minutes=0.05) == {told}"
+        run(sys.executable, "-c", work, **environment)
+    deadline, found = time.monotonic() + 120, []
+    while not found:
+        assert time.monotonic() < deadline
+        time.sleep(1)
+        (predict,) = asked(environment, "deployments/filter")
+        found = asked(environment, "flow_runs/filter", deployments={"id": {"any_": [predict["id"]]}})
+    assert [one["parameters"] for one in found] == [{"raw": str(file), "new_only": True}]
