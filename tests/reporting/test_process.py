@@ -56,6 +56,8 @@ def test_sensors_that_left_control_are_told_by_when(control: Control) -> None:
         ["Sensor-7", "nelson-1, ewma, nelson-2", "w1", "a", "w4", 4, 2],
         ["Sensor-9", "ewma", "w3", "b", "w3", 1, 1],
     ]
+    later = replace(control, sensors=control.sensors.iloc[[3, 2]].assign(sensor=["Sensor-9", "Sensor-7"]))
+    assert process.left_control_table(later).index.tolist() == ["Sensor-9", "Sensor-7"], "by when, not by name"
 
 
 def test_what_nobody_looked_at_is_not_called_well(control: Control, bundle: Bundle) -> None:

@@ -120,7 +120,8 @@ def left_control_table(control: Control) -> pd.DataFrame:
             "last at": signals.sort_values("end", kind="stable").groupby("sensor", sort=False)["last"].last(),
             "wafers": counts,
             "batches": grouped["batch"].nunique(),
-        }
+        },
+        index=counts.index,  # else columns of other sequences would be sorted by name
     )
     return table.rename_axis("sensor")
 
