@@ -7,6 +7,9 @@ import sys
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
 
 
 def main() -> int:
@@ -15,10 +18,18 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=500, help="how many")
     parser.add_argument("--first", type=int, default=1, help="number of the first")
     parser.add_argument("--seed", type=int, help="this one alone, with every call that is made")
+    parser.add_argument("--mutate", help="take away a safeguard of the product first, by its name in mutations.py")
     given = parser.parse_args()
+    from tests.simulation.mutations import mutated
     from tests.simulation.scenario import play
 
     logging.disable(logging.CRITICAL)
+    with mutated(given.mutate) if given.mutate else nullcontext():
+        return run(given, play)
+
+
+def run(given: argparse.Namespace, play: Callable[..., Any]) -> int:
+    """Play the seeds; exit status."""
     start, seen, calls = time.process_time(), Counter[str](), 0
     for seed in range(given.first, given.first + given.seeds) if given.seed is None else [given.seed]:
         try:

@@ -1,7 +1,9 @@
 """What the fab delivers, and what is therefore true of every wafer."""
 
+import atexit
 import hashlib
 import json
+import shutil
 import tempfile
 from dataclasses import dataclass
 from functools import cache
@@ -31,8 +33,15 @@ class File:
 @cache
 def place() -> Path:
     """A folder with two projects, `strict` and `lenient`, whose agreements differ, and the raw files."""
-    folder = Path(tempfile.mkdtemp(prefix="simulation-"))
+    folder = scratch("fab")
     deliver(folder)
+    return folder
+
+
+def scratch(name: str) -> Path:
+    """A folder for what is made once; it goes with the process."""
+    folder = Path(tempfile.mkdtemp(prefix=f"simulated-{name}-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
 
 

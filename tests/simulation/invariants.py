@@ -137,7 +137,9 @@ def check_wafers(scene: "Scene") -> None:
         must(brought[wafer], f"{wafer} is stored, and no file of the ledger has it")
         _check_wafer(document, files, ledger)
     first = sum(len(line["wafers"]) - line["repeats"] - len(line["replaced"]) for line in ledger)
-    must(first == len(wafers), f"{len(wafers)} wafers are stored, by the ledger {first}")
+    # one that a broken-off run had inserted, and another file has replaced before its own was taken in, counts for none
+    again = sum(d["batch"] in [earlier["batch"] for earlier in d.get("earlier", ())] for d in wafers.values())
+    must(first <= len(wafers) <= first + again, f"{len(wafers)} wafers are stored, by the ledger {first}")
 
 
 def _check_wafer(document: dict[str, Any], files: dict[str, fab.File], ledger: list[dict[str, Any]]) -> None:

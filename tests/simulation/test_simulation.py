@@ -10,6 +10,8 @@ from tests.conftest import REPOSITORY
 
 SEEDS = 200  # of 500 and more by hand: make simulate-faults
 
+SEEDS_FOR_A_MUTATION = 100
+
 
 def simulate(*arguments: str, fails: bool = False) -> str:
     """What `make simulate-faults` says."""
@@ -34,3 +36,11 @@ def test_a_seed_is_always_the_same() -> None:
     first, second = (re.sub(r"\d+ s$", "", simulate("--seed", "3"), flags=re.MULTILINE) for _ in range(2))
     assert len(first) > 10_000
     assert first == second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["ledger before wafers"])
+def test_a_missing_safeguard_is_found(name: str) -> None:
+    """Without a safeguard of the product one of the seeds fails, and is told in one line."""
+    told = simulate("--mutate", name, "--seeds", str(SEEDS_FOR_A_MUTATION), fails=True)
+    assert re.fullmatch(r"make simulate-faults SEED=\d+  # .+\n", told)

@@ -6,7 +6,6 @@ What takes long and neither reads nor writes a service is done once: the fit, an
 import hashlib
 import json
 import shutil
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
@@ -18,6 +17,7 @@ import pandas as pd
 
 from tests.faults.delivery import SENSORS
 from tests.registry.rules import another_model, with_canary
+from tests.simulation import fab
 from wafer import steps
 from wafer.learning.decision import Policy
 from wafer.learning.model import WaferModel
@@ -37,9 +37,9 @@ MODELS = 4096  # that differ
 
 
 @cache
-def scratch() -> Path:
-    """A folder for what is made once."""
-    return Path(tempfile.mkdtemp(prefix="simulation-models-"))
+def models() -> Path:
+    """A folder for the models that are made once."""
+    return fab.scratch("models")
 
 
 @cache
@@ -71,14 +71,14 @@ def fitted() -> Path:
         policy=Policy(**params().policy.model_dump()),
     )
     bundle = fit_bundle(recipe, readings, labels, np.arange(-WAFERS, 0), reasons=False)
-    replace(bundle, monitor=None).save(scratch() / "fitted")
-    return scratch() / "fitted"
+    replace(bundle, monitor=None).save(models() / "fitted")
+    return models() / "fitted"
 
 
 @cache
 def model_of(snapshot: str) -> Path:
     """The folder of the model of a snapshot."""
-    folder = scratch() / snapshot
+    folder = models() / snapshot
     return another_model(fitted(), folder, 1 + int(snapshot[:8], 16) % MODELS)
 
 
@@ -146,7 +146,7 @@ def train(workspace: Workspace, decided: Callable[[Any], None]) -> None:
 @cache
 def packed() -> Path:
     """The one model as MLflow packs it."""
-    folder = scratch() / "packed"
+    folder = models() / "packed"
     example = pd.DataFrame(np.full((2, SENSORS), 20.0), columns=[f"Sensor-{n + 1}" for n in range(SENSORS)])
     scored = packaging.scored_wafers(Bundle.load(fitted()), example)
     silence()
