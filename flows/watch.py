@@ -1,7 +1,5 @@
 """Watch for new files: one event for each that has settled, by which Prefect runs `predict` on it."""
 
-import time
-
 from prefect import flow
 from prefect.events import emit_event
 from pydantic import PositiveFloat
@@ -21,15 +19,11 @@ def watch(raw: str | None = None, seconds: PositiveFloat = 30.0, minutes: Positi
         seconds: between two looks; a file that has not changed from one to the next has settled.
         minutes: for which it goes on; the next run, on schedule, takes over.
     """
-    end, told = time.monotonic() + 60.0 * minutes, 0
+    told = 0
     with ready() as workspace:
-        watching = steps.watch(workspace, raw)
-        while True:
-            for file in watching.look():
-                resource = {"prefect.resource.id": f"wafer.file.{file.key}", "prefect.resource.name": file.path}
-                emit_event(EVENT, resource, payload={"raw": file.path, "bytes": file.size})
-                log.info("%s has settled", file.path)
-                told += 1
-            if time.monotonic() + seconds > end:
-                return told
-            time.sleep(seconds)
+        for file in steps.watch(workspace, raw).settling(seconds, minutes):
+            resource = {"prefect.resource.id": f"wafer.file.{file.key}", "prefect.resource.name": file.path}
+            emit_event(EVENT, resource, payload={"raw": file.path, "bytes": file.size})
+            log.info("%s has settled", file.path)
+            told += 1
+    return told

@@ -6,7 +6,8 @@ does. A file that is changed later settles anew.
 """
 
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -53,6 +54,15 @@ class Watch:
         self._before = set(present)
         self._told = (self._told & self._before) | set(settled)
         return [one for one in settled if self.storage.put_new(f"{PLACE}/{one.key}.json", as_json(asdict(one)))]
+
+    def settling(self, seconds: float, minutes: float) -> Iterator[Settled]:
+        """The files that settle within so many minutes, each as soon as a look finds it; `seconds` pass between two."""
+        end = time.monotonic() + 60.0 * minutes
+        while True:
+            yield from self.look()
+            if time.monotonic() + seconds > end:
+                return
+            time.sleep(seconds)
 
     def _present(self) -> list[Settled]:
         """The files as they are now; one that goes meanwhile is none."""
