@@ -39,7 +39,7 @@ def test_a_seed_is_always_the_same() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ledger before wafers"])
+@pytest.mark.parametrize("name", ["ledger before wafers", "no renewal"])
 def test_a_missing_safeguard_is_found(name: str) -> None:
     """Without a safeguard of the product one of the seeds fails, and is told in one line."""
     told = simulate("--mutate", name, "--seeds", str(SEEDS_FOR_A_MUTATION), fails=True)
