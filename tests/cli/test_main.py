@@ -158,9 +158,9 @@ def test_the_help_lists_the_commands_in_the_order_of_the_work() -> None:
     """First deliveries, then the runs and what they leave, then the models."""
     listed = wafer("--help").stdout.partition("Commands:")[2].splitlines()
     names = [line.split()[0] for line in listed if line.startswith("  ") and line[2] != " "]
-    assert names[:16] == [
+    assert names[:18] == [
         *("init", "simulate", "fetch", "agreement", "params", "check", "deliver", "run", "ingest"),
-        *("quarantine", "store", "train", "models", "predict", "monitor", "study"),
+        *("quarantine", "labels", "store", "train", "retrain", "models", "predict", "monitor", "study"),
     ]
 
 

@@ -26,6 +26,7 @@ from wafer.learning.curves import precision_recall_points, roc_points
 from wafer.learning.decision import Policy
 from wafer.learning.metrics import summarise
 from wafer.learning.model import WaferModel
+from wafer.registry.live import figures_of
 from wafer.reporting import (
     advice,
     control_charts,
@@ -273,6 +274,9 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
     timeline.timeline_table: lambda s: (s.over_time,),
     timeline.timeline_sentence: lambda s: (s.over_time,),
     timeline.plot_timeline: lambda s: (s.over_time,),
+    timeline.live_table: lambda s: (
+        [figures_of(1, s.judged, s.wafers.set_index("wafer")["label"].to_dict()).as_dict()],
+    ),
     timeline.days: lambda s: (s.over_time,),
     sensors.missing_by_batch: lambda s: (s.wafers,),
     sensors.sensors_table: lambda s: (s.wafers,),

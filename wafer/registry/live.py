@@ -3,7 +3,7 @@
 Nothing is kept that could go stale: the figures follow from the store and the versions' manifests, each time alike.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -78,7 +78,7 @@ def live_figures(registry: VersionStore, store: Store, versions: Collection[int]
         manifest = None if scored.empty else registry.stored_json(version, MANIFEST)
         if manifest is not None:
             trained = {one["digest"] for one in (*manifest["batches"], *manifest.get("labels", ()))}
-            found.append(_figures(version.version, scored, _later_labels(store, scored["Wafer"].tolist(), trained)))
+            found.append(figures_of(version.version, scored, _later_labels(store, scored["Wafer"].tolist(), trained)))
     return found
 
 
@@ -93,7 +93,8 @@ def _later_labels(store: Store, wafers: list[str], trained: Collection[str]) -> 
     }
 
 
-def _figures(version: int, scored: pd.DataFrame, labels: dict[str, int]) -> LiveFigures:
+def figures_of(version: int, scored: pd.DataFrame, labels: Mapping[str, int]) -> LiveFigures:
+    """The figures by the verdicts `scored` (columns Wafer, Prediction and probability) and the labels known of them."""
     alarm = scored["Prediction"].to_numpy() == 1
     known = scored["Wafer"].isin(labels.keys()).to_numpy()
     faulty = scored["Wafer"].map(labels).to_numpy() == 1
