@@ -43,7 +43,7 @@ test: $(READY) ## the quick tests, in random order on two processes
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
 invariants: $(READY) ## the slow tests that hold what must never break
-	$(BIN)/python -m pytest -n 2 --dist loadgroup -m invariant
+	$(BIN)/python -m pytest -n 2 --dist loadgroup -m invariant --durations=30
 
 test-all: $(READY) ## all tests, the slow ones too
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
