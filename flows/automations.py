@@ -12,10 +12,14 @@ from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 
+from flows.entry import NOTHING_TO_DO
+
 SECONDS_BETWEEN_HEARTBEATS = 30  # the fewest that Prefect allows
 SECONDS_WITHOUT = 120  # four heartbeats: a busy machine or server may delay some
 HEARTBEAT = "prefect.flow-run.heartbeat"
-ENDS = frozenset(f"prefect.flow-run.{state}" for state in ("Completed", "Failed", "Cancelled", "Crashed"))
+ENDS = frozenset(
+    f"prefect.flow-run.{state}" for state in ("Completed", NOTHING_TO_DO, "Failed", "Cancelled", "Crashed")
+)
 TAG = "wafer"
 DEAD = f"no heartbeat came for {SECONDS_WITHOUT} s: its process, its worker or their machine is gone"
 

@@ -28,7 +28,6 @@ from prefect.runtime import deployment, flow_run
 
 import wafer
 from wafer.addresses import gave_no_answer
-from wafer.errors import WaferError
 from wafer.lifeline import end_with_parent, tie_children
 from wafer.logs import show_log_lines
 from wafer.preflight import look_ahead
@@ -45,6 +44,7 @@ from wafer.workspace import Workspace
 MINUTES = {
     "ingest_batches": 240,
     "see_whether_due": 15,
+    "count_refusals": 15,
     "freeze_snapshot": 60,
     "look_back": 15,
     "fit_model": 240,
@@ -64,6 +64,9 @@ JITTER = 0.5
 SECONDS_BETWEEN_UPDATES = 2.0
 SECONDS_FOR_A_DATABASE = 300.0
 LONGEST_NAME = 150  # signs of what a run works on
+
+NOTHING_TO_DO = "NothingToDo"
+"""The state in which a flow completes that made no run."""
 
 Given = ParamSpec("Given")
 Done = TypeVar("Done")
@@ -147,7 +150,7 @@ def telling(settings: Settings) -> Iterator[None]:
     """Tell the webhook of what fails in the block, before there is a run that could be told of."""
     try:
         yield
-    except WaferError as error:
+    except Exception as error:
         for complaint in tell_failure(settings, str(flow_run.id), flow_run.flow_name, error):
             log.warning(complaint)
         raise

@@ -10,7 +10,7 @@ from wafer.preflight import need_champion
 from wafer.progress import heard_by
 from wafer.records import Predicted
 
-NOTHING_NEW = "nothing was scored: every accepted file was scored before"
+NOTHING_NEW = "nothing was scored: no accepted file is new"
 
 
 @step()

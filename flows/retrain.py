@@ -5,7 +5,7 @@ from prefect.client.schemas.objects import State
 from prefect.states import Completed
 
 import wafer
-from flows.entry import Finished, nothing_done, ready, step, telling
+from flows.entry import NOTHING_TO_DO, Finished, nothing_done, ready, step, telling
 from flows.train import train_version
 from wafer import steps
 from wafer.params import RetrainParams, read_params
@@ -30,5 +30,5 @@ def retrain(params_file: str | None = None) -> Finished | State[Finished]:
         with telling(workspace.settings):
             due = see_whether_due(read_params(params_file or workspace.params_file).retrain)
         if due.cause is None:
-            return Completed(name="NothingToDo", message=due.told, data=nothing_done(due.told))
+            return Completed(name=NOTHING_TO_DO, message=due.told, data=nothing_done(due.told))
         return train_version(workspace, params_file, due=due)

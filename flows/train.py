@@ -5,9 +5,18 @@ from prefect import flow
 from flows.entry import Finished, ended, ended_idle, failures, name_run, opened, progress_artifact, ready, step
 from flows.report import draw_figures, report
 from wafer import steps
-from wafer.params import EvaluateParams, FitParams, GateParams, MonitorParams, Params, PolicyParams, read_params
+from wafer.params import (
+    EvaluateParams,
+    FitParams,
+    GateParams,
+    MonitorParams,
+    Params,
+    PolicyParams,
+    RetrainParams,
+    read_params,
+)
 from wafer.progress import heard_by
-from wafer.records import Decided, Due, Evaluated, Fitted, Frozen, Known, Registered
+from wafer.records import Decided, Due, Evaluated, Fitted, Frozen, Known, Refused, Registered
 from wafer.workspace import Workspace
 
 
@@ -54,6 +63,13 @@ def decide_champion(run_id: str, params: GateParams, policy: PolicyParams) -> De
 
 
 @step()
+def count_refusals(run_id: str, params: RetrainParams) -> Refused | None:
+    """See how many versions in a row the gate has refused."""
+    with opened(run_id) as (workspace, run):
+        return steps.count_refusals(workspace, run, params)
+
+
+@step()
 def finish_training(run_id: str) -> None:
     """Note that the training went through."""
     with opened(run_id) as (workspace, run):
@@ -91,7 +107,7 @@ def train_version(
             evaluate_recipe(run.id, params.evaluate, params.fit, params.policy)
             register_version(run.id, params)
         decide_champion(run.id, params.gate, params.policy)
-        if due is not None and (refused := steps.count_refusals(workspace, run, params.retrain)) is not None:
+        if due is not None and (refused := count_refusals(run.id, params.retrain)) is not None:
             told.append(refused.told)
         figures = draw_figures(run.id, return_state=True)
         pages = [report(run.id, name, return_state=True) for name in ("data_quality", "exploration", "training")]

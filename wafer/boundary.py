@@ -40,7 +40,7 @@ from wafer.errors import (
     StoreError,
     WaferError,
 )
-from wafer.logs import tell_failure
+from wafer.logs import told_as_json
 from wafer.shown import masked, shown_message, shown_text
 from wafer.storage import bucket_errors
 
@@ -220,7 +220,7 @@ def _tell_usage(error: click.ClickException) -> int:
 
 def _print(sentence: str) -> None:
     try:
-        if not tell_failure(sentence):
+        if not told_as_json(sentence):
             click.secho(f"wafer: {shown_message(sentence)}", fg="red", err=True)
     except OSError:  # nobody listens any more; the exit status still tells
         _discard(sys.stderr)

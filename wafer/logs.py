@@ -68,9 +68,10 @@ def show_log_lines(form: Format) -> None:
     log.propagate = False
 
 
-def tell_failure(sentence: str) -> bool:
+def told_as_json(sentence: str) -> bool:
     """Tell as JSON how a command ends, where log lines are JSON; whether they are."""
-    in_json = any(isinstance(handler.formatter, JsonLines) for handler in log.handlers)
+    shown = (one for one in log.handlers if isinstance(one, logging.StreamHandler))
+    in_json = any(isinstance(one.formatter, JsonLines) for one in shown)
     if in_json:
         log.error("%s", sentence)
     return in_json
@@ -86,7 +87,9 @@ class _Kept(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._lines.append(f"{self.format(record)}\n")
-        if time.monotonic() - self._written > SECONDS_BETWEEN_WRITES:
+        # only the work itself writes, so that the beat of a lease never waits for it
+        due = record.name == events.name or time.monotonic() - self._written > SECONDS_BETWEEN_WRITES
+        if _at.get() and due and self._written != math.inf:
             self.write()
 
     def write(self) -> str | None:

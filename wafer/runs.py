@@ -83,7 +83,8 @@ class Run:
             try:
                 yield
             except BaseException as error:
-                events.error("ends after %.1f s: %s", time.perf_counter() - start, _told(error))
+                if not is_silent(error):  # the log lies in the same bucket
+                    events.error("ends after %.1f s: %s", time.perf_counter() - start, _told(error))
                 raise
             seconds = round(time.perf_counter() - start, 3)
             write_json(self.place(f"seconds/{step}.json"), {"seconds": seconds})

@@ -280,7 +280,11 @@ def _describe_source(workspace: Workspace) -> dict[str, str]:
 
 
 def see_whether_due(workspace: Workspace, params: RetrainParams) -> Due:
-    """See whether it is time to train again, and why or why not."""
+    """See whether it is time to train again, and why or why not; while a training goes on, it is not."""
+    from wafer.store.leases import leases
+
+    if any(one.name == "training" for one in leases(workspace.store)):
+        return Due(None, "nothing was trained: a training is going on")
     from wafer.registry.due import due
     from wafer.scoring.timeline import newest_timeline
 
@@ -455,12 +459,17 @@ def predict(workspace: Workspace, run: Run, *, new_only: bool = False) -> Predic
     with held, run.timed("predict"), shown("predict") as progress:
         report = workspace.storage.read_json(run.read(Ingested, "ingest-prediction").report)
         digests = [batch["digest"] for batch in report["batches"] if batch["verdict"] == "accepted"]
-        if new_only and not (digests := workspace.store.unscored(digests)):
-            return None
+        taken = workspace.store.known(digests)
+        if new_only:  # a run that is tried again goes on with its own
+            digests = [one for one in digests if one in taken and taken[one].scored in (None, run.id)]
+            if not digests:
+                return None
         predicted = _score(workspace, run, digests, progress)
         run.write(predicted)
         if not study:
-            workspace.store.mark_scored(digests, run.id)  # last, so that a run that was cut short is made up for
+            workspace.store.mark_scored(
+                [taken[one] for one in digests], run.id
+            )  # last, so that a run that was cut short is made up for
     return predicted
 
 

@@ -38,7 +38,7 @@ import flows.retrain
 import flows.train
 import wafer
 from flows import automations
-from flows.entry import MINUTES, Finished, failures
+from flows.entry import MINUTES, NOTHING_TO_DO, Finished, failures
 from flows.ingest import ingest, ingest_batches
 from flows.predict import predict
 from flows.retrain import retrain
@@ -505,6 +505,7 @@ def test_deployments_name_flows_that_exist() -> None:
             PREFECT_FLOWS_HEARTBEAT_FREQUENCY.name: str(automations.SECONDS_BETWEEN_HEARTBEATS)
         }
         assert automations.TAG in deployment["tags"]
+        assert f"prefect.flow-run.{NOTHING_TO_DO}" in automations.ENDS, "else it is taken for dead"
         known = flow.parameters.properties
         assert set(deployment.get("parameters", {})) <= known.keys(), json.dumps(deployment)
         assert [name for name, schema in known.items() if not schema.get("description")] == []

@@ -116,6 +116,16 @@ def test_a_labelled_wafer_of_a_prediction_is_trained_on_and_every_snapshot_can_b
     assert [table.set_index("wafer").loc["Wafer-1", "Sensor-1"] for table in tables[1:]] == [1.0, 1.0, 2.0]
 
 
+def test_a_label_that_was_put_right_is_a_conflict_from_then_on(fab: Settings) -> None:
+    """The file of the wrong one says so again; who contradicts a late label is told where it came from."""
+    assert give(fab, "Wafer-1,-1\n").labelled == 1
+    with open_store(fab) as store:
+        told = add(store, batch("training", 3, {1: 1}), 1e-9).conflicts
+        assert [(one.what, one.stored_file, one.stored, one.came) for one in told] == [("label", "late.csv", -1, 1)]
+        add(store, batch("training", 4, {1: 1}), 1e-9, replacing=True)
+    assert give(fab, "Wafer-1,-1\n").conflicts == (LabelConflict(2, "Wafer-1", 1, -1, "wafer_04012020_120000.csv"),)
+
+
 def test_an_import_that_was_killed_is_completed(fab: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Labels without a line in the ledger are in no snapshot; the same file again counts as the first time."""
     before = working.snapshot(fab)

@@ -2,6 +2,7 @@
 
 import os
 from pathlib import Path
+from typing import Any
 
 import boto3
 import pytest
@@ -51,6 +52,29 @@ def test_of_several_watchers_one_tells(tmp_path: Path) -> None:
     assert sorted(told[0] + told[1]) == [f"{number}.csv" for number in range(5)]
     again = Watch(raw, storage)
     assert (names(again), names(again)) == ([], [])
+
+
+def test_what_cannot_be_noted_is_told_later(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those before it are told of at once, and it waits for the next look."""
+    storage, raw = Storage(str(tmp_path / "data")), tmp_path / "raw"
+    raw.mkdir()
+    for name in "abc":
+        (raw / f"{name}.csv").write_text(name)
+    watch, told = Watch(raw, storage), list[str]()
+    names(watch)
+    note, answers = storage.put_new, iter([True, False])
+
+    def put(*given: Any) -> bool:
+        if next(answers, True):
+            return note(*given)
+        raise ConnectionError("no answer")
+
+    monkeypatch.setattr(Storage, "put_new", lambda _, *given: put(*given))
+    with pytest.raises(ConnectionError):
+        for one in watch.look():
+            told.append(Path(one.path).name)
+    assert told == ["a.csv"]
+    assert names(watch) == ["b.csv", "c.csv"]
 
 
 def test_a_bucket_is_watched_too(s3_address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
 """What a version was worth in use, by labels that came after its training."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +49,7 @@ def rows(version: int, numbers: dict[int, float | None]) -> list[dict[Any, Any]]
 @pytest.fixture
 def in_use(registry: Registry, log_training: Any, settings: Settings, tmp_path: Path) -> Settings:
     """Version 1, trained on wafers 1 to 4, has scored 4 to 11, the last without a verdict; of 10 no label has come."""
-    (tmp_path / "manifest.json").write_text(json.dumps({"batches": [{"digest": "training"}]}))
+    (tmp_path / "manifest.json").write_text(json.dumps({"batches": [{"digest": "training", "wafers": 4}]}))
     log_training(files={"snapshot/manifest.json": tmp_path / "manifest.json"})
     log_training()
     with open_store(settings) as store:
@@ -80,6 +81,24 @@ def test_live_figures_count_labels_that_came_after_the_training(in_use: Settings
     assert told["observed_to_expected_high"] == pytest.approx(7.2247 / 2.5, abs=1e-4)
     (row,) = live_table([told]).reset_index().to_dict("records")
     assert (row["version"], row["missed"], row["observed / expected"]) == (1, 2, "0.80 [0.10, 2.89]")
+
+
+def test_what_a_file_of_labels_brought_later_counts(
+    settings: Settings, registry: Registry, log_training: Any, tmp_path: Path
+) -> None:
+    """A version was trained on the wafers that the file had labelled by then, not on those that it labelled since."""
+    batches, labels = {"digest": "training", "wafers": 4}, {"digest": "late", "wafers": 1}
+    (tmp_path / "manifest.json").write_text(json.dumps({"batches": [batches], "labels": [labels]}))
+    log_training(files={"snapshot/manifest.json": tmp_path / "manifest.json"})
+    late = IncomingLabels("late", "late.csv", {"Wafer-5": 1, "Wafer-6": 1})
+    with open_store(settings) as store:
+        add(store, batch("training", range(1, 5), [1, -1, -1, 1]), 1e-9)
+        for numbers in (range(5, 6), range(6, 7)):
+            add(store, replace(batch("prediction", numbers), digest=f"{numbers}"), 1e-9)
+            store.add_labels(late)
+        store.add_predictions("scored", rows(1, {5: 0.9, 6: 0.9}))
+        (found,) = live_figures(registry, store)
+    assert (found.wafers, found.labelled, found.caught) == (2, 1, 1)
 
 
 def test_without_labels_only_alarms_are_told() -> None:

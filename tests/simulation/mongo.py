@@ -115,15 +115,6 @@ class Collection:
     def update_one(self, wanted: Mapping[str, Any], change: Document) -> SimpleNamespace:
         return self._call("update_one", lambda: SimpleNamespace(matched_count=self._update(wanted, change)))
 
-    def update_many(self, wanted: Mapping[str, Any], change: Document) -> SimpleNamespace:
-        def update(share: float = 1.0) -> SimpleNamespace:
-            found = self._matching(wanted)
-            for one in found[: int(share * len(found))]:
-                self._put({**one, **change["$set"]})
-            return SimpleNamespace(matched_count=len(found))
-
-        return called(self._service, f"update_many {self.name}", update, half=lambda: update(0.5))
-
     def delete_one(self, wanted: Mapping[str, Any]) -> SimpleNamespace:
         def delete() -> SimpleNamespace:
             found = self._matching(wanted)[:1]

@@ -269,6 +269,17 @@ def test_the_status_counts_what_is_there(settings: Settings) -> None:
     assert start < held.last.taken_in < datetime.datetime.now(datetime.UTC)
 
 
+def test_what_changed_while_it_was_scored_is_to_be_scored_again(settings: Settings) -> None:
+    """A batch is marked with the run that scored it first; one whose line was written anew meanwhile is not."""
+    with open_store(settings) as store:
+        lines = [add(store, batch(name, f"{name}.csv"), 1e-9) for name in ("d1", "d2")]
+        read = list(store.known(["d1", "d2"]).values())
+        store.write_ledger(lines[1:])
+        store.mark_scored(read, "one")
+        store.mark_scored(read, "two")
+        assert {digest: line.scored for digest, line in store.known(["d1", "d2"]).items()} == {"d1": "one", "d2": None}
+
+
 def test_another_number_of_sensors_is_an_error(settings: Settings) -> None:
     """Wafers that were stored under an agreement on other sensors are named, not cut or padded."""
     with open_store(settings) as store, pytest.raises(StoreError, match="Wafer-2 has 3 readings, expected 2"):

@@ -6,9 +6,10 @@ from dataclasses import asdict
 
 import click
 
+from wafer.cli.runs import complain
 from wafer.cli.store import as_json
 from wafer.errors import EXIT_NEGATIVE
-from wafer.shown import shown_message, shown_text
+from wafer.shown import shown_text
 
 
 @click.group()
@@ -33,13 +34,17 @@ def import_labels(file: str, as_json: bool) -> None:
     """
     import wafer
     from wafer import steps
+    from wafer.lifeline import end_in_order
+    from wafer.logs import show_log_lines
     from wafer.preflight import look_ahead
 
     with wafer.open() as workspace:
         look_ahead(workspace.settings)
+        end_in_order()
+        show_log_lines(workspace.settings.log_format)
         with steps.working(workspace, "labels") as run:
             done = steps.import_labels(workspace, run, file)
     click.echo(json.dumps(asdict(done), indent=2) if as_json else f"{shown_text(done.file)}: {done.told}")
     for complaint in done.complaints:
-        click.secho(f"wafer: {shown_message(complaint)}", fg="red", err=True)
+        complain(complaint)
     sys.exit(EXIT_NEGATIVE if done.complaints else 0)

@@ -123,7 +123,8 @@ def fetch(out: Path, url: str | None) -> None:
 def deliver(folder: Path, kind: str) -> None:
     """Copy the batch files of FOLDER to where runs take them in from: raw/KIND of the storage, a folder or a bucket.
 
-    Those that are there with the same bytes are left alone. Whatever else writes to a bucket does as well.
+    Those that are there with the same bytes are left alone. Any other program that writes to
+    the bucket may do this too.
 
     \b
     Example:

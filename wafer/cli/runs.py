@@ -12,7 +12,7 @@ import click
 
 from wafer.cli.params import params_file, params_in_use
 from wafer.errors import EXIT_NEGATIVE, WaferError
-from wafer.logs import tell_failure
+from wafer.logs import told_as_json
 from wafer.records import NOTEBOOKS, REPORTS
 from wafer.shown import shown_message
 
@@ -222,7 +222,7 @@ def study(steps: tuple[str, ...], storage: Path | None, params_file: Path | None
 
     def tell(complaint: str) -> None:
         complaints.append(complaint)
-        _complain(complaint)
+        complain(complaint)
 
     run_study(steps, place, params, tell)
     sys.exit(EXIT_NEGATIVE if complaints else 0)
@@ -292,10 +292,11 @@ def _end(workspace: "Workspace", finished: "Sequence[Finished]", negative: "Sequ
             click.echo(shown_message(one.told))
     complaints = [*(complaint for one in finished for complaint in one.complaints), *negative]
     for complaint in complaints:
-        _complain(complaint)
+        complain(complaint)
     sys.exit(EXIT_NEGATIVE if complaints else 0)
 
 
-def _complain(complaint: str) -> None:
-    if not tell_failure(complaint):
+def complain(complaint: str) -> None:
+    """Tell what should not be: to people in red, or as a line of JSON."""
+    if not told_as_json(complaint):
         click.secho(f"wafer: {shown_message(complaint)}", fg="red", err=True)

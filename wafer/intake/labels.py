@@ -94,15 +94,14 @@ def import_labels(path: AnyPath, form: Form, store: Store) -> LabelReport:
     wafers = delivery.table[WAFER].to_pylist()
     labels = dict(zip(wafers, delivery.table[LABEL].to_pylist(), strict=True))
     record, stored, changed = store.add_labels(IncomingLabels(delivery.digest, delivery.file, labels))
-    applied = set(record.wafers)
     contradicted = [
         (line, stored[wafer])
         for wafer, line in zip(wafers, delivery.lines, strict=True)
-        if wafer in stored.keys() - applied
+        if wafer in stored and stored[wafer]["label"] not in (None, labels[wafer])
     ]
-    sources = store.known(sorted({old["label_batch"] for _, old in contradicted}))
+    files = store.label_files([old for _, old in contradicted])
     conflicts = tuple(
-        LabelConflict(line, old["_id"], old["label"], labels[old["_id"]], _source(old, sources))
+        LabelConflict(line, old["_id"], old["label"], labels[old["_id"]], files[old["_id"]])
         for line, old in contradicted
     )
     unknown = ((line, wafer) for wafer, line in zip(wafers, delivery.lines, strict=True) if wafer not in stored)
@@ -116,11 +115,6 @@ def import_labels(path: AnyPath, form: Form, store: Store) -> LabelReport:
         tuple(unknown),
         not changed,
     )
-
-
-def _source(old: dict[str, Any], sources: dict[str, Any]) -> str:
-    """The file that brought a stored label; one that was cut short has no line yet."""
-    return str(sources[old["label_batch"]].file if old["label_batch"] in sources else old["file"])
 
 
 def _problems(delivery: Delivery) -> Iterator[str]:

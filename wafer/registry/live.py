@@ -77,20 +77,18 @@ def live_figures(registry: VersionStore, store: Store, versions: Collection[int]
         scored = store.scored_by(version.version)
         manifest = None if scored.empty else registry.stored_json(version, MANIFEST)
         if manifest is not None:
-            trained = {one["digest"] for one in (*manifest["batches"], *manifest.get("labels", ()))}
-            found.append(figures_of(version.version, scored, _later_labels(store, scored["Wafer"].tolist(), trained)))
+            later = set(scored["Wafer"]) - _trained_on(store, manifest)
+            labels = {wafer: one["label"] for wafer, one in store.find(sorted(later), "label").items()}
+            known = {wafer: label for wafer, label in labels.items() if label is not None}
+            found.append(figures_of(version.version, scored, known))
     return found
 
 
-def _later_labels(store: Store, wafers: list[str], trained: Collection[str]) -> dict[str, int]:
-    """The labels of those wafers that no delivery or file of labels of a training had brought."""
-    stored = store.find(wafers, "label", "label_batch", "earlier.label_batch")
-    return {
-        wafer: one["label"]
-        for wafer, one in stored.items()
-        if one["label"] is not None
-        and all(each["label_batch"] not in trained for each in (one, *one.get("earlier", ())))
-    }
+def _trained_on(store: Store, manifest: Mapping[str, Any]) -> set[str]:
+    """The wafers that the deliveries and files of labels of a snapshot had brought by then."""
+    counts = {one["digest"]: one["wafers"] for one in (*manifest["batches"], *manifest.get("labels", ()))}
+    known = store.known(list(counts)).values()
+    return {wafer for one in known for wafer in one.wafers_when(counts[one.digest]) or one.wafers}
 
 
 def figures_of(version: int, scored: pd.DataFrame, labels: Mapping[str, int]) -> LiveFigures:

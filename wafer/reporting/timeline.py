@@ -43,7 +43,7 @@ def timeline_sentence(batches: Sequence[dict[str, Any]]) -> str:
     known = f"{labelled:,} have a label by now, {faulty:,} of them faulty" if labelled else "none has a label yet"
     return (
         f"{counted(len(batches), 'batch', 'batches')} of {counted(runs, 'prediction')}, "
-        f"with {wafers:,} wafers; {known}. Told are all of this prediction, and the newest {NEWEST}."
+        f"with {wafers:,} wafers; {known}. Shown are all batches of this prediction and the newest {NEWEST}."
     )
 
 

@@ -17,6 +17,8 @@ Document = dict[str, Any]
 
 LABELS = "labels"
 """The kind of a file that brings labels alone, for wafers that are stored."""
+LABEL = "label"
+"""What a conflict is about that is not about readings."""
 
 
 @dataclass(frozen=True)
@@ -177,6 +179,13 @@ def settle(batch: IncomingBatch, stored: Mapping[str, Document], tolerance: floa
     return Settled(record, tuple(labelled), tuple(replaced))
 
 
+def naming_files(settled: Settled, files: Mapping[str, str]) -> Settled:
+    """The same, with conflicts about labels naming the file, by wafer, that the stored label came from."""
+    record = settled.record
+    named = (replace(one, stored_file=files[one.wafer]) if one.what == LABEL else one for one in record.conflicts)
+    return replace(settled, record=replace(record, conflicts=tuple(named)))
+
+
 @dataclass(frozen=True)
 class IncomingLabels:
     """A file of labels (-1, +1) by wafer, in its order, about to be stored."""
@@ -291,5 +300,5 @@ def _conflict(old: Document, new: Document, sensors: Sequence[str], tolerance: f
         values = [None if np.isnan(v[first]) else float(v[first]) for v in (then, now)]
         return Conflict(new["_id"], new["file"], old["file"], sensors[first], *values)
     if new["label"] is not None and old["label"] is not None and new["label"] != old["label"]:
-        return Conflict(new["_id"], new["file"], old["file"], "label", old["label"], new["label"])
+        return Conflict(new["_id"], new["file"], old["file"], LABEL, old["label"], new["label"])
     return None

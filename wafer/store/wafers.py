@@ -35,6 +35,7 @@ from wafer.settings import Settings
 from wafer.shown import masked
 from wafer.storage import private_folder
 from wafer.store.documents import (
+    LABEL,
     LABELS,
     BatchRecord,
     Conflict,
@@ -44,6 +45,7 @@ from wafer.store.documents import (
     Settled,
     ledger_line,
     ledger_record,
+    naming_files,
     settle,
     settle_labels,
     version_of,
@@ -148,6 +150,8 @@ class Store:
             The line for the ledger, still to be written, and the documents that changed.
         """
         settled = settle(batch, stored, tolerance, replacing=replacing)
+        if labels := [stored[one.wafer] for one in settled.record.conflicts if one.what == LABEL]:
+            settled = naming_files(settled, self.label_files(labels))
         self._change(settled)
         return settled.record, {d["_id"]: d for d in (*settled.labelled, *settled.replaced)}
 
@@ -188,14 +192,18 @@ class Store:
         if again:
             self._batches.bulk_write(again)
 
-    def unscored(self, digests: Sequence[str]) -> list[str]:
-        """Those of the batches with these `digests` that no run has scored yet, in the order asked for."""
-        known = self.known(digests)
-        return [digest for digest in digests if digest in known and known[digest].scored is None]
+    def mark_scored(self, records: Sequence[BatchRecord], run: str) -> None:
+        """Note in the ledger that `run` has scored these batches, but of those whose line has changed since."""
+        same = ({"_id": one.digest, "scored": None, "taken_in": one.taken_in} for one in records)
+        if changes := [pymongo.UpdateOne(line, {"$set": {"scored": run}}) for line in same]:
+            self._batches.bulk_write(changes, ordered=False)
 
-    def mark_scored(self, digests: Sequence[str], run: str) -> None:
-        """Note in the ledger that `run` has scored these batches, unless an earlier one has."""
-        self._batches.update_many({"_id": {"$in": list(digests)}, "scored": None}, {"$set": {"scored": run}})
+    def label_files(self, stored: Sequence[Document]) -> dict[str, str]:
+        """By wafer, the file that its label came from; where that one has no line yet, the file of its readings."""
+        known = self.known(sorted({old["label_batch"] for old in stored if old["label_batch"]}))
+        return {
+            old["_id"]: known[old["label_batch"]].file if old["label_batch"] in known else old["file"] for old in stored
+        }
 
     def find(self, wafers: Sequence[str], *fields: str) -> dict[str, Document]:
         """The documents of those `wafers` that are stored, by id; these fields of them, or all."""
