@@ -140,7 +140,7 @@ def check_what_prefect_shows(names: list[str]) -> None:
             assert b"<html" in answer.read()
 
 
-@on_a_server
+@at_length_on_a_server
 @pytest.mark.usefixtures("pages")
 def test_the_flows_do_the_whole_job(storage: Settings, small_params: Path, receiver: Receiver) -> None:
     """Ingest, train and predict: reports, a champion, and each accepted wafer scored once in its batch's order. Prefect
@@ -385,7 +385,6 @@ def test_what_a_silent_server_stopped_is_tried_again(
 
 
 @pytest.mark.slow
-@pytest.mark.invariant
 def test_a_step_that_takes_too_long_is_stopped(tmp_path: Path, small_params: Path) -> None:
     """The task of a fit in a pool fails soon after its time is over, and no process goes on computing."""
     script = f"""

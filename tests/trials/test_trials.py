@@ -295,7 +295,6 @@ def trained(workspace: Workspace, params: Params) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.invariant
 @pytest.mark.timeout(900)
 def test_a_recipe_of_a_trial_becomes_champion(workspace: Workspace) -> None:
     """Handed over, it is trained, judged by the gate and in use; the same again makes no version."""
