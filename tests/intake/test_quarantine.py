@@ -164,6 +164,19 @@ def test_a_file_that_changed_since_is_not_kept(quarantine, tmp_path):
     assert tree(quarantine.folder) == {}
 
 
+def test_bytes_that_a_killed_run_left_without_reasons_leave_too(quarantine, tmp_path):
+    """They are no entry yet; once their file is accepted nothing of it stays, and judged again it is an entry."""
+    delivery = deliver(tmp_path / "raw", b"first")
+    quarantine.keep(delivery, rejected(delivery))
+    (quarantine.folder / f"{delivery.digest}.reasons.json").unlink()
+    assert Quarantine(quarantine.folder).entries() == []
+    again = Quarantine(quarantine.folder)
+    assert again.keep(delivery, rejected(delivery)) == again.entries()[0]
+    (quarantine.folder / f"{delivery.digest}.reasons.json").unlink()
+    assert Quarantine(quarantine.folder).discard(delivery.digest)
+    assert tree(quarantine.folder) == {}
+
+
 def test_an_entry_leaves_by_its_digest(quarantine, tmp_path):
     """A file that found another home leaves with its reasons; the others stay."""
     first, second = deliver(tmp_path / "one", b"first"), deliver(tmp_path / "two", b"second")

@@ -34,6 +34,9 @@ FAULTS = {
     "stall": "the process stands still for longer than a lease lasts",
     "clock jump": "the clock of a machine is set back or forward",
 }
+WHOLE = {"kill half way": "kill before", "half way": "refused"}
+"""What takes the place of a fault in the middle of a call that stores a single thing."""
+SHARE_OF_HALVES = 0.5
 WORLD: "World | None" = None
 
 
@@ -262,8 +265,10 @@ class World:
         fault = self.random.choices(list(self.rates), list(self.rates.values()))[0]
         if not writes:
             fault = {"kill after": "kill before", "lost answer": "refused", "delivered twice": None}.get(fault, fault)
-        if "half way" in (fault or "") and not several:
-            fault = "kill before" if fault == "kill half way" else "refused"
+        if not several:
+            fault = WHOLE.get(str(fault), fault)
+        elif self.random.random() < SHARE_OF_HALVES:  # calls that can be cut in half are rare among all
+            fault = {whole: half for half, whole in WHOLE.items()}.get(str(fault), fault)
         if fault == "delivered twice" and not service.sends_again:
             fault = "lost answer"
         if fault == "clock jump":

@@ -28,6 +28,7 @@ from wafer.storage import AnyPath, is_local, read_json, remove, write_bytes, wri
 _WHOLE = ".csv"
 _START = ".start"
 _REASONS = ".reasons.json"
+_PARTS = (_WHOLE, _START, _REASONS)
 _DROPPED = ".dropped.jsonl"
 _DIGEST = re.compile("[0-9a-f]{64}")
 _SHORTEST_DIGEST = 6  # characters of a digest by which a file may be named
@@ -63,7 +64,7 @@ class Quarantine:
 
     def __init__(self, folder: AnyPath) -> None:
         self.folder = folder
-        self._held: set[str] | None = None
+        self._held: dict[str, set[str]] | None = None
 
     def keep(self, delivery: Delivery, verdict: Verdict) -> Entry:
         """Keep a rejected file with its reasons; the bytes first, so that reasons always have their file.
@@ -82,14 +83,16 @@ class Quarantine:
                     "path": shown_text(delivery.path.absolute(), _LONGEST_PATH),
                 }
                 write_bytes(self._file(delivery.digest, _START), delivery.start)
+                self._kept(delivery.digest).add(_START)
             elif not target.exists() or _digest(target) != delivery.digest:
                 _copy(delivery, target)
+                self._kept(delivery.digest).add(_WHOLE)
             write_json(self._file(delivery.digest, _REASONS), record)
         except OSError as error:
             raise DeliveryError(
                 f"{shown_text(delivery.path)}: cannot be quarantined: {error.strerror or error}"
             ) from error
-        self._digests().add(delivery.digest)
+        self._kept(delivery.digest).add(_REASONS)
         return self._entry(record)
 
     def keep_rows(self, delivery: Delivery, verdict: Verdict) -> AnyPath | None:
@@ -113,7 +116,8 @@ class Quarantine:
 
     def entries(self) -> list[Entry]:
         """The rejected files, sorted by name."""
-        entries = [self._entry(read_json(self._file(digest, _REASONS))) for digest in self._digests()]
+        told = [digest for digest, endings in self._all().items() if _REASONS in endings]
+        entries = [self._entry(read_json(self._file(digest, _REASONS))) for digest in told]
         return sorted(entries, key=lambda entry: (entry.file, entry.digest))
 
     def dropped(self) -> list[dict[str, Any]]:
@@ -126,13 +130,14 @@ class Quarantine:
         return [entry for entry in self.entries() if is_called(entry.file, entry.digest, name)]
 
     def discard(self, digest: str) -> bool:
-        """Remove the entry of these bytes, which are at home elsewhere by now; whether there was one."""
-        if digest not in self._digests():
-            return False
-        for ending in (_WHOLE, _START, _REASONS):
+        """Remove what is kept of these bytes, which are at home elsewhere by now; whether there was anything.
+
+        A run that was killed may have left the bytes alone; the reasons go last, so that they always have their file.
+        """
+        endings = self._all().get(digest, set())
+        for ending in sorted(endings, key=_PARTS.index):
             remove(self._file(digest, ending))
-        self._digests().remove(digest)
-        return True
+        return self._all().pop(digest, None) is not None
 
     def forget_conflicts(self, digest: str, lines: Collection[int]) -> None:
         """Let go of wafers of an accepted file that contradicted stored ones: those of `lines`, settled by now."""
@@ -153,17 +158,24 @@ class Quarantine:
         ending = _WHOLE if record["bytes_kept"] == record["size"] else _START
         return Entry(self._file(record["digest"], ending), record["file"], record["digest"], record)
 
-    def _digests(self) -> set[str]:
-        """The digests of the entries; listed once."""
+    def _all(self) -> dict[str, set[str]]:
+        """What is kept of files, the ends of their names by digest; listed once."""
         if self._held is None:
-            names = (path.name.removesuffix(_REASONS) for path in self._listed(_REASONS))
-            self._held = {name for name in names if _DIGEST.fullmatch(name)}
+            self._held = {}
+            for digest, dot, ending in (path.name.partition(".") for path in self._listed(*_PARTS)):
+                if _DIGEST.fullmatch(digest):
+                    self._kept(digest).add(f"{dot}{ending}")
         return self._held
 
-    def _listed(self, ending: str) -> list[AnyPath]:
+    def _kept(self, digest: str) -> set[str]:
+        return self._all().setdefault(digest, set())
+
+    def _listed(self, *endings: str) -> list[AnyPath]:
         if not self.folder.exists():
             return []
-        files = (file for file in self.folder.iterdir() if file.name.endswith(ending) and not file.name.startswith("."))
+        files = (
+            file for file in self.folder.iterdir() if file.name.endswith(endings) and not file.name.startswith(".")
+        )
         return sorted(files, key=lambda file: file.name)
 
 
