@@ -173,20 +173,21 @@ class Storage:
 
     def _look(self, key: str) -> tuple[bytes | None, str | None]:
         """What a bucket holds under `key`, with its ETag."""
-        place = self.place(key)
-        bucket, _, name = place.path.partition("/")
-        try:
-            tag = place.fs.call_s3("head_object", Bucket=bucket, Key=name)["ETag"]
-            found = place.fs.call_s3("get_object", Bucket=bucket, Key=name, IfMatch=tag)
-        except FileNotFoundError:
-            return None, None
-        except OSError as error:
-            if _refused(error):
-                return self._look(key)
-            raise
         from fsspec.asyn import sync
 
-        return bytes(sync(place.fs.loop, found["Body"].read)), str(tag)
+        place = self.place(key)
+        bucket, _, name = place.path.partition("/")
+        for _ in range(ATTEMPTS):
+            try:
+                tag = place.fs.call_s3("head_object", Bucket=bucket, Key=name)["ETag"]
+                found = place.fs.call_s3("get_object", Bucket=bucket, Key=name, IfMatch=tag)
+                return bytes(sync(place.fs.loop, found["Body"].read)), str(tag)
+            except FileNotFoundError:
+                return None, None
+            except OSError as error:
+                if not _refused(error):
+                    raise
+        raise self._contested(key)
 
     def _put(self, key: str, data: bytes, tag: str | None) -> bool:
         """Put `data` if the object still has this ETag, or is still absent; S3 lets one of many writers through.

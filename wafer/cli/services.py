@@ -77,7 +77,8 @@ def up(folder: Path | None) -> None:
     kept = write_variables(project / ".env", place.variables())
     click.echo(f"{shown_text(project / '.env')} points to them; data and logs are in {shown_text(place.folder)}")
     os.environ |= {"PREFECT_API_URL": place.variables()["PREFECT_API_URL"], "PREFECT_HOME": str(folder / "prefect")}
-    _install_automations()
+    if exit_status == 0:  # else Prefect's server may be what does not answer
+        _install_automations()
     for name in kept:
         _warn(f"{name} is set in .env or the environment already, so the stack's is not in use")
     if not (place.folder / "postgres").exists():
