@@ -127,8 +127,11 @@ def test_the_simulated_run_is_made_once(elsewhere: Path, cache: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(PARAMETERS))
-def test_each_notebook_takes_its_parameters(name: str, outputs: Path, elsewhere: Path, tmp_path: Path) -> None:
-    """With every parameter given it shows what was named."""
+def test_each_notebook_takes_its_parameters(
+    name: str, outputs: Path, elsewhere: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With every parameter given it shows what was named; files of one's own are judged by the project's agreement."""
+    monkeypatch.setenv("WAFER_PROJECT", str(REPOSITORY))
     storage = {"storage": str(outputs)}
     training, prediction = (kind(**storage).run.id for kind in (TrainingSources, PredictionSources))
     given: dict[str, dict[str, object]] = {name: {"run": training, **storage} for name in ("training", "data_quality")}
