@@ -222,6 +222,21 @@ def test_replacing_keeps_the_earlier_readings(settings: Settings) -> None:
     assert "earlier" not in wafers["Wafer-2"]
 
 
+def test_what_a_broken_off_run_brought_and_another_file_replaced_counts_as_brought(settings: Settings) -> None:
+    """It was here first, or replaced what was: neither a repeat nor a contradiction, and the stored wafer stays."""
+    with open_store(settings) as store:
+        first = add(store, batch(), 1e-9)
+        second = add(store, batch("d2", "b.csv", readings=READINGS + 1), 1e-9, replacing=True)
+        third = batch("d3", "c.csv", readings=READINGS + 2)
+        add(store, third, 1e-9, replacing=True)
+        fields = ("batch", "label", "earlier.batch", "earlier.label")
+        stored = store.find(["Wafer-1", "Wafer-2"], *fields)
+        store._batches.delete_many({"_id": {"$in": ["d1", "d2"]}})
+        again = [add(store, batch(), 1e-9), add(store, batch("d2", "b.csv", readings=READINGS + 1), 1e-9)]
+        assert again == [first, second]
+        assert store.find(["Wafer-1", "Wafer-2"], *fields) == stored
+
+
 def test_a_known_label_outlives_readings_without_one(settings: Settings) -> None:
     """Readings replaced by those of an unlabelled file keep the wafer's label and where it came from."""
     with open_store(settings) as store:

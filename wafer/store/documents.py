@@ -142,7 +142,7 @@ def settle(batch: IncomingBatch, stored: Mapping[str, Document], tolerance: floa
 
     The same readings (within `tolerance`, relative) are a repeat, whose label is added where there was none. Anything
     else is a conflict, or where `replacing` takes the stored one's place. What an earlier, broken-off run did for the
-    same batch is recognised and counted alike.
+    same batch is recognised and counted alike, also where another file has replaced it since.
     """
     conflicts: list[Conflict] = []
     labelled: list[Document] = []
@@ -155,7 +155,10 @@ def settle(batch: IncomingBatch, stored: Mapping[str, Document], tolerance: floa
             done += [new["_id"]] if "earlier" in old else []
             continue
         conflict = _conflict(old, new, batch.sensors, tolerance)
-        if conflict is None:
+        history = [version["batch"] for version in old.get("earlier", ())]
+        if batch.digest in history and (conflict is None or not replacing):
+            done += [new["_id"]] if history[0] != batch.digest else []
+        elif conflict is None:
             repeats += 1
             if new["label"] is not None and old["label_batch"] in (None, batch.digest):
                 labelled.append({**old, "label": new["label"], "label_batch": batch.digest})
