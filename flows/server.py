@@ -1,13 +1,18 @@
-"""What Prefect's server says of itself, asked with the address and key that flows are run with."""
+"""What Prefect's server says of itself and of runs, asked with the address and key that flows are run with."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
 
 import psutil
 from prefect.client.base import ServerType
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import WorkerStatus
+from prefect.client.schemas.objects import State, StateType, WorkerStatus
 
 from wafer.addresses import hosts_of
+
+DEPLOYMENT = "wafer"
 
 
 @dataclass(frozen=True)
@@ -50,3 +55,35 @@ def _works_on_sqlite(address: str) -> bool:
         except psutil.Error:
             return False  # another user's, or gone
     return False
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A flow run as the server has it: its name, the type and message of its state, and when it ended."""
+
+    name: str
+    state: str
+    message: str
+    ended: str | None
+
+
+def start_deployment(flow: str, parameters: Mapping[str, Any]) -> UUID:
+    """Start the deployment `<flow>/wafer` with these parameters over its own; the id of the flow run."""
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment_by_name(f"{flow}/{DEPLOYMENT}")
+        return client.create_flow_run_from_deployment(deployment.id, parameters=dict(parameters)).id
+
+
+def look_at_run(number: UUID) -> Seen:
+    """What the server knows of a flow run."""
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(number)
+    state = run.state
+    ended = None if run.end_time is None else run.end_time.isoformat(timespec="milliseconds")
+    return Seen(run.name, "PENDING" if state is None else state.type.value, (state and state.message) or "", ended)
+
+
+def cancel_run(number: UUID) -> None:
+    """Ask the worker of a flow run to end it."""
+    with get_client(sync_client=True) as client:
+        client.set_flow_run_state(number, State(type=StateType.CANCELLING))

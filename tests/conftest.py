@@ -71,6 +71,16 @@ def s3_address(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> str:
     return s3_server
 
 
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A registry's database without content: making its tables takes MLflow some seconds, a copy nothing."""
+    from wafer.registry import Registry
+
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    Registry(f"sqlite:///{file}").champion()
+    return file
+
+
 @pytest.fixture
 def settings(mongodb_url: str, tmp_path: Path, request: pytest.FixtureRequest) -> Settings:
     """Settings with a storage folder and a database of the test's own."""

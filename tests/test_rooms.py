@@ -21,6 +21,10 @@ OWNERS = {
     "great_expectations": "contract",
     "papermill": "reporting",
     "secantusdb": "store",
+    "fastapi": "service",
+    "starlette": "service",
+    "uvicorn": "service",
+    "prometheus_client": "service",
 }
 
 TELL_AND_WATCH = {

@@ -78,11 +78,11 @@ PLAIN_ERRORS_OF = frozenset({"prefect", "anyio", "httpx", "json", "yaml"})
 """Libraries that say by a plain RuntimeError what went wrong; a RecursionError, too, is one."""
 EXTRAS = {
     "pipeline": "IPython bson dvc gridfs great_expectations ipykernel jinja2 jupyter_client markupsafe matplotlib "
-    "mlflow nbclient nbconvert nbformat papermill pooch prefect pymongo requests sqlalchemy starlette traitlets "
-    "urllib3 uvicorn",
+    "mlflow nbclient nbconvert nbformat papermill pooch prefect pymongo requests sqlalchemy traitlets urllib3",
     "embedded": "secantusdb",
     "s3": "aiobotocore boto3 botocore dvc_s3 prefect_aws s3fs",
     "stack": "",
+    "service": "anyio fastapi orjson prometheus_client starlette uvicorn",
     "lab": "jupyterlab",
 }
 """What each extra of the package brings that may be missing without it, by the names under which it is imported."""

@@ -13,7 +13,8 @@
     │   └── UnreadError    a delivered file whose bytes cannot be had, or not those that were judged
     ├── StorageError       the folder or bucket of all outputs cannot be used, or lacks what it should hold
     ├── StoreError         the wafer database cannot be reached, started or trusted
-    │   └── LeaseError     somebody else holds what may be written by one process at a time, or took it over
+    │   ├── LeaseError     somebody else holds what may be written by one process at a time, or took it over
+    │   └── AlarmError     a move that an alarm cannot make, or that somebody else has made before
     ├── SnapshotError      a snapshot that is missing or changed
     │   └── UnfitError     a snapshot that no model may be trained on
     ├── ModelError         a model that cannot be fitted, loaded or trusted
@@ -115,6 +116,10 @@ class StoreError(WaferError):
 
 class LeaseError(StoreError):
     """Somebody else holds what may be written by one process at a time, or took it over."""
+
+
+class AlarmError(StoreError):
+    """A move that an alarm cannot make, or that somebody else has made before."""
 
 
 class SnapshotError(WaferError):

@@ -65,14 +65,6 @@ def make_scores(labels: np.ndarray) -> MakeScores:
     return make
 
 
-@pytest.fixture(scope="session")
-def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A registry's database without content: making its tables takes MLflow some seconds, a copy nothing."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    Registry(f"sqlite:///{file}").champion()
-    return file
-
-
 @pytest.fixture
 def registry(tmp_path: Path, empty_database: Path) -> Registry:
     state = tmp_path / "state" / "mlflow"

@@ -20,6 +20,7 @@ from pymongo.errors import PyMongoError
 from tests.intake.storing import add
 from wafer.errors import StoreError
 from wafer.settings import Settings
+from wafer.store.alarms import trails
 from wafer.store.embedded import embedded_server
 from wafer.store.leases import lease
 from wafer.store.wafers import (
@@ -339,6 +340,10 @@ def test_each_query_of_the_store_uses_an_index(settings: Settings, mongodb_url: 
             lambda: store.batches("training"),
             lambda: store.predictions("d1"),
             lambda: store.recent_probabilities(1, 0, 9, most=5),
+            lambda: store.last_alarms(5),
+            lambda: store.verdicts_on("Wafer-1"),
+            lambda: store.conflicts_of("Wafer-1"),
+            lambda: trails(store, ["Wafer-1"]),
         ):
             ask()
         used = set()

@@ -17,6 +17,7 @@ from wafer.cli.models import models
 from wafer.cli.monitor import monitor
 from wafer.cli.params import params
 from wafer.cli.runs import ingest, predict, retrain, run, study, train
+from wafer.cli.service import serve, token
 from wafer.cli.services import automate, doctor, stack
 from wafer.cli.store import expectations_folder, own_suites, quarantine, store
 from wafer.errors import EXIT_NEGATIVE, EXIT_STATUS
@@ -252,6 +253,8 @@ COMMANDS = (
     predict,
     monitor,
     study,
+    serve,
+    token,
     stack,
     doctor,
     automate,

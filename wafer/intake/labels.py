@@ -4,7 +4,9 @@ What breaks the agreement refuses the whole file; a wafer that is not stored, or
 others get theirs. The file is a line of the ledger like any delivery, so that snapshots from before it can be rebuilt.
 """
 
-from collections.abc import Iterator
+import csv
+import io
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,6 +77,20 @@ class LabelReport:
             more = ", …" * (len(self.unknown) > TOLD)
             told.append(f"{file}: {len(self.unknown):,} of {self.wafers:,} wafers are not stored: {some}{more}")
         return tuple(told)
+
+
+def labels_file(labels: Mapping[str, int], form: Form) -> bytes:
+    """The file that brings these labels (-1, +1), as `import_labels` takes it.
+
+    Parameters:
+        form: of training deliveries, whose names and spellings hold.
+    """
+    spelled = {label: text for text, label in list(form.labels.items())[::-1]}
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow([form.wafer[0], form.label[0]])
+    rows.writerows([wafer, spelled[label]] for wafer, label in labels.items())
+    return text.getvalue().encode()
 
 
 def import_labels(path: AnyPath, form: Form, store: Store) -> LabelReport:

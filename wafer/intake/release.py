@@ -5,10 +5,10 @@ from pathlib import Path
 
 from wafer.contract.facts import read_delivery
 from wafer.contract.suites import Contract
-from wafer.contract.verdicts import keep_rows
 from wafer.errors import DeliveryError
-from wafer.intake.ingest import IngestedFile, take_in
+from wafer.intake.ingest import IngestedFile
 from wafer.intake.quarantine import Entry, Quarantine
+from wafer.intake.single import take_in_one
 from wafer.shown import shown_text
 from wafer.storage import AnyPath, is_local
 from wafer.store.wafers import Store
@@ -52,7 +52,4 @@ def release_entry(
             f"{shown_text(path)}: is not the file that was quarantined, whose SHA-256 is {entry.digest}, "
             f"but one with {delivery.digest}"
         )
-    (verdict,) = contract.judge([delivery])
-    judged = iter([(keep_rows(delivery, verdict), verdict)])
-    ((outcome,),) = take_in(judged, contract, store, quarantine, may_write=may_write)
-    return outcome
+    return take_in_one(delivery, contract, store, quarantine, may_write=may_write)

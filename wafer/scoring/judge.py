@@ -95,6 +95,7 @@ def judge(
     drift: bool = False,
     monitor: bool = False,
     batches: ArrayLike | None = None,
+    apart: bool = False,
 ) -> Judgement:
     """Judge wafers: the probability of each by its readings and production order alone, alarms in that order.
 
@@ -110,6 +111,8 @@ def judge(
         drift: whether to compare the wafers, as a batch, with the newest training wafers.
         monitor: whether to look for what left control; unlike all else it depends on the wafers before.
         batches: name of each wafer's batch, which the monitor tells by; None: all are of one.
+        apart: whether a rolling threshold treats each wafer as if it came alone, next after `recent`; then all that is
+            said of a wafer is the same in any company.
 
     Raises:
         ParameterError: `reasons` is none of its values, or `most` is no whole number of at least 1.
@@ -124,7 +127,7 @@ def judge(
     probability, cluster, p_value, unmeasured, kept = map(
         np.concatenate, zip(*(one.said for one in blocks), strict=True)
     )
-    unlike, threshold = is_unknown(p_value), bundle.classifier.thresholds(probability, order, recent)
+    unlike, threshold = is_unknown(p_value), _thresholds(bundle, probability, order, recent, apart)
     alarm = (probability >= threshold) & ~unmeasured
     verdict = pd.Series(np.where(alarm, 1, -1), dtype="Int64").mask(unmeasured)
     table = pd.DataFrame(
@@ -169,6 +172,14 @@ def _judged(bundle: Bundle, reasons: WhoseReasons, compared: bool, seen: Prepare
     rows = {"none": np.zeros_like(worth_it), "alarms": worth_it, "all": np.ones_like(worth_it)}[reasons]
     said = probability, seen.cluster, novelty.p_value(seen.relative, seen.missing), unmeasured, rows
     return _Block(said, seen.rows(rows), seen.readings if compared else seen.readings[:0])
+
+
+def _thresholds(
+    bundle: Bundle, probability: NDArray[np.float64], order: ArrayLike | None, recent: ArrayLike | None, apart: bool
+) -> NDArray[np.float64]:
+    if apart:  # a wafer's threshold follows those before it, not its own probability
+        return np.full(len(probability), bundle.classifier.thresholds(np.zeros(1), None, recent)[0])
+    return bundle.classifier.thresholds(probability, order, recent)
 
 
 def _reasons(bundle: Bundle, seen: Prepared, rows: NDArray[np.int64], most: int) -> pd.DataFrame:

@@ -226,7 +226,7 @@ def page_server(place: Place) -> Part:
         "page server",
         place.folder / "pages",
         place.address("page server"),
-        (sys.executable, "-m", "wafer.stack.pages", str(port)),
+        (sys.executable, "-m", "wafer.service.pages", str(port)),
         partial(_answers, port, "/healthz"),
         {**place.s3_variables, "WAFER_STORAGE": place.storage_url},
     )

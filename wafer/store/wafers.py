@@ -11,7 +11,7 @@ Three collections, none of which ever holds a thing twice:
   its wafers. Its ``wafers`` are the ids in the file's order.
 - ``predictions``, one document a wafer, batch and model version.
 
-Beside them lie the ``leases``, which `wafer.store.leases` describes.
+Beside them lie the ``leases`` and the ``alarms``, which `wafer.store.leases` and `wafer.store.alarms` describe.
 """
 
 import datetime
@@ -72,7 +72,13 @@ INDEXES = {
         "by_replaced": [("replaced", 1)],
         "by_conflict": [("conflicts.wafer", 1)],
     },
-    "predictions": {"by_batch": [("batch", 1)], "by_production": [("model_version", 1), *LAST_MADE_FIRST]},
+    "predictions": {
+        "by_batch": [("batch", 1)],
+        "by_production": [("model_version", 1), *LAST_MADE_FIRST],
+        "by_wafer": [("Wafer", 1), ("scored", -1)],
+        "by_verdict": [("Prediction", 1), ("scored", -1)],
+    },
+    "alarms": {"by_wafer": [("wafer", 1), ("number", 1)]},
 }
 
 
@@ -102,11 +108,12 @@ class Store:
         self._batches: Collection[Document] = database["batches"]
         self._predictions: Collection[Document] = database["predictions"]
         self.leases: Collection[Document] = database["leases"]
+        self.alarms: Collection[Document] = database["alarms"]
         self._admin = database.client.admin
 
     def ensure_indexes(self) -> None:
-        """Create the indexes: wafers by label, the ledger by what is asked of it, predictions by batch."""
-        for collection in (self._wafers, self._batches, self._predictions):
+        """Create the indexes: wafers by label, the ledger and predictions by what is asked of them, alarms by wafer."""
+        for collection in (self._wafers, self._batches, self._predictions, self.alarms):
             for name, keys in INDEXES[collection.name].items():
                 collection.create_index(keys, name=name)
 
@@ -284,6 +291,26 @@ class Store:
     def predictions(self, batch: str) -> pd.DataFrame:
         """The stored predictions of the batch with this digest."""
         return pd.DataFrame(list(self._predictions.find({"batch": batch}, {"_id": 0, "scored": 0})))
+
+    def verdicts_on(self, wafer: str) -> list[Document]:
+        """All stored predictions of one wafer, the one scored last first."""
+        return list(self._predictions.find({"Wafer": wafer}, {"_id": 0}).sort([("Wafer", 1), ("scored", -1)]))
+
+    def last_alarms(self, most: int) -> list[Document]:
+        """The last prediction of each wafer, where it calls the wafer faulty; of the `most` that were scored last."""
+        rows = self._predictions.find({"Prediction": 1}, {"_id": 0}).sort([("Prediction", 1), ("scored", -1)])
+        found: dict[str, Document] = {}
+        for row in rows.limit(most):
+            found.setdefault(row["Wafer"], row)
+        last: dict[str, Any] = {}
+        for row in self._predictions.find({"Wafer": {"$in": list(found)}}, {"Wafer": 1, "scored": 1}):
+            last[row["Wafer"]] = max(row["scored"], last.get(row["Wafer"], row["scored"]))
+        return [row for wafer, row in found.items() if row["scored"] >= last[wafer]]
+
+    def conflicts_of(self, wafer: str) -> list[Conflict]:
+        """What was turned away because it contradicted this stored wafer."""
+        lines = self._batches.find({"conflicts.wafer": wafer}, {"conflicts": 1})
+        return [Conflict(**one) for line in lines for one in line["conflicts"] if one["wafer"] == wafer]
 
     def scored_by(self, model_version: int) -> pd.DataFrame:
         """The last verdict of a version on each wafer that it scored: Wafer, Prediction and probability."""

@@ -1,8 +1,8 @@
-"""The page server: shows `runs/` and `reports/` of the storage, folder or bucket, so that links to pages open.
+"""Shows `runs/` and `reports/` of the storage, folder or bucket, so that links to pages open.
 
-`python -m wafer.stack.pages PORT` serves them on 127.0.0.1, to be read only. A path is a key of the storage and nothing
-else: no part of it is empty or hidden, and no link leads out of the storage. Pages may show what they hold themselves,
-and run no script but this library's own.
+The service has them below /pages; `python -m wafer.service.pages PORT` serves them alone on 127.0.0.1, to be read only.
+A path is a key of the storage and nothing else: no part of it is empty or hidden, and no link leads out of the storage.
+Pages may show what they hold themselves, and run no script but this library's own.
 """
 
 import html
@@ -12,6 +12,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import uvicorn
+from fastapi import APIRouter, Security
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -24,6 +25,8 @@ from upath import UPath
 from wafer.reporting.index import PLACE
 from wafer.reporting.look import look, script_source
 from wafer.runs import RUNS
+from wafer.service.guard import allowed
+from wafer.service.problems import documented
 from wafer.settings import Settings
 from wafer.storage import Storage, bucket_errors, is_local
 
@@ -40,23 +43,25 @@ TYPES = {
 }
 """What a file is by its ending; any other is bytes to be kept."""
 
+router = APIRouter(tags=["pages"])
+
+
+@router.get(
+    "/pages/{key:path}",
+    dependencies=[Security(allowed, scopes=["read"])],
+    summary="A page of a run",
+    responses={200: {"description": "The file", "content": {"text/html": {}}}, **documented("not-found")},
+)
+def page(request: Request, key: str) -> Response:
+    """What lies below runs/ and reports/ of the storage, to be read."""
+    return shown(request.app.state.service.workspace.storage, key, request.method, root="/pages/")
+
 
 def page_server(storage: Storage) -> Starlette:
     """The application that shows the pages of `storage`."""
-    policy = f"default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src {script_source()}"
-    headers = {
-        "Content-Security-Policy": f"{policy}; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-        "X-Content-Type-Options": "nosniff",
-        "Referrer-Policy": "no-referrer",
-        "Cache-Control": "no-cache",  # the list of runs is written anew by each run
-    }
 
     def show(request: Request) -> Response:
-        answer = _answer(storage, request.path_params["key"])
-        if request.method == "HEAD":  # nothing is read for it
-            answer = Response(headers=dict(answer.headers))
-        answer.headers.update(headers)
-        return answer
+        return shown(storage, request.path_params["key"], request.method)
 
     def fail(_: Request, error: Exception) -> Response:
         return PlainTextResponse("the storage gives no answer", 502)
@@ -72,7 +77,27 @@ def page_server(storage: Storage) -> Starlette:
     )
 
 
-def _answer(storage: Storage, key: str) -> Response:
+def shown(storage: Storage, key: str, method: str, root: str = "/") -> Response:
+    """The file or folder of a key as an answer to a browser, under a policy that lets no foreign script run.
+
+    `root` is where keys begin on this server.
+
+    Raises:
+        HTTPException: with 404, where there is none, or none that may be shown.
+    """
+    answer = _answer(storage, key, root)
+    if method == "HEAD":  # nothing is read for it
+        answer = Response(headers=dict(answer.headers))
+    policy = f"default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src {script_source()}"
+    framed = "frame-ancestors 'self'"  # the service shows a run's page in its own
+    answer.headers["Content-Security-Policy"] = f"{policy}; base-uri 'none'; form-action 'none'; {framed}"
+    answer.headers["X-Content-Type-Options"] = "nosniff"
+    answer.headers["Referrer-Policy"] = "no-referrer"
+    answer.headers["Cache-Control"] = "no-cache"  # the list of runs is written anew by each run
+    return answer
+
+
+def _answer(storage: Storage, key: str, root: str) -> Response:
     """The file of a key, or the list of a folder's files.
 
     Raises:
@@ -88,7 +113,7 @@ def _answer(storage: Storage, key: str) -> Response:
     if not names:
         raise HTTPException(404)
     if not key.endswith("/"):
-        return RedirectResponse(f"/{quote(key)}/")
+        return RedirectResponse(f"{root}{quote(key)}/")
     links = "".join(f'<li><a href="{quote(name)}">{html.escape(name)}</a></li>' for name in names if name[0] != ".")
     head = f'<!doctype html><html lang="en"><title>{html.escape(key)}</title><style>{look()}</style>'
     return HTMLResponse(f"{head}<h1>{html.escape(key)}</h1><ul>{links}</ul></html>")

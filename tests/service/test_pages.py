@@ -12,7 +12,7 @@ import uvicorn
 
 from tests.conftest import REPOSITORY, S3_KEYS
 from wafer.reporting.look import script_source
-from wafer.stack.pages import page_server
+from wafer.service.pages import page_server
 from wafer.storage import Storage
 
 Answer = tuple[int, http.client.HTTPMessage, bytes]
@@ -77,7 +77,7 @@ def test_pages_are_shown_and_nothing_else(storage: Storage) -> None:
         assert headers["Content-Type"] == "text/html; charset=utf-8"
         policy = dict(part.split(" ", 1) for part in headers["Content-Security-Policy"].split("; "))
         assert (policy["default-src"], policy["script-src"]) == ("'none'", script_source())
-        assert policy["frame-ancestors"] == "'none'"
+        assert policy["frame-ancestors"] == "'self'"
         assert headers["X-Content-Type-Options"] == "nosniff"
         status, headers, body = ask(port, "/runs/one/page.html", "HEAD")
         assert (status, headers["Content-Length"], body) == (200, "17", b"")

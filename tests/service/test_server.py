@@ -1,0 +1,127 @@
+"""A real server process: started with nothing configured, asked by real clients, while models change under load."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pandas as pd
+import psutil
+import pytest
+
+from tests.conftest import REPOSITORY
+from tests.registry.rules import another_model
+from tests.service.conftest import log_version, make_place, make_readings
+from wafer.registry import Registry
+from wafer.settings import Settings
+from wafer.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+BODY = {"wafers": [{"readings": [0.1] * 12}]}
+
+
+@contextmanager
+def served(settings: Settings, *options: str, **environment: str) -> Iterator[tuple[httpx.Client, int]]:
+    """A client of `wafer serve` on these settings, and the number of its process."""
+    places = {"WAFER_PROJECT": str(settings.project), "WAFER_STORAGE": settings.storage_url, "WAFER_JOBS": "1"}
+    if settings.mongodb_url is not None:
+        places |= {"MONGODB_URL": settings.mongodb_url, "MONGODB_DATABASE": settings.mongodb_database}
+    command = [sys.executable, "-m", "wafer", "serve", "--port", "0", *options]
+    path = {"PYTHONPATH": str(REPOSITORY)}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, env={**os.environ, **path, **places, **environment}
+    ) as server:
+        try:
+            assert server.stdout is not None
+            told = server.stdout.readline()
+            (address,) = re.findall(r"wafer listens on (http://\S+)/", told)
+            with httpx.Client(base_url=address, timeout=60) as client:
+                yield client, server.pid
+        finally:
+            server.send_signal(signal.SIGTERM)
+            assert server.wait(timeout=60) in (0, -signal.SIGTERM, 128 + signal.SIGTERM)
+
+
+def until_ready(client: httpx.Client) -> None:
+    deadline = time.monotonic() + 120
+    while client.get("/readyz").status_code != 200 and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert client.get("/readyz").status_code == 200
+
+
+@pytest.fixture
+def own_place(tmp_path: Path, empty_database: Path, fitted: Path, mongodb_url: str) -> Settings:
+    """A place whose champion the test may replace."""
+    return make_place(tmp_path / "fab", empty_database, fitted, mongodb_url, f"served_{os.getpid()}")
+
+
+def test_with_nothing_configured_it_serves_this_machine(tmp_path: Path) -> None:
+    """An empty storage: it listens on loopback, says that no model is in use, and ends in order."""
+    settings = Settings.read(project=REPOSITORY, storage_url=str(tmp_path / "data"))
+    with served(settings) as (client, process):
+        assert client.base_url.host == "127.0.0.1"
+        assert client.get("/healthz").text == "ok"
+        told = client.post("/v1/score", json=BODY)
+        assert (told.status_code, told.headers["Content-Type"]) == (503, "application/problem+json")
+        listening = [one.laddr.ip for one in psutil.Process(process).net_connections("tcp") if one.status == "LISTEN"]
+        assert listening == ["127.0.0.1"]
+    assert not psutil.pid_exists(process)
+
+
+def test_real_clients_of_mlflow_are_answered(own_place: Settings) -> None:
+    """MLflow's own client of a scoring server: ping, version, and the predictions of the loaded model."""
+    from mlflow.pyfunc.scoring_server.client import ScoringServerClient
+    from mlflow.version import VERSION
+
+    from wafer.registry.packaging import scored_wafers
+
+    frame = make_readings(10, seed=9)
+    with served(own_place) as (client, _):
+        until_ready(client)
+        real = ScoringServerClient("127.0.0.1", client.base_url.port)
+        real.ping()
+        assert real.get_version() == VERSION
+        found = real.invoke(frame).get_predictions()
+    with Workspace(own_place) as workspace:
+        expected = scored_wafers(workspace.registry.load(1), frame)
+    pd.testing.assert_frame_equal(pd.DataFrame(found).astype(np.float64)[list(expected)], expected)
+
+
+def test_a_promotion_under_load_loses_no_request(own_place: Settings, fitted: Path, tmp_path: Path) -> None:
+    """Each request is answered, by one version or the other, and after some seconds by the new one alone."""
+    answers: list[tuple[int, str]] = []
+    stop = threading.Event()
+    with served(own_place) as (client, _):
+        until_ready(client)
+
+        def ask() -> None:
+            with httpx.Client(base_url=client.base_url, timeout=60) as own:
+                while not stop.is_set():
+                    told = own.post("/v1/score", json=BODY)
+                    answers.append((told.status_code, told.headers.get("X-Model-Version", "")))
+
+        threads = [threading.Thread(target=ask) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        registry = Registry(own_place.tracking_uri, own_place.artifact_root)
+        log_version(registry, another_model(fitted, tmp_path / "other", 1), make_readings())
+        registry.promote(2, "under load")
+        deadline = time.monotonic() + 60
+        while (not answers or answers[-1][1] != "2") and time.monotonic() < deadline:
+            time.sleep(0.1)
+        time.sleep(1.0)
+        stop.set()
+        for thread in threads:
+            thread.join()
+    assert {status for status, _ in answers} == {200}
+    versions = [version for _, version in answers]
+    assert set(versions) == {"1", "2"}
+    assert set(versions[-4:]) == {"2"}

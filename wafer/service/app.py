@@ -1,0 +1,153 @@
+"""The application, and the server that it runs on."""
+
+import asyncio
+import logging
+import socket
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import anyio.to_thread
+import uvicorn
+from fastapi import APIRouter, FastAPI, Request, Response, Security
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.responses import PlainTextResponse
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from wafer import __version__
+from wafer.errors import SettingsError
+from wafer.service import pages, problems, routes_data, routes_scoring, routes_work
+from wafer.service.core import Options, Service, as_json, service_of
+from wafer.service.examples import READY, json_answer
+from wafer.service.guard import Guard, allowed, hosts_of, is_loopback
+from wafer.service.problems import GENERAL, ProblemDocument, documented
+from wafer.workspace import Workspace
+
+SECONDS_FOR_A_HEAD = 15.0
+CONNECTIONS = 1000
+ABOUT = "Finds faulty semiconductor wafers: scores them, takes in batch files, starts runs, and keeps track of alarms."
+
+router = APIRouter(tags=["service"])
+log = logging.getLogger("wafer")
+
+
+@router.get("/healthz", summary="Whether the service lives")
+def healthz() -> Response:
+    """Status 200 as long as it answers."""
+    return PlainTextResponse("ok")
+
+
+@router.get(
+    "/readyz", summary="Whether wafers can be scored", responses={**json_answer(READY), **documented("unavailable")}
+)
+def readyz(request: Request) -> Response:
+    """Status 200 once a model has been loaded; which one is said to those who may read."""
+    champion = service_of(request).champion
+    champion.now()
+    return as_json({"ready": True})
+
+
+@router.get("/metrics", dependencies=[Security(allowed, scopes=["read"])], summary="Metrics for Prometheus")
+def metrics(request: Request) -> Response:
+    """In Prometheus' text format; docs/service.md lists them."""
+    return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def create_app(workspace: Workspace, options: Options | None = None) -> FastAPI:
+    """The application on an open workspace, which it does not close.
+
+    Raises:
+        SettingsError: others than this machine could reach it without a token.
+    """
+    options = options or Options()
+    if not options.tokens and not is_loopback(options.host):
+        raise SettingsError(f"{options.host} can be reached by others: tokens cannot be left out there")
+    service = Service(workspace, options)
+
+    @asynccontextmanager
+    async def running(_: FastAPI) -> AsyncIterator[None]:
+        anyio.to_thread.current_default_thread_limiter().total_tokens = options.threads
+        service.champion.start()
+        try:
+            yield
+        finally:
+            await asyncio.to_thread(service.stop)
+
+    app = FastAPI(
+        title="wafer",
+        version=__version__,
+        description=ABOUT,
+        lifespan=running,
+        docs_url=None,
+        redoc_url=None,
+        responses=documented(*GENERAL),
+    )
+    app.state.service = service
+    for part in (router, routes_scoring.router, routes_data.router, routes_work.router, pages.router):
+        app.include_router(part)
+    problems.install(app)
+    tokens = service.tokens if options.tokens else None
+    hosts = hosts_of(options.host, options.hosts)
+    app.add_middleware(Guard, hosts=hosts, tokens=tokens, limits=options.limits, metrics=service.metrics)
+    app.openapi = _described(app, app.openapi)  # type: ignore[method-assign]
+    return app
+
+
+def _described(app: FastAPI, made: Callable[[], dict[str, Any]]) -> Callable[[], dict[str, Any]]:
+    """The description with the one form that errors have."""
+
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            found = made()
+            schemas = found.setdefault("components", {}).setdefault("schemas", {})
+            schemas["ProblemDocument"] = ProblemDocument.model_json_schema()
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
+        return app.openapi_schema or {}
+
+    return described
+
+
+class _Patient(H11Protocol):
+    """Lets go of a connection on which no request's head has come in time."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait."""
+        super().connection_made(transport)
+        self.loop.call_later(SECONDS_FOR_A_HEAD, self._look)
+
+    def _look(self) -> None:
+        began: object = self.cycle
+        if began is None and not self.transport.is_closing():
+            self.transport.close()
+
+
+def serve(app: FastAPI, options: Options, told: Callable[[str], None]) -> None:
+    """Listen until the process is told to end; `told` hears the address once requests are taken.
+
+    Raises:
+        OSError: the address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    with socket.socket(family) as listening:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((options.host, options.port))
+        port = listening.getsockname()[1]
+        config = uvicorn.Config(
+            app, http=_Patient, ws="none", access_log=False, server_header=False, log_config=None,
+            limit_concurrency=CONNECTIONS, timeout_keep_alive=15, timeout_graceful_shutdown=20, proxy_headers=False
+        )  # fmt: skip
+        name = f"[{options.host}]" if family == socket.AF_INET6 else options.host
+        server = _Told(config, lambda: told(f"http://{name}:{port}/"))
+        server.run(sockets=[listening])
+
+
+class _Told(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config, told: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._told = told
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self._told()

@@ -1,0 +1,109 @@
+"""What the routes of one application share: the workspace and what is held open beside it."""
+
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import orjson
+from fastapi import Request
+from starlette.concurrency import run_in_threadpool
+from starlette.responses import Response
+
+from wafer.service.champion import Champion
+from wafer.service.guard import Limits
+from wafer.service.jobs import Jobs
+from wafer.service.metrics import Metrics
+from wafer.service.scorer import Scorer
+from wafer.service.tokens import Tokens
+from wafer.workspace import Workspace
+
+if TYPE_CHECKING:
+    from wafer.contract.form import Form
+    from wafer.registry import Registry
+    from wafer.store.wafers import Store
+
+Done = TypeVar("Done")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the service is run.
+
+    Attributes:
+        host, port: where it listens.
+        hosts: further names that it answers to.
+        tokens: whether each request needs a token; only on a loopback address it may need none.
+        limits: of what one client may ask for.
+        threads: of blocking work, at most.
+        workers: passes of scoring at the same time.
+        seconds: between two looks at which version is the champion.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 8321
+    hosts: tuple[str, ...] = ()
+    tokens: bool = False
+    limits: Limits = field(default_factory=Limits)
+    threads: int = 16
+    workers: int = 2
+    seconds: float = 5.0
+
+
+class Service:
+    """What one application holds; parts are opened once, by whoever asks first."""
+
+    def __init__(self, workspace: Workspace, options: Options) -> None:
+        self.workspace, self.options = workspace, options
+        self._opening = threading.RLock()
+        self.champion = Champion(workspace, lambda: self.registry, lambda: self.store, options.seconds)
+        self.scorer = Scorer(options.workers)
+        self.tokens = Tokens(workspace.storage)
+        self.jobs = Jobs(workspace)
+        self.metrics = Metrics(workspace, self.champion, lambda: self.scorer.waiting)
+
+    def stop(self) -> None:
+        """End what was begun: runs of this process, threads, looks at the registry."""
+        self.jobs.stop()
+        self.champion.stop()
+        self.scorer.stop()
+
+    @cached_property
+    def form(self) -> "Form":
+        """What batches to be predicted look like."""
+        return self.workspace.form("prediction")
+
+    @property
+    def sensors(self) -> tuple[str, ...]:
+        """The stored readings' names in their order."""
+        return self.form.sensors
+
+    @property
+    def store(self) -> "Store":
+        """The wafer database."""
+        with self._opening:
+            return self.workspace.store
+
+    @property
+    def registry(self) -> "Registry":
+        """The model registry."""
+        with self._opening:
+            return self.workspace.registry
+
+
+def service_of(request: Request) -> Service:
+    """The service of a request's application."""
+    found: Service = request.app.state.service
+    return found
+
+
+def as_json(value: Any, status: int = 200, headers: dict[str, str] | None = None) -> Response:
+    """A value as an answer; NaN becomes null."""
+    option = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
+    return Response(orjson.dumps(value, option=option), status, headers, "application/json")
+
+
+async def blocking(work: Callable[..., Done], *given: Any, **named: Any) -> Done:
+    """What waits for a disk or a server, in one of the threads that are there for it."""
+    return await run_in_threadpool(partial(work, *given, **named))
