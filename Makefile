@@ -14,7 +14,7 @@ SEEDS ?= 500
 SEED ?=
 LAB ?=
 
-.PHONY: help setup run lab test test-all invariants lint format simulate-faults bench bench-speed bench-monitoring bench-model notebooks stack repro remote pull lock clean
+.PHONY: help setup run lab test test-all invariants lint audit format simulate-faults bench bench-speed bench-monitoring bench-model notebooks stack repro remote pull lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,6 +56,9 @@ lint: $(READY) ## format, lint, types, and whether the lock is current and free 
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python .ci/locks.py
+
+audit: $(READY) ## known vulnerabilities of all that the lock holds, asked of PyPI; exit status 2: it could not be asked
+	$(BIN)/python .ci/audit.py
 
 format: $(READY) ## format and mend what can be mended
 	$(BIN)/ruff format .
