@@ -1,5 +1,6 @@
 """The flows on a real, temporary Prefect server: the main job, and what a person sees when something is wrong."""
 
+import ast
 import json
 import logging
 import os
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from functools import partial
@@ -46,6 +48,7 @@ from flows.train import train
 from flows.watch import watch
 from tests import terminal
 from tests.conftest import REPOSITORY
+from tests.imports import tree
 from tests.receiver import Receiver, listening
 from wafer import steps
 from wafer.errors import DeliveryError, RegistryError, UnfitError
@@ -57,6 +60,7 @@ from wafer.runs import Run
 from wafer.settings import Settings
 from wafer.storage import read_json
 
+MODULES = ("ingest", "predict", "report", "retrain", "train", "watch")
 PAGES = ("ingest-training", "ingest-prediction", "prediction", "data_quality", "exploration", "training")
 
 
@@ -484,6 +488,28 @@ def test_the_limits_of_tasks_are_documented() -> None:
     assert {name: (60 * int(minutes), int(tries)) for name, minutes, tries in rows} == {
         name: (task.timeout_seconds, task.retries) for name, task in known.items()
     }
+
+
+def test_no_step_is_more_than_one_task() -> None:
+    """A task is one call of one step, and a flow calls each task once, not in a loop; each notebook is a step."""
+    functions = [one for name in MODULES for one in ast.walk(tree(f"flows.{name}")) if isinstance(one, ast.FunctionDef)]
+    called = {one.name: calls(one) for one in functions}
+    tasks = {one.name for one in functions if any(ast.unparse(how).startswith("step(") for how in one.decorator_list)}
+    assert tasks == MINUTES.keys()
+    for one in functions:
+        if one.name in tasks:
+            assert len([name for name in called[one.name] if name.startswith("steps.")]) == 1, one.name
+            assert tasks.isdisjoint(called[one.name]), one.name
+        else:
+            assert max(Counter(name for name in called[one.name] if name in tasks).values(), default=1) == 1, one.name
+            loops = (ast.For, ast.While, ast.ListComp, ast.SetComp, ast.DictComp, ast.GeneratorExp)
+            within = {name for loop in ast.walk(one) if isinstance(loop, loops) for name in calls(loop)}
+            assert within & tasks <= {"report"}, one.name
+
+
+def calls(code: ast.AST) -> list[str]:
+    """What a piece of code calls."""
+    return [ast.unparse(one.func) for one in ast.walk(code) if isinstance(one, ast.Call)]
 
 
 def test_deployments_name_flows_that_exist() -> None:
