@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -21,20 +20,12 @@ from tests.terminal import wafer
 from wafer.errors import StackError
 from wafer.settings import Settings
 from wafer.stack import parts
-from wafer.stack.control import FIRST_LINE, LAST_LINE, down, status, up, write_variables
+from wafer.stack.control import FIRST_LINE, LAST_LINE, status, up, write_variables
 from wafer.stack.keeper import Running
 from wafer.stack.parts import Part, Place, postgres_server, prefect_server, s3_server
 
 WAFER = Path(sys.executable).with_name("wafer")
 SERVERS = ["database", "S3 server", "Prefect server", "MLflow server", "page server", "Prefect worker"]
-
-
-@pytest.fixture
-def project(tmp_path: Path) -> Path:
-    """A project whose `.env` has a line of the user's own."""
-    (tmp_path / "expectations").symlink_to(REPOSITORY / "expectations")
-    (tmp_path / ".env").write_text("MONGODB_DATABASE=mine\n# a remark")
-    return tmp_path
 
 
 def left_of(place: Path) -> list[str]:
@@ -56,18 +47,6 @@ def wait_until_gone(place: Path, seconds: float = 10.0) -> list[str]:
     while (left := left_of(place)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return left
-
-
-@pytest.fixture
-def environment(project: Path) -> Iterator[dict[str, str]]:
-    """What a shell in the project has, with ports of its own; whatever a failed test leaves is stopped."""
-    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
-    home = project / "home"
-    home.mkdir()
-    yield {**os.environ, "PYTHONPATH": str(REPOSITORY), "WAFER_PORT_BASE": str(free_base()), "PATH": path} | {
-        "HOME": str(home)
-    }
-    down(project / "stack")
 
 
 @pytest.mark.slow
