@@ -12,9 +12,10 @@ RAW ?=
 FILES ?=
 SEEDS ?= 500
 SEED ?=
+NIGHTS ?=
 LAB ?=
 
-.PHONY: help setup run lab test test-all invariants lint audit format simulate-faults bench bench-speed bench-monitoring bench-model notebooks stack repro remote pull lock clean
+.PHONY: help setup run lab test test-all invariants lint audit format simulate-faults bench bench-speed bench-monitoring bench-model bench-nights notebooks stack repro remote pull lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -77,6 +78,9 @@ bench-model: $(READY) ## the model's worth on real batches, for docs/model-card.
 	$(BIN)/python -m bench.model $(if $(RAW),--raw "$(RAW)")
 	$(BIN)/python -m bench.alarms $(if $(RAW),--raw "$(RAW)")
 	$(BIN)/python -m bench.retraining $(if $(RAW),--raw "$(RAW)")
+
+bench-nights: $(READY) ## a month of nights on real servers, with kills, for docs/operations.md; NIGHTS=3
+	$(BIN)/python -m bench.nights $(if $(NIGHTS),--nights $(NIGHTS))
 
 notebooks: $(READY) ## run every notebook on the synthetic fab and, with RAW=DIR or WAFER_REAL_DATA, on real batches
 	$(BIN)/wafer study --storage data/notebooks/simulated
