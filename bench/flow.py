@@ -33,7 +33,7 @@ def train_by_library(params_file: Path) -> None:
     params = read_params(params_file)
     with wafer.open() as workspace, steps.working(workspace, "training") as run:
         steps.snapshot(workspace, run)
-        steps.look_back(workspace, run, params)
+        steps.look_back(workspace, run, params, force=True)
         steps.fit(workspace, run, params.fit, params.policy, params.monitor)
         steps.evaluate(workspace, run, params.evaluate, params.fit, params.policy)
         steps.register(workspace, run, params)

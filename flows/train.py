@@ -28,10 +28,10 @@ def freeze_snapshot(run_id: str) -> Frozen:
 
 
 @step()
-def look_back(run_id: str, params: Params) -> Known:
+def look_back(run_id: str, params: Params, force: bool = False) -> Known:
     """See whether the very same training was done before."""
     with opened(run_id) as (workspace, run):
-        return steps.look_back(workspace, run, params)
+        return steps.look_back(workspace, run, params, force=force)
 
 
 @step()
@@ -98,11 +98,11 @@ def train_version(
             run.write(due)
         frozen = freeze_snapshot(run.id)
         name_run(run, f"on {frozen.digest[:8]}{f' by {due.cause}' if due else ''}")
-        known = look_back(run.id, params)
+        known = look_back(run.id, params, force)
         told = [due.told] if due else []
-        if known.finished and not force:
+        if known.finished:
             return ended_idle(workspace, run, told=". ".join([*told, known.told]))
-        if known.version is None or force:
+        if known.version is None:
             fit_model(run.id, params.fit, params.policy, params.monitor)
             evaluate_recipe(run.id, params.evaluate, params.fit, params.policy)
             register_version(run.id, params)

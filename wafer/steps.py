@@ -238,16 +238,17 @@ def snapshot(workspace: Workspace, run: Run) -> Frozen:
     return record
 
 
-def look_back(workspace: Workspace, run: Run, params: Params) -> Known:
+def look_back(workspace: Workspace, run: Run, params: Params, *, force: bool = False) -> Known:
     """See whether the very same training was done before, on the run's snapshot, by this code and these libraries.
 
     Where it was cut short after its version was registered, this run takes up its records and goes on from there; every
-    other version whose training was cut short is archived.
+    other version whose training was cut short is archived. With `force` a version is made in any case, so it is as if
+    there were none before.
     """
     from wafer.registry.records import FINISHED
 
     registry, shaping = workspace.registry, params.model_dump(include={"fit", "policy", "evaluate", "monitor"})
-    same = registry.find_same(run.read(Frozen).digest, shaping, _describe_source(workspace))
+    same = None if force else registry.find_same(run.read(Frozen).digest, shaping, _describe_source(workspace))
     finished = same is not None and same.training == FINISHED
     resumed = same is not None and not finished and _take_up(workspace, run, same.tags.get("run", ""))
     champion = registry.champion()

@@ -5,9 +5,14 @@ from pathlib import Path
 
 import pytest
 
+import wafer
+from tests.conftest import REPOSITORY
 from tests.registry.rules import RULES, with_canary
 from tests.registry.test_ledger import struck
+from wafer import steps
 from wafer.errors import RegistryError, ReportError
+from wafer.params import read_params
+from wafer.records import Decided, Evaluated, Fitted, Frozen, Known, Registered
 from wafer.registry import Registry, Version
 from wafer.registry.provenance import describe_source
 from wafer.registry.records import FINISHED, RUNNING
@@ -18,9 +23,9 @@ PARAMS = {"fit": {"trees": 5, "share": 0.1 + 0.2}, "evaluate": {"folds": 2}}
 
 @pytest.fixture
 def log(registry: Registry, model_folder, readings, make_scores):
-    def log(**tags: str) -> Version:
+    def log(params=PARAMS, **tags: str) -> Version:
         return registry.log_training(
-            params={**PARAMS, "gate": {"seed": 0}},
+            params={**params, "gate": {"seed": 0}},
             metrics={"forward": {"auc": 0.7}, "permuted": {"auc": 0.5}},
             scores=with_canary(make_scores(2.0)),
             model_folder=model_folder,
@@ -114,6 +119,29 @@ def test_a_training_that_was_cut_short_can_be_set_aside(registry, log):
     found = registry.version(2)
     assert (found.stage, found.training, found.tags["archived"]) == ("archived", "archived", "its training was killed")
     assert (registry.aliases(), registry.unfinished()) == ({"champion": 1}, [registry.version(1)])
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_forced_training_takes_up_nothing(force, registry, log, tmp_path):
+    """One that was cut short after its decision is gone on with, decision and all; a forced one begins anew, so that
+    its own version comes before the gate, and sets the other aside."""
+    params = read_params(REPOSITORY / "params.yaml")
+    with (
+        wafer.open(storage_url=str(tmp_path / "data"), mlflow_url=registry.tracking_uri) as workspace,
+        workspace.runs.started("training") as earlier,
+        workspace.runs.started("training") as run,
+    ):
+        log()
+        source = describe_source(Path(steps.__file__).parent, workspace.settings.commit)
+        cut_short = log(params=params.model_dump(), run=earlier.id, **source)
+        records = [Fitted("model", "5e"), Evaluated("metrics.json", "scores.parquet")]
+        records += [Registered(cut_short.version, cut_short.run_id), Decided("decision.json", False, "not better")]
+        for record in records:
+            earlier.write(record)
+        run.write(Frozen("snapshot", "d" * 64, 160, 20))
+        assert steps.look_back(workspace, run, params, force=force) == Known(None if force else 2, False)
+        assert [run.has(type(record)) for record in records] == [not force] * len(records)
+        assert registry.version(2).training == ("archived" if force else RUNNING)
 
 
 def test_versions_of_earlier_releases_count_as_finished(registry, log):
