@@ -242,8 +242,8 @@ def look_back(workspace: Workspace, run: Run, params: Params, *, force: bool = F
     """See whether the very same training was done before, on the run's snapshot, by this code and these libraries.
 
     Where it was cut short after its version was registered, this run takes up its records and goes on from there; every
-    other version whose training was cut short is archived. With `force` a version is made in any case, so it is as if
-    there were none before.
+    other version whose training was cut short is archived, but the champion. With `force` a version is made in any case,
+    so it is as if there were none before.
     """
     from wafer.registry.records import FINISHED
 
@@ -251,9 +251,8 @@ def look_back(workspace: Workspace, run: Run, params: Params, *, force: bool = F
     same = None if force else registry.find_same(run.read(Frozen).digest, shaping, _describe_source(workspace))
     finished = same is not None and same.training == FINISHED
     resumed = same is not None and not finished and _take_up(workspace, run, same.tags.get("run", ""))
-    champion = registry.champion()
     for version in registry.unfinished():
-        if version.version not in {champion and champion.version, same.version if same and resumed else None}:
+        if same is None or not resumed or version.version != same.version:
             registry.archive(version, f"its training was cut short, and run {run.id} does not go on with it")
     known = Known(same.version if same is not None and (finished or resumed) else None, finished)
     run.write(known)

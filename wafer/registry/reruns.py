@@ -75,23 +75,27 @@ class RerunStore(LedgerStore):
         self._end_run(version, "FINISHED")
         self.tag(version.version, TRAINING, FINISHED)
 
-    def archive(self, which: int | str | Version, why: str) -> None:
-        """Set a version aside whose training will not be completed. One that is still running may yet finish.
+    def archive(self, which: int | str | Version, why: str) -> bool:
+        """Set a version aside whose training will not be completed; False for the champion, which stays.
+
+        The ledger says which that is: its alias is behind where a decision was cut short. One that is still running may
+        yet finish.
 
         Raises:
-            RegistryError: no reason is given, it is the champion, or there is no such version.
+            RegistryError: no reason is given, or there is no such version.
         """
         version = self.version(which)
         if not why.strip():
             raise RegistryError("archiving needs a reason, which the registry keeps")
         if InUse.after(self.ledger(), {}).champion == version.version:
-            raise RegistryError(f"version {version.version} is the champion and cannot be archived")
+            return False
         self._end_run(version, "KILLED")
         for key, value in {"archived": why.strip(), "stage": "archived", TRAINING: ARCHIVED}.items():
             self.tag(version.version, key, value)
         if self.aliases().get("challenger") == version.version:
             with translated(self.tracking_uri, "take the alias from an archived version"):
                 self._client.delete_registered_model_alias(self.name, "challenger")
+        return True
 
     def _end_run(self, version: Version, status: str) -> None:
         """End a run that its process left open."""
