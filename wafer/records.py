@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Kind = Literal["training", "prediction"]
+WhoseReasons = Literal["none", "alarms", "all"]
+"""Of which wafers reasons are given."""
 SAME_MODEL = "same model"
 """The kind of a decision on a version that is the champion's model again: nothing is refused, and nothing new."""
 

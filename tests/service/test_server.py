@@ -1,8 +1,11 @@
 """A real server process: started with nothing configured, asked by real clients, while models change under load."""
 
+import json
 import os
 import re
+import select
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -10,6 +13,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -19,7 +23,7 @@ import pytest
 
 from tests.conftest import REPOSITORY
 from tests.registry.rules import another_model
-from tests.service.conftest import log_version, make_place, make_readings
+from tests.service.conftest import batch_file, log_version, make_place, make_readings
 from wafer.registry import Registry
 from wafer.settings import Settings
 from wafer.workspace import Workspace
@@ -125,3 +129,90 @@ def test_a_promotion_under_load_loses_no_request(own_place: Settings, fitted: Pa
     versions = [version for _, version in answers]
     assert set(versions) == {"1", "2"}
     assert set(versions[-4:]) == {"2"}
+
+
+def test_attacks_leave_it_alive_and_small(own_place: Settings) -> None:
+    """A body of 10 GB, one without end, clients that send nothing, and many requests: refused, within memory."""
+    with served(own_place, "--rate", "10") as (client, number):
+        until_ready(client)
+        process, port = psutil.Process(number), client.base_url.port
+        assert port is not None
+        before = process.memory_info().rss
+        head = b"POST /v1/batches?name=a.csv HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/csv\r\n"
+        assert b" 413 " in talk(port, head + b"Content-Length: 10737418240\r\n\r\n")
+        endless = head + b"Transfer-Encoding: chunked\r\n\r\n" + b"100000\r\n" + b"x" * 2**20 + b"\r\n"
+        assert b" 413 " in talk(port, endless, b"100000\r\n" + b"x" * 2**20 + b"\r\n")
+        slow = [socket.create_connection(("127.0.0.1", port)) for _ in range(50)]
+        for one in slow:
+            one.sendall(b"GET /healthz HTTP/1.1\r\nHost: ")
+        statuses = [client.get("/healthz").status_code for _ in range(300)]
+        assert set(statuses) == {200, 429}
+        time.sleep(1.0)
+        assert client.get("/healthz").status_code == 200
+        assert process.memory_info().rss - before < 300 * 2**20
+        for one in slow:  # each is let go of
+            one.settimeout(30)
+            assert one.recv(1000) == b""
+            one.close()
+        assert client.post("/v1/score", json=BODY).status_code == 200
+
+
+def talk(port: int, first: bytes, again: bytes = b"") -> bytes:
+    """What a server answers to bytes, followed by others as long as it takes them, at most 200 times."""
+    with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+        try:
+            connection.sendall(first)
+            for _ in range(200):
+                if not again or select.select([connection], [], [], 0)[0]:
+                    break
+                connection.sendall(again)
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        connection.settimeout(30)
+        return connection.recv(65536)
+
+
+def test_a_run_is_started_watched_and_told(own_place: Settings) -> None:
+    """From a delivered batch to its predictions: 202, then running, then finished with the run that it made."""
+    with served(own_place) as (client, _):
+        until_ready(client)
+        sent = {"content": batch_file(1), "headers": {"Content-Type": "text/csv"}}
+        told = client.post("/v1/batches?name=wafer_31012026_083000.csv", **sent)
+        assert told.status_code == 201, told.text
+        started = client.post("/v1/runs", json={"kind": "predict"})
+        assert (started.status_code, started.json()["state"]) == (202, "starting")
+        assert client.post("/v1/runs", json={"kind": "predict"}).status_code == 409
+        now = until_ended(client, started.headers["Location"])
+        assert (now["state"], now["error"]) == ("finished", None), now
+        assert now["work"]["state"] == "finished"
+        rows = client.get(f"/v1/batches/{told.json()['id']}/predictions").json()
+        assert [one["Wafer"] for one in rows] == [f"Wafer-{n}" for n in range(1, 9)]
+        assert [one["id"] for one in client.get("/v1/alarms").json()] == ["Wafer-1"]
+        again = client.post("/v1/runs", json={"kind": "predict"})
+        cancelled = client.post(f"{again.headers['Location']}/cancel")
+        assert cancelled.status_code == 202, cancelled.text
+        assert until_ended(client, again.headers["Location"])["state"] == "cancelled"
+
+
+def until_ended(client: httpx.Client, address: str) -> dict[str, Any]:
+    deadline = time.monotonic() + 300
+    now: dict[str, Any] = client.get(address).json()
+    while now["state"] in ("starting", "running") and time.monotonic() < deadline:
+        time.sleep(0.5)
+        now = client.get(address).json()
+    return now
+
+
+def test_lines_of_the_log_are_json_where_asked_for(own_place: Settings, tmp_path: Path) -> None:
+    """Each request's line is JSON with the request's name."""
+    with (tmp_path / "log").open("w") as log:
+        before = os.dup(2)
+        os.dup2(log.fileno(), 2)
+        try:
+            with served(own_place, WAFER_LOG_FORMAT="json") as (client, _):
+                number = client.get("/healthz").headers["X-Request-Id"]
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
+    lines = [json.loads(line) for line in (tmp_path / "log").read_text().splitlines() if line.startswith("{")]
+    assert number in [one.get("request") for one in lines]

@@ -3,6 +3,8 @@
 Prefect reads its settings when it is imported, so flows are imported after the environment is prepared.
 """
 
+import os
+import shlex
 import sys
 from functools import partial
 from pathlib import Path
@@ -77,7 +79,7 @@ def run(raw: str | None, params_file: Path | None) -> None:
             negative.append("nothing was predicted, since no model is in use yet")
         else:
             finished.append(predict(prediction))
-        _end(workspace, finished, negative)
+        _end(workspace, finished, negative, _told_serve(workspace))
 
 
 @click.command()
@@ -281,7 +283,16 @@ def _get_ready(workspace: "Workspace", *looks: "Callable[[Workspace], None]", **
         make_database(workspace.settings.prefect_home)
 
 
-def _end(workspace: "Workspace", finished: "Sequence[Finished]", negative: "Sequence[str]" = ()) -> None:
+def _told_serve(workspace: "Workspace") -> str:
+    """How to go on with the API, on the same storage."""
+    own = os.environ.get("WAFER_STORAGE")
+    place = "" if not own else f"WAFER_STORAGE={shlex.quote(str(workspace.storage.root))} "
+    return f"to score wafers and work with alarms over an API: {place}wafer serve"
+
+
+def _end(
+    workspace: "Workspace", finished: "Sequence[Finished]", negative: "Sequence[str]" = (), hint: str | None = None
+) -> None:
     """Say what came of the runs, what they complain of, and what else was `negative`: then the exit status is 1."""
     from wafer.reporting.summary import summarise_runs
 
@@ -290,6 +301,8 @@ def _end(workspace: "Workspace", finished: "Sequence[Finished]", negative: "Sequ
     for one in finished:
         if one.told:
             click.echo(shown_message(one.told))
+    if hint is not None:
+        click.echo(shown_message(hint))
     complaints = [*(complaint for one in finished for complaint in one.complaints), *negative]
     for complaint in complaints:
         complain(complaint)

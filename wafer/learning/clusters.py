@@ -5,7 +5,6 @@ from typing import Self
 
 import numpy as np
 import pandas as pd
-from kneed import KneeLocator
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.cluster import KMeans
@@ -91,6 +90,8 @@ def knee(numbers: list[int], inertia: list[float]) -> int:
     """The number of clusters at the elbow of a falling, convex curve; 1 where there is none to see."""
     if len(numbers) < 3 or inertia[0] <= 0:
         return numbers[0]
+    from kneed import KneeLocator  # which loads matplotlib, and whoever scores needs neither
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = KneeLocator(numbers, inertia, curve="convex", direction="decreasing").knee

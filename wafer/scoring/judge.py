@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import pandas as pd
@@ -15,11 +15,10 @@ from wafer.diagnosis.reasons import tell
 from wafer.documents import quoted
 from wafer.errors import ModelError, ParameterError
 from wafer.learning.model import Prepared, joined
-from wafer.records import with_units
+from wafer.records import WhoseReasons, with_units
 from wafer.scoring.bundle import Bundle
 from wafer.shown import facts_html
 
-WhoseReasons = Literal["none", "alarms", "all"]
 NO_VERDICT = "unknown"
 UNLIKE = "unlike anything seen"
 

@@ -31,7 +31,7 @@ router = APIRouter(tags=["service"])
 log = logging.getLogger("wafer")
 
 
-@router.get("/healthz", summary="Whether the service lives")
+@router.get("/healthz", summary="Whether the service lives", response_class=PlainTextResponse)
 def healthz() -> Response:
     """Status 200 as long as it answers."""
     return PlainTextResponse("ok")
@@ -47,7 +47,12 @@ def readyz(request: Request) -> Response:
     return as_json({"ready": True})
 
 
-@router.get("/metrics", dependencies=[Security(allowed, scopes=["read"])], summary="Metrics for Prometheus")
+@router.get(
+    "/metrics",
+    dependencies=[Security(allowed, scopes=["read"])],
+    summary="Metrics for Prometheus",
+    response_class=PlainTextResponse,
+)
 def metrics(request: Request) -> Response:
     """In Prometheus' text format; docs/service.md lists them."""
     return Response(service_of(request).metrics.text(), media_type=CONTENT_TYPE_LATEST)
@@ -80,6 +85,7 @@ def create_app(workspace: Workspace, options: Options | None = None) -> FastAPI:
         lifespan=running,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         responses=documented(*GENERAL),
     )
     app.state.service = service

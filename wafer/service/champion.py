@@ -13,14 +13,13 @@ import numpy as np
 import pandas as pd
 
 from wafer.params import RECENT
-from wafer.scoring.bundle import Bundle
-from wafer.scoring.judge import judge
 from wafer.service.problems import Problem
 from wafer.shown import shown_message
 from wafer.workspace import Workspace
 
 if TYPE_CHECKING:
     from wafer.registry import Registry
+    from wafer.scoring.bundle import Bundle
     from wafer.store.wafers import Store
 
 log = logging.getLogger("wafer")
@@ -41,7 +40,7 @@ class Served:
     """
 
     version: int
-    bundle: Bundle
+    bundle: "Bundle"
     recent: tuple[float, ...]
     created: str
     loaded: datetime
@@ -120,6 +119,7 @@ class Champion:
 
     def _load(self, created: str) -> Served:
         from wafer.registry.champion import fetch_champion
+        from wafer.scoring.judge import judge
 
         began = time.perf_counter()
         version, key = fetch_champion(self._registry(), self._workspace.storage)

@@ -15,8 +15,6 @@ from prometheus_client import CollectorRegistry, Counter, Histogram, generate_la
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from wafer.intake.quarantine import Quarantine
-from wafer.scoring.timeline import INDEX
 from wafer.service.champion import Champion
 from wafer.service.scorer import Scored
 from wafer.shown import shown_message
@@ -150,6 +148,8 @@ class _LookedUp(Collector):
         return {"wafer_runs": dict(counts)}
 
     def _quarantine(self) -> dict[str, Values]:
+        from wafer.intake.quarantine import Quarantine
+
         counts: Counts[Labels] = Counts()
         for kind in KINDS:
             for entry in Quarantine(self._workspace.storage.place(f"quarantine/{kind}")).entries():
@@ -157,6 +157,8 @@ class _LookedUp(Collector):
         return {"wafer_quarantined_files": dict(counts)}
 
     def _newest_batch(self) -> dict[str, Values]:
+        from wafer.scoring.timeline import INDEX
+
         run = self._workspace.runs.latest("prediction")
         index = [] if run is None else self._workspace.storage.read_json(run.key(INDEX))
         if not index:

@@ -41,6 +41,7 @@ TYPES = {
     ".jsonl": "application/jsonl; charset=utf-8",
     ".png": "image/png",
 }
+BYTES = "application/octet-stream"
 """What a file is by its ending; any other is bytes to be kept."""
 
 router = APIRouter(tags=["pages"])
@@ -50,7 +51,12 @@ router = APIRouter(tags=["pages"])
     "/pages/{key:path}",
     dependencies=[Security(allowed, scopes=["read"])],
     summary="A page of a run",
-    responses={200: {"description": "The file", "content": {"text/html": {}}}, **documented("not-found")},
+    response_class=Response,
+    responses={
+        200: {"description": "The file", "content": {kind: {} for kind in (*TYPES.values(), BYTES)}},
+        307: {"description": "A folder, whose address ends with /"},
+        **documented("not-found"),
+    },
 )
 def page(request: Request, key: str) -> Response:
     """What lies below runs/ and reports/ of the storage, to be read."""
@@ -107,7 +113,7 @@ def _answer(storage: Storage, key: str, root: str) -> Response:
     if place.is_file():
         if key.endswith("/"):
             raise HTTPException(404)
-        size, kind = {"Content-Length": str(place.stat().st_size)}, TYPES.get(place.suffix, "application/octet-stream")
+        size, kind = {"Content-Length": str(place.stat().st_size)}, TYPES.get(place.suffix, BYTES)
         return StreamingResponse(_chunks(place), headers=size, media_type=kind)
     names = sorted(one.name + "/" * one.is_dir() for one in place.iterdir()) if place.is_dir() else []
     if not names:

@@ -5,7 +5,7 @@ Doubles, as the CSV of a batch is read, so that a wafer gets the same probabilit
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import orjson
@@ -14,11 +14,13 @@ import pyarrow as pa
 import pyarrow.csv as pacsv
 from numpy.typing import NDArray
 
-from wafer.contract.form import Form
 from wafer.service.champion import Served
 from wafer.service.problems import Problem
 from wafer.service.scorer import Asked
 from wafer.shown import shown_text
+
+if TYPE_CHECKING:
+    from wafer.contract.form import Form
 
 MOST_WAFERS = 10_000
 """Of one request."""
@@ -85,7 +87,7 @@ def by_sensor(served: Served, columns: Mapping[str, Any]) -> Asked:
     return Asked(served, np.ascontiguousarray(matrix(rows, next(iter(lengths))).T[:, places]))
 
 
-def from_csv(served: Served, body: bytes, form: Form | None = None) -> tuple[Asked, list[str] | None]:
+def from_csv(served: Served, body: bytes, form: "Form | None" = None) -> tuple[Asked, list[str] | None]:
     """Wafers out of a CSV with a header, and their ids where the agreed column is there; other columns are passed over.
 
     Raises:

@@ -5,25 +5,22 @@ import io
 import re
 import tempfile
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 from fastapi import APIRouter, Query, Request, Response, Security
 
-from wafer.contract.facts import read_delivery
-from wafer.intake.ingest import IngestedFile
-from wafer.intake.quarantine import Quarantine
-from wafer.intake.single import take_in_one
 from wafer.records import Kind
-from wafer.scoring.batches import COLUMNS, as_documents
 from wafer.service.core import Service, as_json, blocking, service_of
 from wafer.service.examples import BATCH, body, json_answer
 from wafer.service.guard import allowed
 from wafer.service.problems import Problem, documented
 from wafer.service.routes_scoring import CSV, media_type
 from wafer.shown import shown_text
-from wafer.store.alarms import state_of, trails
-from wafer.store.documents import BatchRecord
+
+if TYPE_CHECKING:
+    from wafer.intake.ingest import IngestedFile
+    from wafer.store.documents import BatchRecord
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,149}$"
 DIGEST = r"^[0-9a-f]{64}$"
@@ -71,7 +68,11 @@ async def deliver(
     )
 
 
-def _take_in(service: Service, path: Path, name: str, kind: Kind) -> IngestedFile:
+def _take_in(service: Service, path: Path, name: str, kind: Kind) -> "IngestedFile":
+    from wafer.contract.facts import read_delivery
+    from wafer.intake.quarantine import Quarantine
+    from wafer.intake.single import take_in_one
+
     workspace, contract = service.workspace, service.workspace.contract(kind)
     place = workspace.storage.place(f"raw/{kind}/{name}")
     delivery = read_delivery(path, contract.form, name)
@@ -106,14 +107,14 @@ def batch(request: Request, batch: str) -> Response:
     return as_json({**_told(record), "wafers": record.wafers, "conflicts": [vars(one) for one in record.conflicts]})
 
 
-def _record(service: Service, batch: str) -> BatchRecord:
+def _record(service: Service, batch: str) -> "BatchRecord":
     record = service.store.known([batch]).get(batch) if re.fullmatch(DIGEST, batch) else None
     if record is None:
         raise Problem("not-found", f"no batch has the digest {shown_text(batch, 70)!r}")
     return record
 
 
-def _told(record: BatchRecord) -> dict[str, Any]:
+def _told(record: "BatchRecord") -> dict[str, Any]:
     counts = {
         "wafers": len(record.wafers),
         "stored": record.stored,
@@ -145,6 +146,8 @@ FORMATS: dict[int | str, dict[str, Any]] = {
 )
 def predictions(request: Request, batch: str, format: Format = Query("json")) -> Response:
     """The stored predictions of all versions. In a CSV, text that a spreadsheet would compute starts with a `'`."""
+    from wafer.scoring.batches import COLUMNS, as_documents
+
     service = service_of(request)
     record = _record(service, batch)
     found = service.store.predictions(batch).reindex(columns=COLUMNS)
@@ -178,6 +181,8 @@ def _safe(cell: Any) -> Any:
 )
 def wafer(request: Request, wafer: str) -> Response:
     """All that is known of it: file, readings, verdicts by version, label, earlier readings, conflicts, its alarm."""
+    from wafer.store.alarms import state_of, trails
+
     service = service_of(request)
     store = service.store
     found = store.find([wafer]).get(wafer)

@@ -4,8 +4,9 @@ import importlib.metadata
 from typing import Any
 
 from fastapi import APIRouter, Query, Request, Response, Security
+from starlette.responses import PlainTextResponse
 
-from wafer.scoring.judge import WhoseReasons
+from wafer.records import WhoseReasons
 from wafer.service.champion import Served
 from wafer.service.core import Service, as_json, service_of
 from wafer.service.examples import INFER, INVOCATIONS, MODEL, READY, SCORE, SCORED, body, json_answer
@@ -91,15 +92,15 @@ def _version(served: Served) -> dict[str, str]:
 # MLflow's scoring protocol, https://mlflow.org/docs/latest/ml/deployment/deploy-model-locally/
 
 
-@router.get("/ping", summary="Whether a model scores (MLflow)", responses=documented("unavailable"))
-@router.get("/health", summary="Whether a model scores (MLflow)", responses=documented("unavailable"))
+@router.get("/ping", summary="Whether a model scores (MLflow)", response_class=PlainTextResponse)
+@router.get("/health", summary="Whether a model scores (MLflow)", response_class=PlainTextResponse)
 def ping(request: Request) -> Response:
     """Status 200 once wafers can be scored."""
     served = service_of(request).champion.now()
     return Response("\n", media_type="text/plain", headers=_version(served))
 
 
-@router.get("/version", summary="The release of MLflow whose protocol is spoken")
+@router.get("/version", summary="The release of MLflow whose protocol is spoken", response_class=PlainTextResponse)
 def version() -> Response:
     """As text."""
     return Response(importlib.metadata.version("mlflow"), media_type="text/plain")

@@ -10,15 +10,17 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from wafer.scoring.judge import Judgement, judge
 from wafer.service.champion import Served
 from wafer.service.problems import Problem
+
+if TYPE_CHECKING:
+    from wafer.scoring.judge import Judgement
 
 WAFERS_A_PASS = 512
 MOST_WAITING = 50_000
@@ -145,7 +147,9 @@ def _pass(group: list[Asked]) -> list[Scored]:
     return found
 
 
-def _judge(served: Served, readings: Floats, order: Integers | None, **asked: Any) -> Judgement:
+def _judge(served: Served, readings: Floats, order: Integers | None, **asked: Any) -> "Judgement":
+    from wafer.scoring.judge import judge
+
     frame = pd.DataFrame(readings, columns=served.columns)
     recent = served.recent or None
     return judge(served.bundle, frame, order, version=served.version, recent=recent, apart=True, **asked)
