@@ -54,6 +54,25 @@ NEEDS = {
     "GET /v1/alarms": "read",
     "POST /v1/alarms/{wafer}": "operate",
     "GET /pages/{key:path}": "read",
+    "GET /v1/quarantine/{kind}": "read",
+    "POST /v1/quarantine/{kind}/{digest}/release": "operate",
+    "GET /v1/models/champion/what-if": "read",
+    "POST /v1/models/champion/retune": "operate",
+    "GET /v1/runs/{run}/events": "read",
+    "GET /": "read",
+    "GET /wafers/{wafer}": "read",
+    "GET /deliver": "read",
+    "GET /runs": "read",
+    "GET /runs/{run}": "read",
+    "GET /quality": "read",
+    "GET /quarantine": "read",
+    "GET /login": None,
+    "POST /logout": None,
+    "GET /pictures/timeline.png": "read",
+    "GET /pictures/distances.png": "read",
+    "GET /pictures/sensors/{wafer}.png": "read",
+    "GET /pictures/chart/{wafer}.png": "read",
+    "GET /pictures/versions.png": "read",
 }
 """The scope that each route needs; None: anybody may ask."""
 
@@ -63,7 +82,7 @@ def test_each_scope_on_each_route(guarded: TestClient) -> None:
 
     A body that no route takes keeps those that are let through from changing anything.
     """
-    routes = {f"{m} {r.path}" for r in all_routes(guarded) for m in r.methods}
+    routes = {f"{m} {r.path}" for r in all_routes(guarded) for m in r.methods} - {"POST /login", "GET /static/{name}"}
     assert routes == NEEDS.keys()
     known = guarded.app.state.known  # type: ignore[attr-defined]
     for route, needed in NEEDS.items():

@@ -55,7 +55,9 @@ def show_table(
     words = [(str(escape(name if name is not None else "")).replace(" %", "\u00a0%"), kind) for name, kind in heads]
     titles = "".join(f'<th scope="col" class="{kind}">{name}</th>' for name, kind in words)
     head = "" if list(shown.columns) == [""] else f"<thead><tr>{titles}</tr></thead>"
-    table = f'{LOOK}<div class="box"><table>{head}<tbody>{"</tr>".join([*lines, ""])}</tbody></table></div>'
+    table = (
+        f'{LOOK}<div class="box" tabindex="0"><table>{head}<tbody>{"</tr>".join([*lines, ""])}</tbody></table></div>'
+    )
     rest = len(frame) - len(shown)
     if rest:
         table += f"<p>… and {rest:,} more rows.</p>"
@@ -85,7 +87,8 @@ def _column(values: "pd.Series[Any]", bars: Mapping[str, float | None]) -> tuple
     if max(map(len, words)) <= SHORT:
         return cells, "s"
     return [
-        whole_names(value) if isinstance(value, str) else cell for value, cell in zip(values, cells, strict=True)
+        whole_names(value) if isinstance(value, str) and not isinstance(value, Markup) else cell
+        for value, cell in zip(values, cells, strict=True)
     ], "l"
 
 

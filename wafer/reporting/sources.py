@@ -3,7 +3,7 @@
 import io
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any
+from typing import Any, Self
 
 import pandas as pd
 
@@ -99,6 +99,13 @@ class PredictionSources:
 
     def __init__(self, run: str = "", storage: str = "") -> None:
         self.workspace, self.run = open_run("prediction", run, storage)
+
+    @classmethod
+    def of(cls, workspace: Workspace, run: Run) -> Self:
+        """What this run has left in a workspace that is open already."""
+        made = cls.__new__(cls)
+        made.workspace, made.run = workspace, run
+        return made
 
     @cached_property
     def _record(self) -> Predicted:

@@ -16,11 +16,15 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from wafer import __version__
 from wafer.errors import SettingsError
-from wafer.service import pages, problems, routes_data, routes_scoring, routes_work
+from wafer.service import pages, problems, routes_data, routes_review, routes_scoring, routes_work
 from wafer.service.core import Options, Service, as_json, service_of
 from wafer.service.examples import READY, json_answer
 from wafer.service.guard import Guard, allowed, hosts_of, is_loopback
+from wafer.service.page import pictures
+from wafer.service.page import routes as page_routes
+from wafer.service.page.views import Newest
 from wafer.service.problems import GENERAL, ProblemDocument, documented
+from wafer.service.sessions import Sessions
 from wafer.workspace import Workspace
 
 SECONDS_FOR_A_HEAD = 15.0
@@ -89,12 +93,14 @@ def create_app(workspace: Workspace, options: Options | None = None) -> FastAPI:
         responses=documented(*GENERAL),
     )
     app.state.service = service
-    for part in (router, routes_scoring.router, routes_data.router, routes_work.router, pages.router):
+    app.state.newest, app.state.drawn = Newest(service), pictures.Drawn()
+    app.state.sessions = sessions = Sessions(service.tokens) if options.tokens else None
+    routes = (routes_scoring, routes_data, routes_work, routes_review, pages, page_routes, pictures)
+    for part in (router, *(one.router for one in routes)):
         app.include_router(part)
-    problems.install(app)
-    tokens = service.tokens if options.tokens else None
+    problems.install(app, page_routes.problem)
     hosts = hosts_of(options.host, options.hosts)
-    app.add_middleware(Guard, hosts=hosts, tokens=tokens, limits=options.limits, metrics=service.metrics)
+    app.add_middleware(Guard, hosts=hosts, sessions=sessions, limits=options.limits, metrics=service.metrics)
     app.openapi = _described(app, app.openapi)  # type: ignore[method-assign]
     return app
 

@@ -12,23 +12,27 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from urllib.parse import quote
 
 from fastapi import Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from wafer.logs import at
 from wafer.service.metrics import UNKNOWN_ROUTE, Metrics
-from wafer.service.problems import Problem, answer, as_problem
-from wafer.service.tokens import SCOPES, Caller, Tokens
+from wafer.service.problems import Problem, answer, as_problem, wants_page
+from wafer.service.sessions import COOKIE, Sessions
+from wafer.service.tokens import SCOPES, Caller
 from wafer.shown import shown_text
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
-PUBLIC = frozenset({"/healthz", "/readyz", "/ping", "/health", "/version", "/openapi.json"})
-PUBLIC_ROOTS = ("/v2/health/",)
+PUBLIC = frozenset({"/healthz", "/readyz", "/ping", "/health", "/version", "/openapi.json", "/login", "/logout"})
+PUBLIC_ROOTS = ("/v2/health/", "/static/")
 """What tells that the service lives, and nothing of wafers: asked without a token."""
 ANYBODY = Caller("local", frozenset(SCOPES))
 NOBODY = Caller("nobody", frozenset())
@@ -93,12 +97,12 @@ class Rates:
 
 
 class Guard:
-    """The middleware; `hosts` are the names that the service answers to, `tokens` None where none is asked for."""
+    """The middleware; `hosts` are the names that the service answers to, `sessions` None where nobody needs a token."""
 
     def __init__(
-        self, app: ASGIApp, hosts: frozenset[str], tokens: Tokens | None, limits: Limits, metrics: Metrics
+        self, app: ASGIApp, hosts: frozenset[str], sessions: Sessions | None, limits: Limits, metrics: Metrics
     ) -> None:
-        self.app, self.hosts, self.tokens, self.limits, self.metrics = app, hosts, tokens, limits, metrics
+        self.app, self.hosts, self.sessions, self.limits, self.metrics = app, hosts, sessions, limits, metrics
         self.rates = Rates(limits)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,7 +130,10 @@ class Guard:
             except Exception as error:
                 if status:  # the answer has begun, and can only be cut off
                     raise
-                await answer(as_problem(error), number)(scope, receive, told)
+                refusal: ASGIApp = answer(as_problem(error), number)
+                if isinstance(error, Problem) and error.kind == "unauthorized" and wants_page(scope):
+                    refusal = RedirectResponse(f"/login?next={quote(scope['path'])}", 303)
+                await refusal(scope, receive, told)
             finally:
                 self._count(scope, status, time.perf_counter() - began)
 
@@ -152,10 +159,15 @@ class Guard:
         return await self._caller(scope["path"], headers)
 
     async def _caller(self, path: str, headers: Headers) -> Caller:
-        if self.tokens is None:
+        if self.sessions is None:
             return ANYBODY
         kind, _, text = headers.get("authorization", "").partition(" ")
-        if kind.lower() == "bearer" and (found := await run_in_threadpool(self.tokens.caller, text.strip())):
+        cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE)
+        if kind.lower() == "bearer":
+            found = await run_in_threadpool(self.sessions.tokens.caller, text.strip())
+        else:
+            found = await run_in_threadpool(self.sessions.caller, cookie) if cookie else None
+        if found is not None:
             return found
         if path in PUBLIC or path.startswith(PUBLIC_ROOTS):
             return NOBODY

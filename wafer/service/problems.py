@@ -1,16 +1,18 @@
 """Errors as problem documents (RFC 9457), each of a kind that stands in the API's description."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import orjson
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, Field
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import Scope
 
 from wafer.addresses import gave_no_answer
 from wafer.errors import (
@@ -148,8 +150,14 @@ def _of_validation(error: RequestValidationError) -> Problem:
     return Problem("unusable", told or "the request is not as described", errors=found)
 
 
-def install(app: FastAPI) -> None:
-    """Let the application answer every error with a problem document."""
+def wants_page(scope: Scope) -> bool:
+    """Whether a browser asks for a page, and no program for a document."""
+    accepted = Headers(scope=scope).get("accept", "")
+    return scope["method"] == "GET" and "text/html" in accepted and not scope["path"].startswith(("/v1/", "/v2/"))
+
+
+def install(app: FastAPI, as_page: Callable[[Request, Problem], Response]) -> None:
+    """Let the application answer every error with a problem document, or with `as_page` where a page was asked for."""
 
     def told(request: Request, error: Exception) -> Response:
         if isinstance(error, HTTPException) and not isinstance(error, Problem):
@@ -158,6 +166,8 @@ def install(app: FastAPI) -> None:
             problem = _of_validation(error)
         else:
             problem = as_problem(error)
+        if wants_page(request.scope):
+            return as_page(request, problem)
         return answer(problem, request.scope.get("request_id", ""))
 
     for kind in (Problem, WaferError, HTTPException, RequestValidationError):

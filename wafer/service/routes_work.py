@@ -176,7 +176,12 @@ def alarms(
     limit: int = Query(100, ge=1, le=1000),
 ) -> Response:
     """Wafers whose last prediction calls them faulty, the most probable first; of the 2,000 that were scored last."""
-    store = service_of(request).store
+    return as_json(alarms_of(service_of(request), state, limit))
+
+
+def alarms_of(service: Service, state: State | None, limit: int) -> list[dict[str, Any]]:
+    """The alarms of a state, the most probable first; one whose wafer has a label by now is not open."""
+    store = service.store
     rows = {row["Wafer"]: row for row in store.last_alarms(ALARMS_LOOKED_AT)}
     moved, labelled = trails(store, list(rows)), store.find(list(rows), "label")
     found = [
@@ -192,7 +197,7 @@ def alarms(
         for wafer, row in rows.items()
     ]
     chosen = [one for one in found if state in (None, one["state"]) and (state != "open" or one["label"] is None)]
-    return as_json(sorted(chosen, key=lambda one: -(one["probability"] or 0.0))[:limit])
+    return sorted(chosen, key=lambda one: -(one["probability"] or 0.0))[:limit]
 
 
 @router.post(
