@@ -2,7 +2,8 @@
 
 A run's process sends a heartbeat every `SECONDS_BETWEEN_HEARTBEATS`, as `prefect.yaml` asks. Where none comes any more,
 since the process, its worker or their machine was killed, nobody is left to tell the server, and the run would stay
-`Running` and keep others of its deployment waiting.
+`Running` and keep others of its deployment waiting. The same holds for a run that a worker has taken and then, killed
+itself, never began: it would stay `Pending`.
 """
 
 from datetime import timedelta
@@ -20,6 +21,11 @@ HEARTBEAT = "prefect.flow-run.heartbeat"
 ENDS = frozenset(
     f"prefect.flow-run.{state}" for state in ("Completed", NOTHING_TO_DO, "Failed", "Cancelled", "Crashed")
 )
+SECONDS_TO_BEGIN = 600  # for a busy machine, or a container whose image must be fetched
+PENDING = frozenset(f"prefect.flow-run.{state}" for state in ("Pending", "Submitting", "InfrastructurePending"))
+BEGUN = ENDS | {
+    f"prefect.flow-run.{state}" for state in ("Running", "Cancelling", "Scheduled", "AwaitingConcurrencySlot")
+}
 TAG = "wafer"
 DEAD = f"no heartbeat came for {SECONDS_WITHOUT} s: its process, its worker or their machine is gone"
 
@@ -29,23 +35,48 @@ def crash_the_dead() -> AutomationCore:
 
     A run that has ended is never changed by it: the server refuses that.
     """
+    return _crash(
+        "wafer: end runs without a sign of life",
+        f"Crashes a run of a deployment with the tag {TAG} whose heartbeats have stopped.",
+        after={HEARTBEAT, "prefect.flow-run.Running"},
+        expect={HEARTBEAT, *ENDS},
+        seconds=SECONDS_WITHOUT,
+        told=DEAD,
+    )
+
+
+def crash_the_unbegun() -> AutomationCore:
+    """The automation by which a run with the tag `wafer` is Crashed that a worker has taken, but nobody begins."""
+    return _crash(
+        "wafer: end runs that nobody begins",
+        f"Crashes a run of a deployment with the tag {TAG} that stays Pending.",
+        after=set(PENDING),
+        expect=set(BEGUN),
+        seconds=SECONDS_TO_BEGIN,
+        told=f"it was not begun within {SECONDS_TO_BEGIN} s: the worker that had taken it is gone",
+    )
+
+
+def _crash(
+    name: str, description: str, *, after: set[str], expect: set[str], seconds: float, told: str
+) -> AutomationCore:
     return AutomationCore(
-        name="wafer: end runs without a sign of life",
-        description=f"Crashes a run of a deployment with the tag {TAG} whose heartbeats have stopped.",
+        name=name,
+        description=description,
         trigger=EventTrigger(
-            after={HEARTBEAT, "prefect.flow-run.Running"},
-            expect={HEARTBEAT, *ENDS},
+            after=after,
+            expect=expect,
             match={"prefect.resource.id": "prefect.flow-run.*"},
             match_related={"prefect.resource.id": f"prefect.tag.{TAG}", "prefect.resource.role": "tag"},
             for_each={"prefect.resource.id"},
             posture=Posture.Proactive,
-            within=timedelta(seconds=SECONDS_WITHOUT),
+            within=timedelta(seconds=seconds),
         ),
-        actions=[ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=DEAD, force=False)],
+        actions=[ChangeFlowRunState(name="Crashed", state=StateType.CRASHED, message=told, force=False)],
     )
 
 
-AUTOMATIONS = (crash_the_dead,)
+AUTOMATIONS = (crash_the_dead, crash_the_unbegun)
 
 
 def install() -> list[str]:

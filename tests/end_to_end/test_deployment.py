@@ -273,3 +273,18 @@ def test_a_file_that_has_settled_is_to_be_scored(run: Run, environment: dict[str
         (predict,) = asked(environment, "deployments/filter")
         found = asked(environment, "flow_runs/filter", deployments={"id": {"any_": [predict["id"]]}})
     assert [one["parameters"] for one in found] == [{"raw": str(file), "new_only": True}]
+
+
+@pytest.mark.usefixtures("server")
+def test_a_run_that_a_worker_took_and_never_began_is_ended(run: Run, environment: dict[str, str]) -> None:
+    """One that stays Pending, since its worker was killed, is Crashed, and keeps others of its deployment no longer."""
+    work = "from flows import automations; automations.SECONDS_TO_BEGIN = 10; automations.install()"
+    run(sys.executable, "-c", work, **environment)
+    flow = asked(environment, "flows/", name="predict")["id"]
+    pending = {"type": "PENDING", "name": "Submitting"}
+    taken = asked(environment, "flow_runs/", flow_id=flow, tags=["wafer"], state=pending)["id"]
+    others = asked(environment, "flow_runs/", flow_id=flow, tags=["another"], state=pending)["id"]
+    until(environment, taken, "CRASHED")
+    (found,) = asked(environment, "flow_runs/filter", flow_runs={"id": {"any_": [taken]}})
+    assert found["state"]["message"].startswith("it was not begun within 10 s")
+    until(environment, others, "PENDING")
