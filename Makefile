@@ -15,7 +15,7 @@ SEED ?=
 NIGHTS ?=
 LAB ?=
 
-.PHONY: help setup run lab test test-all invariants lint audit format simulate-faults bench bench-speed bench-monitoring bench-model bench-nights notebooks stack repro remote pull lock clean
+.PHONY: help setup run lab test test-all invariants lint audit format simulate-faults faults bench bench-speed bench-monitoring bench-model bench-nights notebooks stack repro remote pull lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -107,6 +107,10 @@ pull: $(READY) ## get the results that dvc.lock names from the remote
 
 lock: $(READY) ## resolve the dependencies anew into the two lock files
 	$(BIN)/python .ci/locks.py --write
+
+faults: $(READY) ## break each service in all ways that are tested, and write the manual's table of what was told
+	WAFER_RECORD_FAULTS=1 $(BIN)/python -m pytest tests/faults/test_faults.py -m slow -q -p no:randomly
+	$(BIN)/python -m tests.faults.cases
 
 clean: ## remove what the tools made; data stays
 	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

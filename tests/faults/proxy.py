@@ -16,6 +16,7 @@ from typing import Literal
 
 import bson
 
+SAID = "as the test has it"
 Act = Literal["answer", "cut", "hold", "lose", "halve", "delay", "strike"]
 CODES = {403: "AccessDenied", 409: "ConditionalRequestConflict", 412: "PreconditionFailed", 500: "InternalError"}
 CODES |= {503: "SlowDown"}
@@ -118,7 +119,7 @@ class _Answers:
         self.bringing = asyncio.ensure_future(self._bring())
 
     async def _bring(self) -> None:
-        with suppress(OSError):
+        with closing(self.back), suppress(OSError):
             while data := await self._server.read(65536):
                 if self.spoiled is not None:
                     head, empty, body = data.partition(b"\r\n\r\n")
@@ -127,11 +128,10 @@ class _Answers:
                     break
                 self.back.write(data)
                 await self.back.drain()
-            self.back.close()
 
 
 def _status(request: bytes, status: int) -> bytes:
-    said = f"<Error><Code>{CODES[status]}</Code><Message>as the test has it</Message></Error>"
+    said = f"<Error><Code>{CODES[status]}</Code><Message>{SAID}</Message></Error>"
     head = f"HTTP/1.1 {status} x\r\nContent-Length: {len(said)}\r\nConnection: close\r\n"
     return f"{head}Content-Type: application/xml\r\n\r\n{'' if request.startswith(b'HEAD ') else said}".encode()
 

@@ -14,18 +14,17 @@ from tests.faults.runner import Run, take_in_all
 
 # its processes are forks of one that has everything imported: real processes that start at once
 processes = multiprocessing.get_context("forkserver")
-processes.set_forkserver_preload(
-    [
-        "tests.faults.runner",
-        "tests.working",
-        "wafer.steps",
-        "wafer.intake.release",
-        "wafer.store.snapshot",
-        "wafer.reporting.ingest_page",
-        "great_expectations.core",
-        "great_expectations.expectations.expectation",
-    ]
-)
+PRELOADED = [
+    "tests.faults.runner",
+    "tests.working",
+    "wafer.steps",
+    "wafer.intake.release",
+    "wafer.store.snapshot",
+    "wafer.reporting.ingest_page",
+    "great_expectations.core",
+    "great_expectations.expectations.expectation",
+]
+processes.set_forkserver_preload(PRELOADED)
 
 
 class Scene:
