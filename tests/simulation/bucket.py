@@ -106,7 +106,8 @@ class BucketFiles(AbstractFileSystem):
             return self._call(method, given["Bucket"], self._head_bucket, writes=False)
         path = f"{given['Bucket']}/{given['Key']}"
         if method == "put_object":
-            return self._call("put", path, lambda: self._put(path, given))
+            once = "IfNoneMatch" in given or "IfMatch" in given
+            return self._call("put", path, lambda: self._put(path, given), once=once)
         return self._call(method, path, lambda: self._get(path, given), writes=False)
 
     def _head_bucket(self) -> dict[str, Any]:
@@ -141,8 +142,8 @@ class BucketFiles(AbstractFileSystem):
         data = self.bucket.objects[name]
         return {"name": name, "size": len(data), "type": "file", "ETag": _tag(data)}
 
-    def _call(self, what: str, path: str, do: Any, *, writes: bool = True) -> Any:
-        return called(self.bucket.service, f"{what} {path.partition('/')[2]}", do, writes=writes)
+    def _call(self, what: str, path: str, do: Any, *, writes: bool = True, once: bool = False) -> Any:
+        return called(self.bucket.service, f"{what} {path.partition('/')[2]}", do, writes=writes, once=once)
 
 
 class Upload(io.BytesIO):

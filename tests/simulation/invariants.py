@@ -137,8 +137,11 @@ def check_wafers(scene: "Scene") -> None:
         must(brought[wafer], f"{wafer} is stored, and no file of the ledger has it")
         _check_wafer(document, files, ledger)
     first = sum(len(line["wafers"]) - line["repeats"] - len(line["replaced"]) for line in ledger)
-    # one that a broken-off run had inserted, and another file has replaced before its own was taken in, counts for none
-    again = sum(d["batch"] in [earlier["batch"] for earlier in d.get("earlier", ())] for d in wafers.values())
+    # one that a broken-off run inserted, and another file replaced before its own was taken in, counts for none:
+    # its own file has replaced it in turn, or has it as a conflict
+    first_of = {wafer: d["earlier"][0]["batch"] for wafer, d in wafers.items() if d.get("earlier")}
+    late = {line["_id"]: {*line["replaced"], *(c["wafer"] for c in line["conflicts"])} for line in ledger}
+    again = sum(wafer in late.get(batch, ()) for wafer, batch in first_of.items())
     must(first <= len(wafers) <= first + again, f"{len(wafers)} wafers are stored, by the ledger {first}")
 
 

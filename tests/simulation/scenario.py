@@ -30,6 +30,7 @@ EXPECTED = (
 )
 PATIENCE = 120.0  # after which every lease of the dead has expired
 ATTEMPTS = 2
+DECIDING = ("train", "promote", "rollback")
 SHARE_THAT_TRAINS = 0.3  # of the seeds; these take several times as long
 
 
@@ -221,6 +222,9 @@ def play(seed: int, trace: Callable[[str], None] | None = None) -> World:
             supervisor = world.process(machine, f"worker-{number}")
             world.spawn(supervisor, lambda machine=machine: _work_on(scene, machine))  # type: ignore[misc]
         world.run()
+        for _ in range(2):
+            _at_once(scene, machines)
+            world.run()
         _complain(scene)
         invariants.check_pointers(scene)
         world.rates, world.faults = {}, 0
@@ -265,6 +269,14 @@ def _work_on(scene: Scene, machine: Machine) -> None:
             scene.world.pause(choose.expovariate(1 / 5))
             if scene.do(machine, name, work) or choose.random() < 0.3:
                 break
+
+
+def _at_once(scene: Scene, machines: list[Machine]) -> None:
+    """Let a schedule start the same work on both machines in one moment; where models are made, one that decides."""
+    name, work = scene.world.random.choice([one for one in works(scene) if one[0] in DECIDING or not scene.trains])
+    for machine in machines:
+        schedule = scene.world.process(machine, "schedule")
+        scene.world.spawn(schedule, lambda machine=machine: scene.do(machine, name, work))  # type: ignore[misc]
 
 
 def _finish(scene: Scene, machine: Machine, files: list[fab.File]) -> None:

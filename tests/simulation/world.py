@@ -209,12 +209,16 @@ class World:
         *,
         writes: bool = True,
         half: Callable[[], object] | None = None,
+        once: bool = False,
     ) -> Result:
-        """Carry out one call of a service, or strike it; `half` carries out the first half of several things."""
+        """Carry out one call of a service, or strike it.
+
+        `half` carries out the first half of several things; `once` says that a service refuses a second time.
+        """
         task = self._mine()
         self.calls += 1
         self.pause(self.random.expovariate(1 / self.seconds_a_call))
-        fault = self._draw(service, writes, several=half is not None)
+        fault = self._draw(service, writes, several=half is not None, once=once)
         self.note(f"{service.name} {what}{f': {fault}' if fault else ''}")
         if fault is not None:
             self.seen[fault] += 1
@@ -258,7 +262,7 @@ class World:
         if fault == "lost answer":
             raise service.error()
 
-    def _draw(self, service: Service, writes: bool, *, several: bool) -> str | None:
+    def _draw(self, service: Service, writes: bool, *, several: bool, once: bool) -> str | None:
         chance = self.random.random()
         if self.faults <= 0 or chance >= sum(self.rates.values()):
             return None
@@ -269,6 +273,8 @@ class World:
             fault = WHOLE.get(str(fault), fault)
         elif self.random.random() < SHARE_OF_HALVES:  # calls that can be cut in half are rare among all
             fault = {whole: half for half, whole in WHOLE.items()}.get(str(fault), fault)
+        if once and self.random.random() < SHARE_OF_HALVES:  # so are those that differ the second time
+            fault = "delivered twice"
         if fault == "delivered twice" and not service.sends_again:
             fault = "lost answer"
         if fault == "clock jump":
@@ -308,11 +314,12 @@ def called(
     *,
     writes: bool = True,
     half: Callable[[], object] | None = None,
+    once: bool = False,
 ) -> Result:
     """`World.call` where a task of a world calls, else just what is to be done."""
     if WORLD is None or WORLD.me is None:
         return do()
-    return WORLD.call(service, what, do, writes=writes, half=half)
+    return WORLD.call(service, what, do, writes=writes, half=half, once=once)
 
 
 # what takes the place of the standard library's modules in the product
