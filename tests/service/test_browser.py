@@ -69,7 +69,9 @@ def test_alarms_move_on_from_the_keyboard(page: Page) -> None:
     expect(page.locator(f"tr[data-alarm={first}]")).to_be_focused()
     page.keyboard.press("a")
     expect(page.get_by_role("link", name="acknowledged 1")).to_be_visible()
+    page.wait_for_load_state()  # from then on its script listens
     page.keyboard.press("j")
+    expect(page.locator(f"tr[data-alarm={second}]")).to_be_focused()
     page.keyboard.press("Enter")
     page.wait_for_url(f"**/wafers/{second}")
     page.get_by_label("Comment").fill("a particle")
@@ -94,7 +96,7 @@ def test_a_file_is_delivered_and_scored(page: Page, tmp_path: Path) -> None:
     expect(page.get_by_role("heading", name="Accepted: 8 wafers")).to_be_visible()
     page.get_by_role("button", name="Score what is new").click()
     page.wait_for_url("**/runs/*")
-    expect(page.get_by_text("State: finished")).to_be_visible(timeout=2 * PATIENT)
+    expect(page.get_by_text("State: finished")).to_be_visible(timeout=5 * PATIENT)
     expect(page.get_by_text("8 wafers scored by version 1")).to_be_visible()
 
 

@@ -14,7 +14,7 @@ from tests.service.conftest import HOST, SCOPES, batch_file, ready
 from wafer.errors import ParameterError, SettingsError
 from wafer.service.app import create_app
 from wafer.service.core import Options
-from wafer.service.guard import Limits, Rates, is_loopback
+from wafer.service.guard import Guard, Limits, Rates, is_loopback
 from wafer.service.problems import KINDS
 from wafer.service.tokens import SECONDS_KNOWN, Tokens
 from wafer.settings import Settings
@@ -157,7 +157,8 @@ def test_a_token_revoked_elsewhere_is_worthless_within_seconds(tmp_path: Any, mo
         ({"Content-Encoding": "gzip"}, "media-type"),
         ({"Content-Encoding": "deflate, gzip"}, "media-type"),
         ({"Content-Length": "10737418240"}, "too-large"),
-        ({"Content-Length": "-1"}, "too-large"),
+        ({"Content-Length": "16777217"}, "too-large"),
+        ({"Content-Length": "-1"}, "bad-request"),
     ],
 )
 def test_what_is_refused_before_any_route(client: TestClient, headers: dict[str, str], kind: str) -> None:
@@ -184,18 +185,25 @@ def test_no_other_site_may_read(client: TestClient) -> None:
 
 
 def test_an_endless_stream_is_cut_off(place: Settings) -> None:
-    """A body without a length is read up to the limit and no further; one that does not come is not waited for."""
+    """A body without a length is read up to the limit and no further, and all bodies together have one too."""
 
     def endless() -> Iterator[bytes]:
         yield from (b"x" * 1000 for _ in range(100))
 
-    limits = Limits(body=10_000, seconds=5.0)
+    limits = Limits(body=10_000, file=50_000, held=30_000, seconds=5.0)
     with Workspace(place) as workspace, TestClient(create_app(workspace, Options(limits=limits)), HOST) as client:
         ready(client)
         for path in "/v1/score", "/v1/batches?name=a.csv":
             told = client.post(path, content=endless(), headers={"Content-Type": "text/csv"})
             assert (told.status_code, told.headers["Connection"]) == (413, "close")
         assert client.post("/v1/runs", json={"kind": "x" * 20_000}).status_code == 413
+        guard = client.app.middleware_stack  # type: ignore[attr-defined]
+        while not isinstance(guard, Guard):
+            guard = guard.app
+        assert guard._held == 0
+        guard._held = 25_000  # by others
+        told = client.post("/v1/score", content=b"x" * 9_000, headers={"Content-Type": "text/csv"})
+        assert (told.status_code, guard._held) == (503, 25_000)
 
 
 def test_a_client_has_so_many_requests_a_second(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """What the routes of one application share: the workspace and what is held open beside it."""
 
+import asyncio
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -59,6 +60,7 @@ class Service:
         self._opening = threading.RLock()
         self.champion = Champion(workspace, lambda: self.registry, lambda: self.store, options.seconds)
         self.scorer = Scorer(options.workers)
+        self.reading = asyncio.Semaphore(options.workers)
         self.tokens = Tokens(workspace.storage)
         self.jobs = Jobs(workspace)
         self.metrics = Metrics(workspace, self.champion, lambda: self.scorer.waiting)

@@ -31,6 +31,9 @@ from wafer.shown import shown_text
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
 SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
+METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
+FILES = "/v1/batches"
+"""Where bodies go to a disk as they come."""
 PUBLIC = frozenset({"/healthz", "/readyz", "/ping", "/health", "/version", "/openapi.json", "/login", "/logout"})
 PUBLIC_ROOTS = ("/v2/health/", "/static/")
 """What tells that the service lives, and nothing of wafers: asked without a token."""
@@ -56,13 +59,17 @@ class Limits:
     """What one client may ask for.
 
     Attributes:
-        body: bytes of a request's body; of a batch file the agreement says how many are read, and this is the end.
+        body: bytes of a request's body.
+        file: the same of a batch file, which goes to a disk; the agreement says how many of them are read.
+        held: bytes of all bodies that are in memory at a time.
         seconds: in which a body must have come.
         rate: requests a second, on average, of one address.
         burst: requests at once on top of that.
     """
 
-    body: int = 64 * 2**20
+    body: int = 16 * 2**20
+    file: int = 64 * 2**20
+    held: int = 256 * 2**20
     seconds: float = 30.0
     rate: float = 1000.0
     burst: float = 2000.0
@@ -104,6 +111,7 @@ class Guard:
     ) -> None:
         self.app, self.hosts, self.sessions, self.limits, self.metrics = app, hosts, sessions, limits, metrics
         self.rates = Rates(limits)
+        self._held = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
@@ -135,6 +143,7 @@ class Guard:
                     refusal = RedirectResponse(f"/login?next={quote(scope['path'])}", 303)
                 await refusal(scope, receive, told)
             finally:
+                self._held -= scope.get("held", 0)
                 self._count(scope, status, time.perf_counter() - began)
 
     async def _look(self, scope: Scope) -> Caller:
@@ -154,8 +163,9 @@ class Guard:
         if not self.rates.take(scope["client"][0] if scope.get("client") else ""):
             raise Problem("too-many", f"more than {self.limits.rate:g} requests a second: wait a little")
         length = headers.get("content-length", "0")
-        if not length.isdecimal() or len(length) > 18 or int(length) > self.limits.body:
-            raise Problem("too-large", f"a body has at most {self.limits.body:,} bytes", {"Connection": "close"})
+        if not length.isdecimal() or len(length) > 18:
+            raise Problem("bad-request", "the length of the body is no number", {"Connection": "close"})
+        self._check(scope, int(length))
         return await self._caller(scope["path"], headers)
 
     async def _caller(self, path: str, headers: Headers) -> Caller:
@@ -175,6 +185,19 @@ class Guard:
             "unauthorized", "send `Authorization: Bearer …` with a valid token", {"WWW-Authenticate": "Bearer"}
         )
 
+    def _check(self, scope: Scope, came: int) -> None:
+        most = self.limits.file if scope["path"] == FILES else self.limits.body
+        if came > most:
+            raise Problem("too-large", f"a body has at most {most:,} bytes here", {"Connection": "close"})
+
+    def _hold(self, scope: Scope, count: int) -> None:
+        """Count bytes that stay in memory until the request has its answer."""
+        if scope["path"] != FILES:
+            scope["held"] = scope.get("held", 0) + count
+            self._held += count
+            if self._held > self.limits.held:
+                raise Problem("unavailable", "too many large requests at a time: try again", {"Connection": "close"})
+
     def _measured(self, scope: Scope, receive: Receive) -> Receive:
         """The body, as long as it keeps to size and time."""
         came, deadline, whole = 0, time.monotonic() + self.limits.seconds, False
@@ -188,9 +211,10 @@ class Guard:
             except TimeoutError:
                 told = f"the body did not come within {self.limits.seconds:g} seconds"
                 raise Problem("too-slow", told, {"Connection": "close"}) from None
-            came += len(message.get("body", b""))
-            if came > self.limits.body:
-                raise Problem("too-large", f"a body has at most {self.limits.body:,} bytes", {"Connection": "close"})
+            size = len(message.get("body", b""))
+            came += size
+            self._check(scope, came)
+            self._hold(scope, size)
             whole = not message.get("more_body", False)
             return message
 
@@ -198,7 +222,7 @@ class Guard:
 
     def _count(self, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", UNKNOWN_ROUTE)
-        method = scope["method"] if route != UNKNOWN_ROUTE else "other"
+        method = scope["method"] if scope["method"] in METHODS else "other"
         self.metrics.add("wafer_http_requests_total", route, method, str(status))
         self.metrics.took(route, seconds)
         caller: Caller = scope.get("caller", NOBODY)

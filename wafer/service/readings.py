@@ -87,7 +87,7 @@ def by_sensor(served: Served, columns: Mapping[str, Any]) -> Asked:
     return Asked(served, np.ascontiguousarray(matrix(rows, next(iter(lengths))).T[:, places]))
 
 
-def from_csv(served: Served, body: bytes, form: "Form | None" = None) -> tuple[Asked, list[str] | None]:
+def from_csv(served: Served, form: "Form | None", body: bytes) -> tuple[Asked, list[str] | None]:
     """Wafers out of a CSV with a header, and their ids where the agreed column is there; other columns are passed over.
 
     Raises:

@@ -1,6 +1,7 @@
 """Wafers scored at once: the own protocol, MLflow's scoring protocol, and the Open Inference Protocol (V2)."""
 
 import importlib.metadata
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import APIRouter, Query, Request, Response, Security
@@ -8,7 +9,7 @@ from starlette.responses import PlainTextResponse
 
 from wafer.records import WhoseReasons
 from wafer.service.champion import Served
-from wafer.service.core import Service, as_json, service_of
+from wafer.service.core import Done, Service, as_json, blocking, service_of
 from wafer.service.examples import INFER, INVOCATIONS, MODEL, READY, SCORE, SCORED, body, json_answer
 from wafer.service.guard import allowed
 from wafer.service.problems import Problem, documented
@@ -24,6 +25,19 @@ NO_VERDICT = 0
 
 router = APIRouter(tags=["scoring"])
 needs_read, needs_score = Security(allowed, scopes=["read"]), Security(allowed, scopes=["score"])
+
+
+LARGE = 2**18
+"""Bytes from which on a thread reads a body, so that others are not held up; few at a time, since lists are large."""
+
+
+async def read(request: Request, work: Callable[..., Done], *given: Any) -> Done:
+    """What `work` makes of the body, its last argument."""
+    sent = await request.body()
+    if len(sent) < LARGE:
+        return work(*given, sent)
+    async with service_of(request).reading:
+        return await blocking(work, *given, sent)
 
 
 def media_type(request: Request) -> str:
@@ -55,11 +69,11 @@ async def score(
 ) -> Response:
     """Each wafer by itself: the same in any company. JSON or CSV, up to 10,000 wafers; nothing is stored."""
     service, kind = service_of(request), media_type(request)
-    served, sent = service.champion.now(), await request.body()
+    served = service.champion.now()
     if kind == CSV:
-        wafers, ids = from_csv(served, sent, service.form)
+        wafers, ids = await read(request, from_csv, served, service.form)
     elif kind == JSON:
-        wafers, ids = _of_document(served, document(sent))
+        wafers, ids = await read(request, _of_document, served)
     else:
         raise Problem("media-type", f"send {JSON} or {CSV}")
     found = await scored(service, wafers, "v1", reasons=reasons, most=most)
@@ -71,7 +85,8 @@ async def score(
     return as_json({"version": found.served.version, "wafers": rows}, headers=_version(found.served))
 
 
-def _of_document(served: Served, sent: dict[str, Any]) -> tuple[Asked, list[str] | None]:
+def _of_document(served: Served, body: bytes) -> tuple[Asked, list[str] | None]:
+    sent = document(body)
     wafers = sent.get("wafers")
     if sent.keys() - {"wafers"} or not isinstance(wafers, list) or not all(isinstance(one, dict) for one in wafers):
         raise Problem("unusable", 'the body is {"wafers": [{"readings": […]}, …]}')
@@ -116,11 +131,11 @@ def version() -> Response:
 async def invocations(request: Request) -> Response:
     """The rows of `mlflow models serve` on the same version: Prediction, probability, cluster and unknown."""
     service, kind = service_of(request), media_type(request)
-    served, sent = service.champion.now(), await request.body()
+    served = service.champion.now()
     if kind == CSV:
-        wafers, _ = from_csv(served, sent)
+        wafers, _ = await read(request, from_csv, served, None)
     elif kind == JSON:
-        wafers = _of_mlflow(served, document(sent))
+        wafers = await read(request, _of_mlflow, served)
     else:
         raise Problem("media-type", f"send {JSON} or {CSV}")
     found = await scored(service, wafers, "mlflow")
@@ -130,7 +145,8 @@ async def invocations(request: Request) -> Response:
     return as_json({"predictions": rows}, headers=_version(found.served))
 
 
-def _of_mlflow(served: Served, sent: dict[str, Any]) -> Asked:
+def _of_mlflow(served: Served, body: bytes) -> Asked:
+    sent = document(body)
     forms = [name for name in FORMS if name in sent]
     if len(forms) != 1 or sent.keys() - {*FORMS, "params"}:
         raise Problem("unusable", f"the body has exactly one of {', '.join(FORMS)}")
@@ -217,8 +233,8 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
     served = _model(request, model, version)
     if media_type(request) != JSON or "inference-header-content-length" in request.headers:
         raise Problem("media-type", f"send {JSON}, without binary data")
-    sent = document(await request.body())
-    found = await scored(service, _of_tensor(served, sent), "v2")
+    sent, wafers = await read(request, _of_tensor, served)
+    found = await scored(service, wafers, "v2")
     wanted = _outputs(sent.get("outputs"))
     verdicts = [NO_VERDICT if one is None else one for one in found.wafers["verdict"]]
     columns = {**found.wafers, "prediction": verdicts}
@@ -231,7 +247,8 @@ async def infer(request: Request, model: str, version: str | None = None) -> Res
     )
 
 
-def _of_tensor(served: Served, sent: dict[str, Any]) -> Asked:
+def _of_tensor(served: Served, body: bytes) -> tuple[dict[str, Any], Asked]:
+    sent = document(body)
     inputs = sent.get("inputs")
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise Problem("unusable", "the body has one input")
@@ -248,7 +265,7 @@ def _of_tensor(served: Served, sent: dict[str, Any]) -> Asked:
         data = [data[start : start + width] for start in range(0, len(data), width)]
     if len(data) != shape[0]:
         raise Problem("unusable", f"the data are of {len(data)} wafers, the shape is of {shape[0]}")
-    return asked(served, data)
+    return {name: sent[name] for name in ("id", "outputs") if name in sent}, asked(served, data)
 
 
 def _outputs(given: Any) -> list[str]:

@@ -66,8 +66,8 @@ class Scorer:
         self._workers = workers
         self._waiting: deque[tuple[Asked, asyncio.Future[Scored]]] = deque()
         self._wafers, self._passes = 0, 0
-        self._scoring = ThreadPoolExecutor(workers, "score")
-        self._explaining = ThreadPoolExecutor(1, "reasons")
+        self._scoring = ThreadPoolExecutor(workers, "score", _stay_single)
+        self._explaining = ThreadPoolExecutor(1, "reasons", _stay_single)
 
     @property
     def waiting(self) -> int:
@@ -134,6 +134,13 @@ class Scorer:
             else:
                 future.set_exception(failed)
         self._begin()
+
+
+def _stay_single() -> None:
+    """Keep libraries from threads of their own under this one: for a few wafers, these would wait for each other."""
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
 
 
 def _pass(group: list[Asked]) -> list[Scored]:
