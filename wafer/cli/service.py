@@ -37,7 +37,7 @@ def serve(host: str, port: int, hosts: tuple[str, ...], tokens: bool | None, rat
       wafer serve --host 0.0.0.0 --allow-host wafers.fab.example
     """
     from wafer.errors import SettingsError
-    from wafer.lifeline import tie_children
+    from wafer.lifeline import end_in_order, tie_children
     from wafer.logs import show_log_lines
     from wafer.preflight import look_ahead
     from wafer.service.app import create_app, serve
@@ -58,6 +58,7 @@ def serve(host: str, port: int, hosts: tuple[str, ...], tokens: bool | None, rat
                 "nobody could use the service, since there is no valid token: wafer token create NAME --scope read"
             )
         tie_children()
+        end_in_order()
         show_log_lines(settings.log_format)
         serve(app, options, lambda address: click.echo(f"wafer listens on {address}"))
 

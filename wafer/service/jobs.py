@@ -28,6 +28,7 @@ from wafer.workspace import Workspace
 PLACE = "service/runs"
 ENDED = frozenset({"finished", "failed", "cancelled", "lost"})
 LINES_KEPT = 20
+SECONDS_TO_END = 30.0
 COMPLETED = {"COMPLETED": "finished", "FAILED": "failed", "CRASHED": "failed", "CANCELLED": "cancelled"}
 
 Kind = Literal["ingest", "train", "predict", "retrain"]
@@ -188,11 +189,15 @@ class Jobs:
         return self.get(number)
 
     def stop(self) -> None:
-        """End what was started here, as a person would."""
-        for process in list(self._processes.values()):
+        """End what was started here, as a person would; what does not heed that in time is killed."""
+        left = list(self._processes.values())
+        for process in left:
             process.terminate()
-        for process in list(self._processes.values()):
-            process.wait()
+        for process in left:
+            try:
+                process.wait(SECONDS_TO_END)
+            except subprocess.TimeoutExpired:
+                process.kill()
 
     def _now(self, job: Job) -> Job:
         if job.state in ENDED:
