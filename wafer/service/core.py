@@ -48,7 +48,7 @@ class Options:
     tokens: bool = False
     limits: Limits = field(default_factory=Limits)
     threads: int = 16
-    workers: int = 2
+    workers: int = 1
     seconds: float = 5.0
 
 

@@ -231,7 +231,7 @@ class Guard:
         log.info(line, scope["method"], told, status, 1000 * seconds, shown_text(caller.name), scope["request_id"])
 
 
-def allowed(request: Request, scopes: SecurityScopes, _: object = Security(bearer)) -> Caller:
+async def allowed(request: Request, scopes: SecurityScopes, _: object = Security(bearer)) -> Caller:
     """The caller of a route that needs these scopes.
 
     Raises:
