@@ -11,6 +11,7 @@ from playwright.sync_api import Browser, Page, expect, sync_playwright
 from tests.service.conftest import batch_file, make_place
 from tests.service.test_server import served
 from wafer import steps
+from wafer.service.tokens import Tokens
 from wafer.settings import Settings
 from wafer.workspace import Workspace
 
@@ -78,6 +79,24 @@ def test_alarms_move_on_from_the_keyboard(page: Page) -> None:
     page.get_by_role("button", name=f"Close {second} as faulty").click()
     expect(page.get_by_text("a particle")).to_be_visible()
     expect(page.get_by_text("Faulty, as tested.")).to_be_visible()
+
+
+def test_a_person_logs_in_and_out(browser: Browser, place: Settings) -> None:
+    """By a form with a token, which leads to the page that was asked for; after the log-out it asks again."""
+    _, token = Tokens(place.storage).create("night shift", ("read",))
+    with served(place, "--tokens") as (client, _):
+        page = browser.new_page(base_url=str(client.base_url))
+        page.set_default_timeout(PATIENT)
+        page.goto("/runs")
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Log in").click()
+        page.wait_for_url("**/runs")
+        expect(page.get_by_text("night shift")).to_be_visible()
+        page.get_by_role("button", name="Log out").click()
+        page.wait_for_url("**/login")
+        page.goto("/runs")
+        page.wait_for_url("**/login?next=/runs")
+        page.close()
 
 
 def test_a_file_is_delivered_and_scored(page: Page, tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The pages as a browser gets them: what they hold, who may see them, and that nothing becomes markup by accident."""
 
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,15 @@ from starlette.responses import Response
 
 from tests.service.conftest import HOST, batch_file, make_place, ready
 from wafer import steps
+from wafer.contract.facts import read_delivery
+from wafer.contract.suites import Verdict
+from wafer.intake.quarantine import Quarantine
 from wafer.service.app import create_app
 from wafer.service.core import Options
 from wafer.service.page.pictures import plot_versions
 from wafer.service.page.views import nested
 from wafer.service.sessions import COOKIE
+from wafer.service.tokens import SECONDS_KNOWN
 from wafer.settings import Settings
 from wafer.workspace import Workspace
 
@@ -109,6 +114,23 @@ def test_the_quarantine_shows_what_came_as_text(client: TestClient, alarmed: lis
     assert client.post("/v1/quarantine/prediction/..%2f..%2fx/release").status_code == 404
 
 
+def test_a_released_file_is_scored(place: Settings, tmp_path: Path) -> None:
+    """What is accepted after review lies where runs find it; other bytes under its name are refused before."""
+    with Workspace(place) as workspace, TestClient(create_app(workspace, Options(seconds=0.2)), HOST) as client:
+        ready(client)
+        name, data = "wafer_09022026_083000.csv", batch_file(2301)
+        path = tmp_path / name
+        path.write_bytes(data)
+        delivery = read_delivery(path, workspace.form("prediction"), name)
+        entry = Quarantine(place.storage.place("quarantine/prediction")).keep(delivery, Verdict(name, False))
+        address = f"/v1/quarantine/prediction/{entry.digest}/release"
+        place.storage.write_bytes(f"raw/prediction/{name}", b"something else")
+        assert client.post(address).status_code == 409
+        place.storage.place(f"raw/prediction/{name}").unlink()
+        assert client.post(address).json()["verdict"] == "accepted"
+        assert place.storage.place(f"raw/prediction/{name}").read_bytes() == data
+
+
 def test_another_threshold_is_answered_from_stored_scores(client: TestClient) -> None:
     """More alarms catch no fewer faults; costs are taken, and what makes no sense is refused."""
     found = [client.get(f"/v1/models/champion/what-if?alarm_rate={rate}").json() for rate in (0.02, 0.5)]
@@ -158,8 +180,13 @@ def test_a_token_begins_a_session_and_its_end_ends_it(visitor: TestClient) -> No
     assert "night shift" in page and "data-key" not in page, "it may read, and changes nothing"
     assert visitor.post("/v1/runs", json={"kind": "predict"}).status_code == 403
     assert visitor.post("/logout", headers={"Origin": "http://evil.example"}).status_code == 403
+    assert visitor.post("/login", content=b"a" * 5000).status_code == 413
+    assert visitor.post("/login", content=b"&".join([b"a=1"] * 9)).status_code == 422
     tokens.revoke(made.id)
-    assert visitor.get("/runs", headers=HTML).status_code == 303
+    expired = time.monotonic() + SECONDS_KNOWN
+    while visitor.get("/runs", headers=HTML).status_code == 200:
+        assert time.monotonic() < expired + 60
+    assert visitor.get("/runs", headers=HTML).headers["Location"] == "/login?next=/runs"
 
 
 def test_after_the_log_out_a_cookie_is_worth_nothing(visitor: TestClient) -> None:

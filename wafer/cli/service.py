@@ -20,7 +20,9 @@ SCOPES = ("read", "score", "operate")
 @click.option("--port", default=8321, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: a free one.")
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A further name that people reach it by.")
 @click.option(
-    "--tokens/--no-tokens", default=None, help="Whether each request needs a token; default: but on loopback."
+    "--tokens/--no-tokens",
+    default=None,
+    help="Whether each request needs a token; by default where others can reach it: another HOST, or a further name.",
 )
 @click.option(
     "--rate", default=1000.0, show_default=True, type=click.FloatRange(1), help="Requests a second of a client."
@@ -48,7 +50,7 @@ def serve(host: str, port: int, hosts: tuple[str, ...], tokens: bool | None, rat
     from wafer.workspace import Workspace
 
     settings = prepare_environment()
-    asked = not is_loopback(host) if tokens is None else tokens
+    asked = not is_loopback(host) or bool(hosts) if tokens is None else tokens
     options = Options(host, port, hosts, asked, limits=replace(Limits(), rate=rate, burst=2 * rate))
     with Workspace(settings) as workspace:
         app = create_app(workspace, options)

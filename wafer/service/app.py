@@ -20,9 +20,7 @@ from wafer.service import pages, problems, routes_data, routes_review, routes_sc
 from wafer.service.core import Options, Service, as_json, service_of
 from wafer.service.examples import READY, json_answer
 from wafer.service.guard import Guard, allowed, hosts_of, is_loopback
-from wafer.service.page import pictures
 from wafer.service.page import routes as page_routes
-from wafer.service.page.views import Newest
 from wafer.service.problems import GENERAL, ProblemDocument, documented
 from wafer.service.sessions import Sessions
 from wafer.workspace import Workspace
@@ -93,9 +91,8 @@ def create_app(workspace: Workspace, options: Options | None = None) -> FastAPI:
         responses=documented(*GENERAL),
     )
     app.state.service = service
-    app.state.newest, app.state.drawn = Newest(service), pictures.Drawn()
     app.state.sessions = sessions = Sessions(service.tokens) if options.tokens else None
-    routes = (routes_scoring, routes_data, routes_work, routes_review, pages, page_routes, pictures)
+    routes = (routes_scoring, routes_data, routes_work, routes_review, pages, page_routes)
     for part in (router, *(one.router for one in routes)):
         app.include_router(part)
     problems.install(app, page_routes.problem)

@@ -8,6 +8,7 @@ from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request
 from starlette.concurrency import run_in_threadpool
 from starlette.responses import Response
@@ -23,9 +24,13 @@ from wafer.workspace import Workspace
 if TYPE_CHECKING:
     from wafer.contract.form import Form
     from wafer.registry import Registry
+    from wafer.service.page.pictures import Drawn
+    from wafer.service.page.views import Newest
     from wafer.store.wafers import Store
 
 Done = TypeVar("Done")
+LEASES = 4
+"""Requests that wait for a lease at a time."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,7 @@ class Service:
         self.workspace, self.options = workspace, options
         self._opening = threading.RLock()
         self.champion = Champion(workspace, lambda: self.registry, lambda: self.store, options.seconds)
+        self.leasing, self.drawing = CapacityLimiter(LEASES), CapacityLimiter(1)
         self.scorer = Scorer(options.workers)
         self.reading = asyncio.Semaphore(options.workers)
         self.tokens = Tokens(workspace.storage)
@@ -80,6 +86,20 @@ class Service:
     def sensors(self) -> tuple[str, ...]:
         """The stored readings' names in their order."""
         return self.form.sensors
+
+    @cached_property
+    def newest(self) -> "Newest":
+        """The newest prediction, as the pages show it."""
+        from wafer.service.page.views import Newest
+
+        return Newest(self)
+
+    @cached_property
+    def drawn(self) -> "Drawn":
+        """The pictures that were drawn lately."""
+        from wafer.service.page.pictures import Drawn
+
+        return Drawn()
 
     @property
     def store(self) -> "Store":
@@ -104,6 +124,16 @@ def as_json(value: Any, status: int = 200, headers: dict[str, str] | None = None
     """A value as an answer; NaN becomes null."""
     option = orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z
     return Response(orjson.dumps(value, option=option), status, headers, "application/json")
+
+
+async def leased(service: Service, work: Callable[..., Done], *given: Any) -> Done:
+    """What may have to wait for somebody else's lease, in threads of its own, so that nothing else waits with it."""
+    return await to_thread.run_sync(partial(work, *given), limiter=service.leasing)
+
+
+async def drawn(service: Service, work: Callable[..., Done], *given: Any) -> Done:
+    """What takes a processor for a second, such as a picture; one at a time, so that scoring goes on beside it."""
+    return await to_thread.run_sync(partial(work, *given), limiter=service.drawing)
 
 
 async def blocking(work: Callable[..., Done], *given: Any, **named: Any) -> Done:

@@ -12,11 +12,12 @@ import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from urllib.parse import quote
 
+from anyio import CapacityLimiter, to_thread
 from fastapi import Request, Security
 from fastapi.security import HTTPBearer, SecurityScopes
-from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
 from starlette.responses import RedirectResponse
@@ -26,7 +27,7 @@ from wafer.logs import at
 from wafer.service.metrics import UNKNOWN_ROUTE, Metrics
 from wafer.service.problems import Problem, answer, as_problem, wants_page
 from wafer.service.sessions import COOKIE, Sessions
-from wafer.service.tokens import SCOPES, Caller
+from wafer.service.tokens import SCOPES, TAKEN, Caller
 from wafer.shown import shown_text
 
 LOCAL_NAMES = ("127.0.0.1", "localhost", "[::1]")
@@ -34,11 +35,12 @@ SAFE = frozenset({"GET", "HEAD", "OPTIONS"})
 METHODS = SAFE | {"POST", "PUT", "PATCH", "DELETE"}
 FILES = "/v1/batches"
 """Where bodies go to a disk as they come."""
+LOGIN, LOGIN_BYTES = "/login", 4096
+"""What anybody may send something to, and how much."""
 PUBLIC = frozenset({"/healthz", "/readyz", "/ping", "/health", "/version", "/openapi.json", "/login", "/logout"})
 PUBLIC_ROOTS = ("/v2/health/", "/static/")
 """What tells that the service lives, and nothing of wafers: asked without a token."""
-ANYBODY = Caller("local", frozenset(SCOPES))
-NOBODY = Caller("nobody", frozenset())
+ANYBODY, NOBODY = Caller(TAKEN[0], frozenset(SCOPES)), Caller(TAKEN[1], frozenset())
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'",
     "X-Content-Type-Options": "nosniff",
@@ -48,6 +50,8 @@ HEADERS = {
     "Cache-Control": "no-store",
 }
 MOST_CLIENTS = 10_000
+LOOKS = 4
+"""Tokens that are looked up in the storage at a time, in threads that nothing else holds."""
 _HOST = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[\w.-]+)(?::\d{1,5})?", re.ASCII)
 
 log = logging.getLogger("wafer.service")
@@ -112,6 +116,7 @@ class Guard:
         self.app, self.hosts, self.sessions, self.limits, self.metrics = app, hosts, sessions, limits, metrics
         self.rates = Rates(limits)
         self._held = 0
+        self._looks = CapacityLimiter(LOOKS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let a request through, or refuse it."""
@@ -173,11 +178,12 @@ class Guard:
             return ANYBODY
         kind, _, text = headers.get("authorization", "").partition(" ")
         cookie = cookie_parser(headers.get("cookie", "")).get(COOKIE)
-        if kind.lower() == "bearer":
-            found = await run_in_threadpool(self.sessions.tokens.caller, text.strip())
-        else:
-            found = await run_in_threadpool(self.sessions.caller, cookie) if cookie else None
-        if found is not None:
+        token = text.strip() if kind.lower() == "bearer" else self.sessions.token(cookie or "")
+        tokens = self.sessions.tokens
+        look = partial(tokens.caller, token)
+        if token and (
+            found := look() if tokens.remembers(token) else await to_thread.run_sync(look, limiter=self._looks)
+        ):
             return found
         if path in PUBLIC or path.startswith(PUBLIC_ROOTS):
             return NOBODY
@@ -186,7 +192,7 @@ class Guard:
         )
 
     def _check(self, scope: Scope, came: int) -> None:
-        most = self.limits.file if scope["path"] == FILES else self.limits.body
+        most = {FILES: self.limits.file, LOGIN: LOGIN_BYTES}.get(scope["path"], self.limits.body)
         if came > most:
             raise Problem("too-large", f"a body has at most {most:,} bytes here", {"Connection": "close"})
 

@@ -11,7 +11,7 @@ import pandas as pd
 from fastapi import APIRouter, Query, Request, Response, Security
 
 from wafer.records import Kind
-from wafer.service.core import Service, as_json, blocking, service_of
+from wafer.service.core import Service, as_json, leased, service_of
 from wafer.service.examples import BATCH, body, json_answer
 from wafer.service.guard import allowed
 from wafer.service.problems import Problem, documented
@@ -57,7 +57,7 @@ async def deliver(
         with path.open("wb") as file:
             async for part in request.stream():
                 file.write(part)
-        done = await blocking(_take_in, service, path, name, kind)
+        done = await leased(service, _take_in, service, path, name, kind)
     service.metrics.add("wafer_delivered_batches_total", kind, done.verdict)
     for rule in {reason["rule"] for reason in done.reasons}:
         service.metrics.add("wafer_broken_rules_total", kind, rule)
@@ -73,19 +73,33 @@ def _take_in(service: Service, path: Path, name: str, kind: Kind) -> "IngestedFi
     from wafer.intake.quarantine import Quarantine
     from wafer.intake.single import take_in_one
 
-    workspace, contract = service.workspace, service.workspace.contract(kind)
-    place = workspace.storage.place(f"raw/{kind}/{name}")
+    workspace, contract, store = service.workspace, service.workspace.contract(kind), service.store
     delivery = read_delivery(path, contract.form, name)
-    there = place.exists()
-    if there and hashlib.sha256(place.read_bytes()).hexdigest() != delivery.digest:
-        raise Problem("conflict", f"a file {name} with other bytes was delivered before: name this one otherwise")
-    quarantine = Quarantine(workspace.storage.place(f"quarantine/{kind}"))
-    store = service.store
+    kept = Quarantine(workspace.storage.place(f"quarantine/{kind}"))
     with workspace.lease(f"ingest-{kind}") as lease:
-        done = take_in_one(delivery, contract, store, quarantine, may_write=lease.check)
-    if done.verdict == "accepted" and not there:
-        workspace.storage.write_bytes(f"raw/{kind}/{name}", path.read_bytes())
+        new = is_new(service, kind, name, delivery.digest)
+        done = take_in_one(delivery, contract, store, kept, may_write=lease.check)
+        if done.verdict == "accepted" and new:
+            workspace.storage.write_bytes(f"raw/{kind}/{name}", path.read_bytes())
     return done
+
+
+def is_new(service: Service, kind: Kind, name: str, digest: str) -> bool:
+    """Whether a file, once it is accepted, is to be laid where runs find it: it is not there yet, under any name.
+
+    Raises:
+        Problem: other bytes were delivered under its name.
+    """
+    place = service.workspace.storage.place(f"raw/{kind}/{name}")
+    if place.exists():
+        if hashlib.sha256(place.read_bytes()).hexdigest() != digest:
+            raise Problem(
+                "conflict", f"a file {shown_text(name)} with other bytes was delivered before: rename this one"
+            )
+        return False
+    known = service.store.known([digest]).get(digest)
+    other = None if known is None else service.workspace.storage.place(f"raw/{kind}/{known.file}")
+    return other is None or not other.exists()
 
 
 @router.get("/v1/batches", dependencies=[reads], summary="The batches of a kind", responses=json_answer([]))

@@ -3,27 +3,27 @@
 import asyncio
 import json
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response, Security
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import StreamingResponse
 
 from wafer.errors import StorageError
-from wafer.intake.quarantine import Entry, Quarantine
-from wafer.intake.release import release_entry
-from wafer.learning.decision import Policy
-from wafer.learning.worth import highest, worth
-from wafer.params import read_params
 from wafer.records import Kind
-from wafer.service.core import Service, as_json, blocking, service_of
+from wafer.service.core import Service, as_json, blocking, drawn, leased, service_of
 from wafer.service.examples import json_answer
 from wafer.service.guard import allowed
 from wafer.service.jobs import ENDED, describe
 from wafer.service.problems import Problem, documented
-from wafer.service.routes_data import DIGEST
+from wafer.service.routes_data import DIGEST, is_new
+from wafer.service.tokens import Caller
+
+if TYPE_CHECKING:
+    from wafer.intake.ingest import IngestedFile
+    from wafer.intake.quarantine import Entry, Quarantine
 
 SECONDS_BETWEEN_LOOKS = 1.0
 SECONDS_OF_EVENTS = 3600
@@ -34,12 +34,14 @@ reads, operates = Security(allowed, scopes=["read"]), Security(allowed, scopes=[
 Cost = Annotated[float | None, Query(gt=0, le=1e9, description="in the customer's unit; default: the policy's")]
 
 
-def quarantine(service: Service, kind: Kind) -> Quarantine:
+def quarantine(service: Service, kind: Kind) -> "Quarantine":
     """What of one kind was turned away."""
+    from wafer.intake.quarantine import Quarantine
+
     return Quarantine(service.workspace.storage.place(f"quarantine/{kind}"))
 
 
-def told(entry: Entry) -> dict[str, Any]:
+def told(entry: "Entry") -> dict[str, Any]:
     """A rejected file, as the API tells it."""
     return {"id": entry.digest, "file": entry.file, "whole": entry.whole, **entry.verdict}
 
@@ -56,17 +58,28 @@ def quarantined(request: Request, kind: Kind) -> Response:
     summary="Judge a rejected file again",
     responses={**json_answer({"verdict": "accepted"}), **documented("not-found")},
 )
-def release(request: Request, kind: Kind, digest: str) -> Response:
+async def release(request: Request, kind: Kind, digest: str) -> Response:
     """Under the agreement of today: it is taken in if it is accepted now, and else keeps its new reasons."""
     service = service_of(request)
-    kept = quarantine(service, kind)
+    done = await leased(service, _release, service, kind, digest)
+    return as_json({"id": done.digest, "kind": kind, **{n: v for n, v in vars(done).items() if n != "digest"}})
+
+
+def _release(service: Service, kind: Kind, digest: str) -> "IngestedFile":
+    from wafer.intake.release import release_entry
+
+    kept, storage = quarantine(service, kind), service.workspace.storage
     entries = {entry.digest: entry for entry in kept.entries()} if re.fullmatch(DIGEST, digest) else {}
     if digest not in entries:
         raise Problem("not-found", "no such file is in the quarantine")
-    store, contract = service.store, service.workspace.contract(kind)
+    entry, store, contract = entries[digest], service.store, service.workspace.contract(kind)
     with service.workspace.lease(f"ingest-{kind}") as lease:
-        done = release_entry(entries[digest], kept, contract, store, may_write=lease.check)
-    return as_json({"id": done.digest, "kind": kind, **{n: v for n, v in vars(done).items() if n != "digest"}})
+        new = entry.whole and is_new(service, kind, entry.file, digest)
+        data = entry.path.read_bytes() if new else b""
+        done = release_entry(entry, kept, contract, store, may_write=lease.check)
+        if done.verdict == "accepted" and new:
+            storage.write_bytes(f"raw/{kind}/{entry.file}", data)  # so that runs score it
+    return done
 
 
 @router.get(
@@ -76,21 +89,27 @@ def release(request: Request, kind: Kind, digest: str) -> Response:
     tags=["models"],
     responses=json_answer({"version": 3, "sentences": [], "columns": [], "rows": []}),
 )
-def what_if(
+async def what_if(
     request: Request,
     alarm_rate: float | None = Query(None, gt=0, le=1, description="share of each batch that is inspected"),
     cost_missed_fault: Cost = None,
     cost_false_alarm: Cost = None,
 ) -> Response:
     """By the scores that are stored with the champion, as `wafer models what-if` tells it; nothing is changed."""
+    named = {"cost_missed_fault": cost_missed_fault, "cost_false_alarm": cost_false_alarm}
+    service = service_of(request)
+    return as_json(await drawn(service, _worth, service, alarm_rate, named))
+
+
+def _worth(service: Service, alarm_rate: float | None, costs: Mapping[str, float | None]) -> dict[str, Any]:
+    from wafer.learning.decision import Policy
+    from wafer.learning.worth import highest, worth
     from wafer.registry.retunes import rescored
 
-    service = service_of(request)
     version = service.champion.now().version
     found = service.registry.version(version)
-    named: dict[str, Any] = {"cost_missed_fault": cost_missed_fault, "cost_false_alarm": cost_false_alarm}
-    own = Policy(**{"threshold": found.threshold_kind, **found.policy})
-    policy = replace(own, **{name: value for name, value in named.items() if value is not None})
+    named: dict[str, Any] = {name: value for name, value in costs.items() if value is not None}
+    policy = replace(Policy(**{"threshold": found.threshold_kind, **found.policy}), **named)
     scores = service.registry.scores(found)
     if alarm_rate is None:
         scores = rescored(scores, policy, found.version)
@@ -101,7 +120,7 @@ def what_if(
     rows = [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy().tolist(), strict=True)]
     words = [sentence.replace("**", "") for sentence in valued.sentences()]
     columns = [str(table.index.name or ""), *map(str, table.columns)]
-    return as_json({"version": version, "sentences": words, "columns": columns, "rows": rows, **valued.as_dict()})
+    return {"version": version, "sentences": words, "columns": columns, "rows": rows, **valued.as_dict()}
 
 
 class RetuneAsked(BaseModel):
@@ -123,19 +142,26 @@ class RetuneAsked(BaseModel):
     tags=["models"],
     responses={**json_answer({"promoted": True, "reason": "…"}), **documented("conflict")},
 )
-def retune(request: Request, wanted: RetuneAsked) -> Response:
+async def retune(request: Request, wanted: RetuneAsked, caller: Caller = operates) -> Response:
     """A version with the same parts and another policy, on which the gate decides, as `wafer models retune` does."""
+    service = service_of(request)
+    return as_json(await leased(service, _retune, service, wanted, caller.name))
+
+
+def _retune(service: Service, wanted: RetuneAsked, who: str) -> dict[str, Any]:
+    from wafer.params import read_params
     from wafer.registry.gate import gate_rules
 
-    service = service_of(request)
-    params = read_params(service.workspace.params_file)
+    params, registry, _ = read_params(service.workspace.params_file), service.registry, service.store
     with service.workspace.lease("gate"):
-        parent = service.registry.version(service.champion.now().version)
+        parent = registry.champion()
+        if parent is None:
+            raise Problem("conflict", "no model is in use")
         named = wanted.model_dump(exclude={"why"}, exclude_none=True)
-        policy = replace(service.registry.load(parent).classifier.policy_, **named)
-        decision = service.registry.retune(parent, policy, wanted.why, gate_rules(params.gate, params.policy))
+        policy = replace(registry.load(parent).classifier.policy_, **named)
+        decision = registry.retune(parent, policy, f"{wanted.why} ({who})", gate_rules(params.gate, params.policy))
     service.champion.look()
-    return as_json(decision.as_dict())
+    return decision.as_dict()
 
 
 @router.get(

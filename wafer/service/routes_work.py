@@ -11,7 +11,7 @@ from wafer.errors import StorageError
 from wafer.intake.labels import labels_file
 from wafer.records import Kind as Delivery
 from wafer.records import Labelled
-from wafer.service.core import Service, as_json, blocking, service_of
+from wafer.service.core import Service, as_json, blocking, leased, service_of
 from wafer.service.examples import LABELS, body, json_answer
 from wafer.service.guard import allowed
 from wafer.service.jobs import Job, Kind, describe
@@ -128,11 +128,15 @@ async def labels(request: Request) -> Response:
     """Labels that come later than their wafers: the agreed CSV, or labels by wafer; the same again changes nothing."""
     service, kind, sent = service_of(request), media_type(request), await request.body()
     if kind == JSON:
-        sent = labels_file(_labels(document(sent)), service.workspace.form("training"))
+        sent = await blocking(_as_file, service, document(sent))
     elif kind != CSV:
         raise Problem("media-type", f"send {CSV} or {JSON}")
-    done = await blocking(import_labels, service, sent)
+    done = await leased(service, import_labels, service, sent)
     return as_json({name: value for name, value in vars(done).items() if name != "report"})
+
+
+def _as_file(service: Service, sent: dict[str, Any]) -> bytes:
+    return labels_file(_labels(sent), service.workspace.form("training"))
 
 
 def _labels(sent: dict[str, Any]) -> dict[str, int]:
@@ -172,7 +176,7 @@ ALARM = {"id": "Wafer-801", "state": "open", "probability": 0.31, "threshold": 0
 @router.get("/v1/alarms", dependencies=[reads], summary="The alarms", responses=json_answer([ALARM]), tags=["alarms"])
 def alarms(
     request: Request,
-    state: State | None = Query("open", description="where they stand"),
+    state: State = Query("open", description="where they stand"),
     limit: int = Query(100, ge=1, le=1000),
 ) -> Response:
     """Wafers whose last prediction calls them faulty, the most probable first; of the 2,000 that were scored last."""
@@ -196,7 +200,8 @@ def alarms_of(service: Service, state: State | None, limit: int) -> list[dict[st
         }
         for wafer, row in rows.items()
     ]
-    chosen = [one for one in found if state in (None, one["state"]) and (state != "open" or one["label"] is None)]
+    known = [one for one in found if one["state"] != "open" or one["label"] is None]
+    chosen = [one for one in known if state in (None, one["state"])]
     return sorted(chosen, key=lambda one: -(one["probability"] or 0.0))[:limit]
 
 
@@ -206,9 +211,13 @@ def alarms_of(service: Service, state: State | None, limit: int) -> list[dict[st
     responses={**json_answer({"id": "Wafer-801", "state": "closed"}), **documented("not-found", "conflict")},
     tags=["alarms"],
 )
-def move(request: Request, wafer: str, wanted: MoveAsked, caller: Caller = operates) -> Response:
+async def move(request: Request, wafer: str, wanted: MoveAsked, caller: Caller = operates) -> Response:
     """open → acknowledged → closed, with who and when; an outcome faulty or good becomes the wafer's label first."""
     service = service_of(request)
+    return as_json(await leased(service, _move, service, wafer, wanted, caller.name))
+
+
+def _move(service: Service, wafer: str, wanted: MoveAsked, who: str) -> dict[str, Any]:
     store = service.store
     verdicts = store.verdicts_on(wafer)
     trail = trails(store, [wafer]).get(wafer, [])
@@ -220,5 +229,5 @@ def move(request: Request, wafer: str, wanted: MoveAsked, caller: Caller = opera
         if complaints := import_labels(service, sent).complaints:
             raise Problem("conflict", "; ".join(complaints))
     told = {"wafer": wafer, "state": wanted.state, "outcome": wanted.outcome, "comment": wanted.comment}
-    made = add_move(store, trail, {**told, "who": caller.name})
-    return as_json({"id": wafer, "state": made.state, "trail": [vars(one) for one in (*trail, made)]})
+    made = add_move(store, trail, {**told, "who": who})
+    return {"id": wafer, "state": made.state, "trail": [vars(one) for one in (*trail, made)]}

@@ -5,7 +5,7 @@ import secrets
 import threading
 import time
 
-from wafer.service.tokens import Caller, Tokens
+from wafer.service.tokens import Tokens
 
 COOKIE = "wafer-session"
 SECONDS = 12 * 3600
@@ -32,11 +32,11 @@ class Sessions:
             self._open[_digest(cookie)] = token, now + SECONDS
         return cookie
 
-    def caller(self, cookie: str) -> Caller | None:
-        """Whose session this is; None where it has ended."""
+    def token(self, cookie: str) -> str:
+        """The token that a session was begun with, which may be worth nothing by now; empty where it has ended."""
         with self._lock:
             token, ends = self._open.get(_digest(cookie), ("", 0.0))
-        return self.tokens.caller(token) if time.monotonic() < ends else None
+        return token if time.monotonic() < ends else ""
 
     def end(self, cookie: str) -> None:
         """Let go of a session."""

@@ -25,6 +25,8 @@ SECONDS_KNOWN = 5.0
 """For which a record is not looked up again; so long a revoked token may still be good."""
 MOST_KNOWN = 1000
 LONGEST_NAME = 80
+TAKEN = ("local", "nobody")
+"""Names of those who came without a token."""
 _TOKEN = re.compile(r"wafer_([0-9a-f]{12})_([\w-]{43})", re.ASCII)
 
 
@@ -68,9 +70,10 @@ class Tokens:
         Raises:
             ParameterError: it has no name, or no scope that is known.
         """
-        if not 0 < len(name) <= LONGEST_NAME or not name.isprintable():
+        if not 0 < len(name) <= LONGEST_NAME or not name.isprintable() or name in TAKEN:
             raise ParameterError(
-                f"a token's name has 1 to {LONGEST_NAME} printable characters, got {shown_text(name)!r}"
+                f"a token's name has 1 to {LONGEST_NAME} printable characters and is not one of {', '.join(TAKEN)}, "
+                f"got {shown_text(name)!r}"
             )
         if not scopes or set(scopes) - set(SCOPES):
             raise ParameterError(
@@ -110,6 +113,12 @@ class Tokens:
             return None
         right = hmac.compare_digest(token.digest, _digest(found[2]))
         return Caller(token.name, frozenset(token.scopes)) if right and token.valid else None
+
+    def remembers(self, text: str) -> bool:
+        """Whether `caller` answers at once, without a look at the storage."""
+        found = _TOKEN.fullmatch(text)
+        known = self._known.get(found[1]) if found else None
+        return found is None or (known is not None and time.monotonic() - known[0] < SECONDS_KNOWN)
 
     def _lookup(self, number: str) -> Token | None:
         now = time.monotonic()

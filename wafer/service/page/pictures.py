@@ -1,14 +1,13 @@
 """The plots of the pages, drawn when they are asked for by the functions that the reports use."""
 
 import io
-import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
-from fastapi import APIRouter, Query, Request, Response, Security
+from fastapi import Response
 from matplotlib.figure import Figure
 
 from wafer.learning.checks import chosen_sensors
@@ -17,65 +16,52 @@ from wafer.reporting.control_charts import plot_control_charts
 from wafer.reporting.display import SHARP
 from wafer.reporting.findings import Findings
 from wafer.reporting.style import PROTOCOLS, new_figure, say_nothing_to_show, styled
-from wafer.service.core import Service, service_of
-from wafer.service.guard import allowed
+from wafer.service.core import Service
 from wafer.service.page.views import explained, nested
 from wafer.service.problems import Problem
 from wafer.shown import shown_text
 
-router = APIRouter(include_in_schema=False, dependencies=[Security(allowed, scopes=["read"])])
 VERSIONS_SHOWN = 30
 PICTURES_KEPT = 100  # of some tens of kilobytes
 
 
 class Drawn:
-    """Pictures that were drawn lately, by what they show; the oldest go first."""
+    """Pictures that were drawn lately, by what they show; the oldest go first. Asked by one thread at a time."""
 
     def __init__(self) -> None:
         self._kept: OrderedDict[tuple[object, ...], bytes] = OrderedDict()
-        self._drawing = threading.Lock()
 
     def png(self, shows: tuple[object, ...], draw: Callable[[], Figure]) -> Response:
-        """The picture as an answer; one is drawn at a time, since drawing takes a processor for a second."""
-        with self._drawing:
-            if shows not in self._kept:
-                buffer = io.BytesIO()
-                draw().savefig(buffer, format="png", dpi=96 * SHARP, metadata={"Software": None})
-                self._kept[shows] = buffer.getvalue()
-            self._kept.move_to_end(shows)
-            while len(self._kept) > PICTURES_KEPT:
-                self._kept.popitem(last=False)
-            return Response(self._kept[shows], media_type="image/png")
+        """The picture as an answer."""
+        if shows not in self._kept:
+            buffer = io.BytesIO()
+            draw().savefig(buffer, format="png", dpi=96 * SHARP, metadata={"Software": None})
+            self._kept[shows] = buffer.getvalue()
+        self._kept.move_to_end(shows)
+        while len(self._kept) > PICTURES_KEPT:
+            self._kept.popitem(last=False)
+        return Response(self._kept[shows], media_type="image/png")
 
 
-def _drawn(request: Request) -> Drawn:
-    found: Drawn = request.app.state.drawn
-    return found
-
-
-@router.get("/pictures/timeline.png")
-def batches(request: Request) -> Response:
+def batches(service: Service) -> Response:
     """The newest batches over time."""
-    return _of_newest(request, lambda made: timeline.plot_timeline(made.timeline))
+    return _of_newest(service, "batches", lambda made: timeline.plot_timeline(made.timeline))
 
 
-@router.get("/pictures/distances.png")
-def distances(request: Request) -> Response:
+def distances(service: Service) -> Response:
     """T² and SPE of the wafers that were scored last."""
-    return _of_newest(request, lambda made: process_plots.plot_distances(made.control))
+    return _of_newest(service, "distances", lambda made: process_plots.plot_distances(made.control))
 
 
-def _of_newest(request: Request, draw: Callable[[Any], Figure]) -> Response:
-    made = request.app.state.newest.prediction()
+def _of_newest(service: Service, shows: str, draw: Callable[[Any], Figure]) -> Response:
+    made = service.newest.prediction()
     if made is None:
         raise Problem("not-found", "nothing was scored yet")
-    return _drawn(request).png((request.url.path, made.run.id), lambda: draw(made))
+    return service.drawn.png((shows, made.run.id), lambda: draw(made))
 
 
-@router.get("/pictures/sensors/{wafer}.png")
-def sensors(request: Request, wafer: str) -> Response:
+def sensors(service: Service, wafer: str) -> Response:
     """The sensors that tell most about a wafer, against good wafers of its cluster."""
-    service = service_of(request)
     found, served = _stored(service, wafer), service.champion.now()
 
     def draw() -> Figure:
@@ -85,13 +71,11 @@ def sensors(request: Request, wafer: str) -> Response:
         said = Findings(own, reasons, {"reasons": {"shown": len(reasons) > 0}})
         return findings_plots.plot_named_sensors(own, said, served.bundle)
 
-    return _drawn(request).png(("sensors", served.version, wafer, found["batch"]), draw)
+    return service.drawn.png(("sensors", served.version, wafer, found["batch"]), draw)
 
 
-@router.get("/pictures/chart/{wafer}.png")
-def chart(request: Request, wafer: str, sensor: str = Query(max_length=200)) -> Response:
+def chart(service: Service, wafer: str, sensor: str) -> Response:
     """The control charts of a sensor in the batch of a wafer."""
-    service = service_of(request)
     found, served = _stored(service, wafer), service.champion.now()
     monitor, names = served.bundle.monitor, _names(served)
     if monitor is None or sensor not in names:
@@ -103,16 +87,15 @@ def chart(request: Request, wafer: str, sensor: str = Query(max_length=200)) -> 
         readings = np.asarray(chosen_sensors(table.sort_values("order", kind="stable"), names))
         return plot_control_charts(monitor.charts, pd.DataFrame(readings, columns=names), sensor)
 
-    return _drawn(request).png(("chart", served.version, found["batch"], sensor), draw)
+    return service.drawn.png(("chart", served.version, found["batch"], sensor), draw)
 
 
-@router.get("/pictures/versions.png")
-def versions(request: Request) -> Response:
+def versions(service: Service) -> Response:
     """ROC AUC of the newest versions under both protocols."""
-    registry = service_of(request).registry
+    registry = service.registry
     newest = tuple(one.version for one in registry.versions())[-VERSIONS_SHOWN:]
     told = ({"version": one, **nested(registry.metrics(one))} for one in newest)
-    return _drawn(request).png(("versions", newest), lambda: plot_versions(list(told)))
+    return service.drawn.png(("versions", newest), lambda: plot_versions(list(told)))
 
 
 @styled

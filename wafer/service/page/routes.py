@@ -2,6 +2,7 @@
 
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 from urllib.parse import parse_qs, quote
 
@@ -12,10 +13,10 @@ from starlette.responses import HTMLResponse, RedirectResponse
 from wafer.errors import StorageError
 from wafer.reporting.look import look
 from wafer.reporting.marks import bar
-from wafer.service.core import as_json, blocking, service_of
+from wafer.service.core import as_json, blocking, drawn, service_of
 from wafer.service.guard import allowed
 from wafer.service.jobs import ENDED, describe
-from wafer.service.page import views
+from wafer.service.page.words import moment
 from wafer.service.problems import Problem
 from wafer.service.sessions import COOKIE, SECONDS
 from wafer.shown import shown_message
@@ -36,7 +37,7 @@ STARTS = (
 router = APIRouter(include_in_schema=False)
 reads = Security(allowed, scopes=["read"])
 environment = Environment(loader=FileSystemLoader(HERE / "templates"), autoescape=True, trim_blocks=False)
-environment.globals.update(when=views.moment, bar=bar)
+environment.globals.update(when=moment, bar=bar)
 
 
 def page(request: Request, name: str, title: str, status: int = 200, **told: Any) -> HTMLResponse:
@@ -47,11 +48,12 @@ def page(request: Request, name: str, title: str, status: int = 200, **told: Any
         "here": request.url.path,
         "caller": caller,
         "may_operate": "operate" in caller.scopes,
-        "served": champion.served,
+        "served": champion.served if "read" in caller.scopes else None,
         "why_not": champion.why_not,
     }
     text = environment.get_template(f"{name}.html.j2").render(known | told)
-    return HTMLResponse(text, status, {"Content-Security-Policy": POLICY})
+    referrer = {"Referrer-Policy": "same-origin"}  # without one, a browser does not say where a form was sent from
+    return HTMLResponse(text, status, {"Content-Security-Policy": POLICY, **referrer})
 
 
 def problem(request: Request, error: Problem) -> Response:
@@ -59,16 +61,32 @@ def problem(request: Request, error: Problem) -> Response:
     return page(request, "problem", error.title, error.status_code, detail=shown_message(error.detail))
 
 
+def _views() -> ModuleType:
+    """What gathers the pages' content, which is loaded when the first one is asked for."""
+    from wafer.service.page import views
+
+    return views
+
+
+def _pictures() -> ModuleType:
+    """What draws, loaded likewise."""
+    from wafer.service.page import pictures
+
+    return pictures
+
+
 @router.get("/", dependencies=[reads])
 def today(request: Request, state: State = Query("open")) -> Response:
     """What to do now."""
-    return page(request, "today", "Today", **views.today(service_of(request), request.app.state.newest, state))
+    return page(request, "today", "Today", **_views().today(service_of(request), service_of(request).newest, state))
 
 
 @router.get("/wafers/{wafer}", dependencies=[reads])
-def wafer(request: Request, wafer: str) -> Response:
+async def wafer(request: Request, wafer: str) -> Response:
     """One wafer."""
-    return page(request, "wafer", wafer, **views.wafer(service_of(request), wafer))
+    service = service_of(request)
+    told = await drawn(service, lambda: _views().wafer(service, wafer))
+    return page(request, "wafer", wafer, **told)
 
 
 @router.get("/deliver", dependencies=[reads])
@@ -80,7 +98,7 @@ def deliver(request: Request) -> Response:
 @router.get("/runs", dependencies=[reads])
 def runs(request: Request) -> Response:
     """All runs."""
-    return page(request, "runs", "Runs", runs=views.runs(service_of(request)), starts=STARTS)
+    return page(request, "runs", "Runs", runs=_views().runs(service_of(request)), starts=STARTS)
 
 
 @router.get("/runs/{run}", dependencies=[reads])
@@ -106,13 +124,48 @@ def run(request: Request, run: str) -> Response:
 @router.get("/quality", dependencies=[reads])
 def quality(request: Request) -> Response:
     """How good the champion is."""
-    return page(request, "quality", "Quality", **views.quality(service_of(request), request.app.state.newest))
+    return page(request, "quality", "Quality", **_views().quality(service_of(request), service_of(request).newest))
 
 
 @router.get("/quarantine", dependencies=[reads])
 def quarantine(request: Request) -> Response:
     """What was turned away."""
-    return page(request, "quarantine", "Quarantine", **views.quarantined(service_of(request)))
+    return page(request, "quarantine", "Quarantine", **_views().quarantined(service_of(request)))
+
+
+@router.get("/pictures/timeline.png", dependencies=[reads])
+async def batches_picture(request: Request) -> Response:
+    """The newest batches over time."""
+    service = service_of(request)
+    return await drawn(service, lambda: _pictures().batches(service))
+
+
+@router.get("/pictures/distances.png", dependencies=[reads])
+async def distances_picture(request: Request) -> Response:
+    """T² and SPE of the wafers that were scored last."""
+    service = service_of(request)
+    return await drawn(service, lambda: _pictures().distances(service))
+
+
+@router.get("/pictures/sensors/{wafer}.png", dependencies=[reads])
+async def sensors_picture(request: Request, wafer: str) -> Response:
+    """The sensors that tell most about a wafer."""
+    service = service_of(request)
+    return await drawn(service, lambda: _pictures().sensors(service, wafer))
+
+
+@router.get("/pictures/chart/{wafer}.png", dependencies=[reads])
+async def chart_picture(request: Request, wafer: str, sensor: str = Query(max_length=200)) -> Response:
+    """The control charts of a sensor in the batch of a wafer."""
+    service = service_of(request)
+    return await drawn(service, lambda: _pictures().chart(service, wafer, sensor))
+
+
+@router.get("/pictures/versions.png", dependencies=[reads])
+async def versions_picture(request: Request) -> Response:
+    """ROC AUC of the newest versions."""
+    service = service_of(request)
+    return await drawn(service, lambda: _pictures().versions(service))
 
 
 @router.get("/login")
@@ -124,7 +177,10 @@ def login(request: Request, next: str = Query("/", max_length=500)) -> Response:
 @router.post("/login")
 async def begin(request: Request) -> Response:
     """Begin a session, where the token is valid."""
-    sent = parse_qs((await request.body()).decode("utf-8", "replace"))
+    try:
+        sent = parse_qs((await request.body()).decode("utf-8", "replace"), max_num_fields=8)
+    except ValueError as error:
+        raise Problem("unusable", "the form has a token and the page to go to") from error
     token, target = (sent.get(name, [""])[0] for name in ("token", "next"))
     sessions = request.app.state.sessions
     cookie = await blocking(sessions.begin, token.strip()) if sessions is not None else None
@@ -132,7 +188,7 @@ async def begin(request: Request) -> Response:
         return page(request, "login", "Log in", 401, next=target, wrong=True)
     inside = target.startswith("/") and not target.startswith(("//", "/\\"))
     answer = RedirectResponse(quote(target, safe="/?=&%#") if inside else "/", 303)
-    secure = request.url.scheme == "https"
+    secure = request.headers.get("origin", str(request.url)).startswith("https:")  # as the browser reaches it
     answer.set_cookie(COOKIE, cookie, max_age=SECONDS, httponly=True, samesite="strict", secure=secure)
     return answer
 

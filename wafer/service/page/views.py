@@ -1,7 +1,7 @@
 """What the pages show, gathered from storage, database and registry; each function answers one page."""
 
 import threading
-from datetime import UTC, datetime
+from collections.abc import Collection
 from typing import Any
 from urllib.parse import quote
 
@@ -13,6 +13,7 @@ from wafer.learning.decision import Policy
 from wafer.records import Kind
 from wafer.reporting import advice, findings, process, tables, timeline
 from wafer.reporting.display import show_table
+from wafer.reporting.findings import reasons_told
 from wafer.reporting.index import what_came_of
 from wafer.reporting.sources import PredictionSources
 from wafer.scoring.bundle import Bundle
@@ -20,14 +21,16 @@ from wafer.scoring.control import Control, ControlLog
 from wafer.scoring.judge import Judgement, judge
 from wafer.service.champion import Served
 from wafer.service.core import Service
+from wafer.service.page.words import moment
 from wafer.service.problems import Problem
 from wafer.service.routes_review import quarantine
-from wafer.service.routes_work import alarms_of
+from wafer.service.routes_work import ALARMS_LOOKED_AT, alarms_of
 from wafer.shown import shown_text
 from wafer.store.alarms import State, state_of, trails
 
 ALARMS_SHOWN = 200
 ROWS = 10
+RUNS_KEPT = 50
 RUNS_SHOWN = 100
 REASONS_SHOWN = 8
 KINDS: tuple[Kind, ...] = ("prediction", "training")
@@ -40,6 +43,7 @@ class Newest:
     def __init__(self, service: Service) -> None:
         self._service = service
         self._sources: PredictionSources | None = None
+        self._reasons: dict[str, dict[tuple[str, str], Markup]] = {}
         self._lock = threading.Lock()
 
     def prediction(self) -> PredictionSources | None:
@@ -53,14 +57,25 @@ class Newest:
                 self._sources = PredictionSources.of(workspace, run)
             return self._sources
 
+    def reasons(self, runs: Collection[str]) -> dict[tuple[str, str], Markup]:
+        """The reasons of alarms that these runs have told, by file and wafer; of a run that is gone, none."""
+        found: dict[tuple[str, str], Markup] = {}
+        for name in sorted(runs):
+            with self._lock:
+                if name not in self._reasons:
+                    self._reasons[name] = _reasons_of(self._service, name)
+                while len(self._reasons) > RUNS_KEPT:
+                    self._reasons.pop(next(iter(self._reasons)))
+            found |= self._reasons.get(name, {})
+        return found
 
-def moment(when: datetime | str | None) -> Markup:
-    """A time, which the reader's browser shows in the reader's own zone."""
-    if when is None:
-        return Markup("–")
-    found = datetime.fromisoformat(when) if isinstance(when, str) else when
-    found = (found if found.tzinfo else found.replace(tzinfo=UTC)).astimezone(UTC)
-    return Markup('<time datetime="{}">{} UTC</time>').format(found.isoformat(), f"{found:%Y-%m-%d %H:%M}")
+
+def _reasons_of(service: Service, name: str) -> dict[tuple[str, str], Markup]:
+    runs = service.workspace.runs
+    if name not in runs.names("prediction"):
+        return {}
+    said = PredictionSources.of(service.workspace, runs.get(name)).findings
+    return {(f"{batch}.csv", wafer): one.__html__() for (batch, wafer), one in reasons_told(said.reasons).items()}
 
 
 def _table(frame: pd.DataFrame, nothing: str, **options: Any) -> Markup:
@@ -73,27 +88,27 @@ def _link(wafer: str) -> Markup:
 
 def today(service: Service, newest: Newest, state: State) -> dict[str, Any]:
     """What to do now."""
-    listed = {one: alarms_of(service, one, ALARMS_SHOWN) for one in STATES}
-    files = {one["batch"]: "" for one in listed[state]}
-    files |= {digest: record.file for digest, record in service.store.known(list(files)).items()}
+    every = alarms_of(service, None, ALARMS_LOOKED_AT)
+    listed = {one: [row for row in every if row["state"] == one] for one in STATES}
+    shown = listed[state][:ALARMS_SHOWN]
+    records = service.store.known(list({one["batch"] for one in shown}))
+    files = {one["batch"]: records[one["batch"]].file if one["batch"] in records else "" for one in shown}
     found: dict[str, Any] = {
         "state": state,
         "counts": {one: len(rows) for one, rows in listed.items()},
-        "alarms": [{**one, "file": files[one["batch"]]} for one in listed[state]],
+        "alarms": [{**one, "file": files[one["batch"]]} for one in shown],
         "quarantined": sum(len(quarantine(service, kind).entries()) for kind in KINDS),
-        "reasons": {},
+        "reasons": newest.reasons({record.scored for record in records.values() if record.scored}),
     }
     made = newest.prediction()
     if made is None:
         return found
     judged, said, control = made.predictions(), made.findings, made.control
-    told = findings.reasons_told(said.reasons)
     return {
         **found,
         "run": made.run.id,
         "scored": made.run.outcome()["ended"],
         "advice": advice.prediction_advice(judged, said, made.delivery, control),
-        "reasons": {(f"{batch}.csv", wafer): one.__html__() for (batch, wafer), one in told.items()},
         "unknown": _table(
             findings.unknown_table(judged).rename(index=_link),
             "No wafer is unknown.",
@@ -127,7 +142,7 @@ def wafer(service: Service, name: str) -> dict[str, Any]:
         {
             "version": one["model_version"],
             "verdict": {1: "faulty", -1: "good"}.get(one["Prediction"], "none"),
-            "probability %": np.nan if one["probability"] is None else 100 * one["probability"],
+            "probability %": np.nan if one.get("probability") is None else 100 * one["probability"],
             "threshold %": np.nan if one.get("threshold") is None else 100 * one["threshold"],
             "cluster": one.get("cluster"),
             "scored": moment(one.get("scored")),

@@ -62,8 +62,7 @@ document.addEventListener("keydown", event => {
   else if (event.key === "k" && place > 0) rows[place - 1].focus();
   else if (event.key === "Enter" && document.activeElement === rows[place]) rows[place].querySelector("a").click();
   else {
-    const within = place >= 0 ? rows[place] : rows.length ? null : document;
-    const button = within && "afg".includes(event.key) && within.querySelector(`button[data-key="${event.key}"]`);
+    const button = place >= 0 && "afg".includes(event.key) && rows[place].querySelector(`button[data-key="${event.key}"]`);
     if (button) button.click();
   }
 });
@@ -143,7 +142,10 @@ if (whatIf) {
     event.preventDefault();
     told.textContent = "";
     try {
-      const wanted = { ...costs(), alarm_rate_ceiling: whatIf.alarm_rate.value / 100, why: whatIf.why.value };
+      const wanted = { why: whatIf.why.value }; // what was not touched stays as it is
+      for (const field of [whatIf.cost_missed_fault, whatIf.cost_false_alarm])
+        if (field.value !== field.defaultValue) wanted[field.name] = Number(field.value);
+      if (whatIf.alarm_rate.value !== whatIf.alarm_rate.defaultValue) wanted.alarm_rate_ceiling = whatIf.alarm_rate.value / 100;
       told.textContent = (await post("/v1/models/champion/retune", JSON.stringify(wanted))).reason;
     } catch (error) { told.textContent = error.message; }
   });
@@ -152,11 +154,12 @@ if (whatIf) {
 
 const live = document.querySelector("[data-events]");
 if (live) {
-  let seen = null;
   const events = new EventSource(live.dataset.events);
   events.onmessage = event => {
-    if (seen !== null && seen !== event.data) location.reload();
-    seen = event.data;
+    const found = JSON.parse(event.data), done = found.steps.filter(one => one.seconds !== null).length;
+    if (`${found.state} ${found.steps.length} ${done}` === live.dataset.seen) return;
+    events.close();
+    location.reload();
   };
 }
 
