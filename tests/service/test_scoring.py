@@ -1,5 +1,6 @@
 """Wafers scored at once: each protocol says what `judge` says."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ from fastapi.testclient import TestClient
 from tests.service.conftest import SENSORS, make_readings
 from wafer.scoring.bundle import Bundle
 from wafer.scoring.judge import Judgement, judge
+from wafer.service.problems import Problem
+from wafer.service.readings import matrix
 
 READINGS = make_readings(16, seed=5)
 ROWS = [[None if np.isnan(cell) else cell for cell in row] for row in READINGS.mask(READINGS < -2).to_numpy()]
@@ -116,6 +119,9 @@ UNUSABLE = {
     "no wafers": ('{"wafers": []}', 422),
     "too few readings": ('{"wafers": [{"readings": [1]}]}', 422),
     "text": (f'{{"wafers": [{{"readings": {numbers(chr(34) + "1" + chr(34))}}}]}}', 422),
+    "a truth": (f'{{"wafers": [{{"readings": {numbers("true")}}}]}}', 422),
+    "no list": ('{"wafers": [{"readings": 1}]}', 422),
+    "lists within": (f'{{"wafers": [{{"readings": {numbers("[1]")}}}]}}', 422),
     "ragged": ('{"wafers": [{"readings": [1]}, {"readings": [1, 2]}]}', 422),
     "infinite": (f'{{"wafers": [{{"readings": {numbers("1e999")}}}]}}', 400),
     "an unknown key": ('{"wafers": [{"readings": [1], "x": 1}]}', 422),
@@ -152,3 +158,28 @@ def test_a_csv_of_a_million_columns_is_refused_at_its_header(client: TestClient)
     for text in ",".join(["a"] * 1_000_000), ",".join(SENSORS[1:]) + "\n" + ",".join(["1"] * 11):
         told = client.post("/v1/score", content=text, headers={"Content-Type": "text/csv"})
         assert told.status_code == 422, told.text
+
+
+def test_one_long_text_among_readings_takes_no_memory() -> None:
+    """It is refused by its type, before cells are laid out as wide as the widest."""
+    rows: list[list[Any]] = [[0.5] * 590 for _ in range(10)]
+    rows[3][7] = "x" * 300_000
+    tracemalloc.start()
+    with pytest.raises(Problem, match="a reading is a number"):
+        matrix(rows, 590)
+    assert tracemalloc.get_traced_memory()[1] < 2**20
+    tracemalloc.stop()
+    rows[3][7] = None
+    found = matrix(rows, 590)
+    assert (found.dtype, found.shape, np.argwhere(np.isnan(found)).tolist()) == (np.float64, (10, 590), [[3, 7]])
+
+
+def test_a_fault_of_the_service_is_none_of_the_client(client: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An error that nobody foresaw is a 500, whatever its type."""
+
+    def broken(*_: object, **__: object) -> None:
+        raise ValueError("shapes do not fit")
+
+    monkeypatch.setattr("wafer.scoring.judge.judge", broken)
+    told = client.post("/v1/score", json={"wafers": [{"readings": ROWS[0]}]})
+    assert (told.status_code, told.json()["type"]) == (500, "urn:wafer:problem:fault")

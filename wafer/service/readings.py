@@ -5,6 +5,7 @@ Doubles, as the CSV of a batch is read, so that a wafer gets the same probabilit
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -26,6 +27,7 @@ MOST_WAFERS = 10_000
 """Of one request."""
 MOST_EXTRA = 16
 """Columns of a CSV that are no sensors, such as the id and the label."""
+READINGS = {float, int, type(None)}
 SOME = 3
 
 Floats = NDArray[np.float64]
@@ -120,18 +122,13 @@ def matrix(rows: Sequence[Any], width: int) -> Floats:
     Raises:
         Problem: they are no such rows.
     """
-    try:
-        found = np.array(rows)
-        if found.dtype.kind not in "fiu":
-            if not {type(cell) for row in rows for cell in row} <= {float, int, type(None)}:
-                raise ValueError("a reading is a number, or null where it is missing")
-            found = np.array(rows, dtype=np.float64)
-    except (ValueError, TypeError, OverflowError) as error:
-        raise Problem("unusable", f"the readings are no table of numbers: {shown_text(error)}") from None
-    if found.ndim != 2 or found.shape[1] != width:
-        got = f"{found.shape[1]}" if found.ndim == 2 else "no rows of readings"
-        raise Problem("unusable", f"a wafer has {width} readings here, got {got}")
-    return _finite(found.astype(np.float64, copy=False))
+    for row in rows:
+        if not isinstance(row, list) or len(row) != width:
+            got = f"{len(row):,}" if isinstance(row, list) else "no list of readings"
+            raise Problem("unusable", f"a wafer has {width} readings here, got {got}")
+    if not set(map(type, chain.from_iterable(rows))) <= READINGS:  # before numpy makes each cell as wide as the widest
+        raise Problem("unusable", "a reading is a number, or null where it is missing")
+    return _finite(np.array(rows, dtype=np.float64))
 
 
 def orders(order: Any, wafers: int) -> NDArray[np.int64] | None:

@@ -47,10 +47,7 @@ def media_type(request: Request) -> str:
 
 async def scored(service: Service, wafers: Asked, protocol: str, **asked_for: Any) -> Scored:
     """Wafers scored and counted."""
-    try:
-        found = await service.scorer.score(wafers, **asked_for)
-    except ValueError as error:
-        raise Problem("unusable", str(error)) from error
+    found = await service.scorer.score(wafers, **asked_for)
     service.metrics.count(found, protocol)
     return found
 

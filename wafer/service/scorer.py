@@ -84,7 +84,6 @@ class Scorer:
 
         Raises:
             Problem: too much waits already.
-            ValueError: a reading is infinite.
         """
         served, count = asked.served, len(asked.readings)
         if self._wafers + count > MOST_WAITING:
