@@ -12,7 +12,7 @@ import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from wafer import __version__
 from wafer.errors import SettingsError
@@ -118,16 +118,29 @@ def _described(app: FastAPI, made: Callable[[], dict[str, Any]]) -> Callable[[],
 
 
 class _Patient(H11Protocol):
-    """Lets go of a connection on which no request's head has come in time."""
+    """Lets go of a connection on which no request's head, be it the first or a later one, has come whole in time."""
+
+    _timer: asyncio.TimerHandle
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait."""
         super().connection_made(transport)
-        self.loop.call_later(SECONDS_FOR_A_HEAD, self._look)
+        self._timer = self.loop.call_later(SECONDS_FOR_A_HEAD, self._look)
+
+    def on_response_complete(self) -> None:
+        """Begin to wait anew; uvicorn's own patience ends with the first byte of a head."""
+        self._timer.cancel()
+        self._timer = self.loop.call_later(SECONDS_FOR_A_HEAD, self._look)
+        super().on_response_complete()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._timer.cancel()
+        super().connection_lost(exc)
 
     def _look(self) -> None:
-        began: object = self.cycle
-        if began is None and not self.transport.is_closing():
+        cycle: RequestResponseCycle | None = self.cycle
+        if cycle is None or cycle.response_complete:
             self.transport.close()
 
 

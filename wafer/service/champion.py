@@ -60,6 +60,7 @@ class Champion:
         self._workspace, self._registry, self._store, self._seconds = workspace, registry, store, seconds
         self._served: Served | None = None
         self._why = "the model is being loaded"
+        self._looking = threading.Lock()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="champion", daemon=True)
         self.loads = {"loaded": 0, "refused": 0}
@@ -95,36 +96,40 @@ class Champion:
 
     def look(self) -> None:
         """See which version is named; load it where it is another one, else take in what it has scored meanwhile."""
-        try:
-            named = self._registry().champion()
-            if named is None:
-                self._served, self._why = None, "no model is in use yet: train one first"
-                return
-            served = self._served
-            if served is None or served.version != named.version:
-                served = self._load(named.created)
-                log.info("version %d scores from now on", served.version)
-            self._served, self._why = replace(served, recent=self._recent(served)), ""
-        except Exception as error:  # noqa: BLE001 - what is served stays in service, and the next look tries again
-            self.loads["refused"] += 1
-            told = shown_message(f"the champion cannot be loaded: {error}", 500)
-            if told != self._why:
-                log.warning("%s", told)
-            self._why = told
+        with self._looking:
+            try:
+                self._served, self._why = self._seen()
+            except Exception as error:  # noqa: BLE001 - what is served stays in service, and the next look tries again
+                self.loads["refused"] += 1
+                told = shown_message(f"the champion cannot be loaded: {error}", 500)
+                if told != self._why:
+                    log.warning("%s", told)
+                self._why = told
+
+    def _seen(self) -> tuple[Served | None, str]:
+        """What is to be served, and why nothing is."""
+        named = self._registry().champion()
+        if named is None:
+            return None, "no model is in use yet: train one first"
+        served = self._served
+        if served is None or served.version != named.version:
+            served = self._load()
+            log.info("version %d scores from now on", served.version)
+        return replace(served, recent=self._recent(served)), ""
 
     def _follow(self) -> None:
         while not self._stopping.is_set():
             self.look()
             self._stopping.wait(self._seconds if self._served else min(1.0, self._seconds))
 
-    def _load(self, created: str) -> Served:
+    def _load(self) -> Served:
         from wafer.registry.champion import fetch_champion
         from wafer.scoring.judge import judge
 
         began = time.perf_counter()
         version, key = fetch_champion(self._registry(), self._workspace.storage)
         bundle = self._workspace.bundle(key)
-        served = Served(version, bundle, (), created, datetime.now(UTC))
+        served = Served(version, bundle, (), self._registry().version(version).created, datetime.now(UTC))
         middle = pd.DataFrame(np.zeros((1, len(served.columns))), columns=served.columns)
         judge(bundle, middle, version=version, apart=True)  # what is made at the first use is made before it serves
         self.loads["loaded"] += 1
