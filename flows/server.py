@@ -1,16 +1,20 @@
 """What Prefect's server says of itself and of runs, asked with the address and key that flows are run with."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
+import httpx
 import psutil
 from prefect.client.base import ServerType
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import State, StateType, WorkerStatus
+from prefect.exceptions import ObjectNotFound
 
-from wafer.addresses import hosts_of
+from wafer.addresses import SERVER_ERROR, hosts_of
+from wafer.errors import PreflightError
 
 DEPLOYMENT = "wafer"
 
@@ -67,23 +71,53 @@ class Seen:
     ended: str | None
 
 
+@contextmanager
+def _client() -> Iterator[SyncPrefectClient]:
+    try:
+        with get_client(sync_client=True) as client:
+            yield client
+    except (httpx.TransportError, httpx.HTTPStatusError) as error:
+        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < SERVER_ERROR:
+            raise
+        raise PreflightError([f"the Prefect server gives no answer ({type(error).__name__})"]) from error
+
+
 def start_deployment(flow: str, parameters: Mapping[str, Any]) -> UUID:
-    """Start the deployment `<flow>/wafer` with these parameters over its own; the id of the flow run."""
-    with get_client(sync_client=True) as client:
-        deployment = client.read_deployment_by_name(f"{flow}/{DEPLOYMENT}")
+    """Start the deployment `<flow>/wafer` with these parameters over its own; the id of the flow run.
+
+    Raises:
+        PreflightError: it is not registered, or the server gives no answer.
+    """
+    with _client() as client:
+        try:
+            deployment = client.read_deployment_by_name(f"{flow}/{DEPLOYMENT}")
+        except ObjectNotFound:
+            told = f"the Prefect server has no deployment {flow}/{DEPLOYMENT}"
+            raise PreflightError([f"{told}: register it by `prefect deploy --all`, or start the stack"]) from None
         return client.create_flow_run_from_deployment(deployment.id, parameters=dict(parameters)).id
 
 
-def look_at_run(number: UUID) -> Seen:
-    """What the server knows of a flow run."""
-    with get_client(sync_client=True) as client:
-        run = client.read_flow_run(number)
+def look_at_run(number: UUID) -> Seen | None:
+    """What the server knows of a flow run; None where it knows none of this id.
+
+    Raises:
+        PreflightError: the server gives no answer.
+    """
+    with _client() as client:
+        try:
+            run = client.read_flow_run(number)
+        except ObjectNotFound:
+            return None
     state = run.state
     ended = None if run.end_time is None else run.end_time.isoformat(timespec="milliseconds")
     return Seen(run.name, "PENDING" if state is None else state.type.value, (state and state.message) or "", ended)
 
 
 def cancel_run(number: UUID) -> None:
-    """Ask the worker of a flow run to end it."""
-    with get_client(sync_client=True) as client:
+    """Ask the worker of a flow run to end it; one that the server knows no more needs no end.
+
+    Raises:
+        PreflightError: the server gives no answer.
+    """
+    with _client() as client, suppress(ObjectNotFound):
         client.set_flow_run_state(number, State(type=StateType.CANCELLING))

@@ -44,7 +44,7 @@ class Job:
         parameters: of its flow.
         who: asked for it.
         asked: when, ISO 8601 in UTC.
-        state: starting, running, finished, failed, cancelled, or lost where its process is gone without a word.
+        state: starting, running, finished, failed, cancelled, or lost where it is gone without a word.
         run: its run in the storage, once there is one.
         ended: when it ended.
         error: why it failed.
@@ -78,13 +78,14 @@ class Jobs:
         self._workspace = workspace
         self._storage = workspace.storage
         self._processes: dict[str, subprocess.Popen[str]] = {}
-        self._lock = threading.Lock()
+        self._lock, self._writing = threading.Lock(), threading.RLock()
 
     def start(self, kind: Kind, parameters: Mapping[str, Any], who: str) -> Job:
         """Start a run; where one of its kind is under way already, that is told.
 
         Raises:
             Problem: one is under way.
+            PreflightError: its deployment is not registered, or the Prefect server gives no answer.
         """
         with self._lock:
             if under_way := next((one for one in self.all() if one.kind == kind and one.state not in ENDED), None):
@@ -202,26 +203,37 @@ class Jobs:
     def _now(self, job: Job) -> Job:
         if job.state in ENDED:
             return job
-        if job.owner is None:
-            return self._asked_prefect(job)
-        here = job.owner["host"] == os.uname().nodename
+        now = self._asked_prefect(job) if job.owner is None else self._looked_at(job, job.owner)
+        return self._end(now) if now.state in ENDED else now
+
+    def _end(self, job: Job) -> Job:
+        """Keep an end that was seen from outside, unless whoever follows the run has told its end meanwhile."""
+        with self._writing:
+            written = Job(**self._storage.read_json(f"{PLACE}/{job.id}.json"))
+            if written.state in ENDED:
+                return written
+            self._write(job)
+            return job
+
+    def _looked_at(self, job: Job, owner: Mapping[str, Any]) -> Job:
+        here = owner["host"] == os.uname().nodename
         outcome = self._outcome(job)
-        if outcome.get("state") in ENDED and not (here and _alive(job.owner)):
+        if outcome.get("state") in ENDED and not (here and _alive(owner)):
             return replace(job, state=outcome["state"], ended=outcome["ended"], error=outcome["error"])
-        if here and not _alive(job.owner) and job.id not in self._processes:
+        if here and not _alive(owner) and job.id not in self._processes:
             return replace(job, state="lost", error="its process is gone, and left no word")
         return job
 
     def _asked_prefect(self, job: Job) -> Job:
+        if self._workspace.settings.prefect_url is None:
+            return replace(job, state="lost", error="it was started on a Prefect server, and PREFECT_API_URL is unset")
         from flows.server import look_at_run
 
-        seen = look_at_run(UUID(job.id))
+        if (seen := look_at_run(UUID(job.id))) is None:
+            return replace(job, state="lost", error="the Prefect server knows no such flow run")
         run = job.run or (seen.name.split(" ")[0] if self._is_run(seen.name.split(" ")[0]) else None)
         state = COMPLETED.get(seen.state, "running" if run else "starting")
-        now = replace(job, state=state, run=run, ended=seen.ended, error=seen.message if state == "failed" else None)
-        if state in ENDED:
-            self._write(now)
-        return now
+        return replace(job, state=state, run=run, ended=seen.ended, error=seen.message if state == "failed" else None)
 
     def _is_run(self, name: str) -> bool:
         try:
@@ -234,7 +246,8 @@ class Jobs:
         return self._workspace.runs.get(job.run).outcome() if job.run and self._is_run(job.run) else {}
 
     def _write(self, job: Job) -> None:
-        self._storage.write_json(f"{PLACE}/{job.id}.json", asdict(job))
+        with self._writing:
+            self._storage.write_json(f"{PLACE}/{job.id}.json", asdict(job))
 
 
 def describe(run: Run) -> dict[str, Any]:
