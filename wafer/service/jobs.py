@@ -1,16 +1,21 @@
 """Runs that the service starts: as deployments on a Prefect server, else as a process of their own on this machine.
 
 Each is a record at `service/runs/<id>.json`. What came of it is told by those who know: the run's own record in the
-storage, Prefect's server, or the process, whose log lines name the run that it works on.
+storage, Prefect's server, or the process, whose log lines name the run that it works on. Whoever follows a process
+leaves signs of life in its record, without which no other machine would know that it is gone.
 """
 
 import json
+import logging
 import os
+import selectors
 import subprocess
 import sys
 import threading
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -26,9 +31,16 @@ from wafer.shown import shown_message
 from wafer.workspace import Workspace
 
 PLACE = "service/runs"
+log = logging.getLogger("wafer")
 ENDED = frozenset({"finished", "failed", "cancelled", "lost"})
 LINES_KEPT = 20
 SECONDS_TO_END = 30.0
+"""For all that are told to end, together."""
+SECONDS_TO_TELL = 5.0
+"""For their ends to be written, together."""
+SECONDS_BETWEEN_SIGNS = 30.0
+SECONDS_OF_SILENCE = 120.0
+"""After which a run of another machine counts as lost."""
 COMPLETED = {"COMPLETED": "finished", "FAILED": "failed", "CRASHED": "failed", "CANCELLED": "cancelled"}
 
 Kind = Literal["ingest", "train", "predict", "retrain"]
@@ -50,6 +62,7 @@ class Job:
         error: why it failed.
         told: what it said at its end.
         owner: the process that works on it: host, pid and born; None on a Prefect server.
+        seen: when it last gave a sign of life, where it has an owner.
     """
 
     id: str
@@ -63,6 +76,12 @@ class Job:
     error: str | None = None
     told: str = ""
     owner: Mapping[str, Any] | None = None
+    seen: str | None = None
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the last sign of life."""
+        return (datetime.now(UTC) - datetime.fromisoformat(self.seen or self.asked)).total_seconds()
 
 
 def arguments(kind: Kind, parameters: Mapping[str, Any]) -> list[str]:
@@ -77,7 +96,7 @@ class Jobs:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._storage = workspace.storage
-        self._processes: dict[str, subprocess.Popen[str]] = {}
+        self._processes: dict[str, tuple[subprocess.Popen[bytes], threading.Thread]] = {}
         self._lock, self._writing = threading.Lock(), threading.RLock()
 
     def start(self, kind: Kind, parameters: Mapping[str, Any], who: str) -> Job:
@@ -112,32 +131,43 @@ class Jobs:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             env={**os.environ, **places, "WAFER_LOG_FORMAT": "json"},
-            text=True,
-            errors="replace",
         )
+        return self._follow(job, process)
+
+    def _follow(self, job: Job, process: "subprocess.Popen[bytes]") -> Job:
         job = replace(job, owner={"host": os.uname().nodename, "pid": process.pid, "born": _born(process.pid)})
         self._write(job)
-        self._processes[job.id] = process
-        threading.Thread(target=self._listen, args=(job, process), name=f"run {job.id}", daemon=True).start()
+        thread = threading.Thread(target=self._listen, args=(job, process), name=f"run {job.id}", daemon=True)
+        self._processes[job.id] = process, thread
+        thread.start()
         return job
 
-    def _listen(self, job: Job, process: "subprocess.Popen[str]") -> None:
+    def _listen(self, job: Job, process: "subprocess.Popen[bytes]") -> None:
         """Follow what a process says until it ends."""
-        assert process.stdout is not None
         told: deque[str] = deque(maxlen=LINES_KEPT)
-        with process.stdout as lines:
-            for line in lines:
+        try:
+            for line in _lines(process):
                 said = _read(line)
                 if said is None:
-                    told.append(line.strip())
+                    told.extend([line.strip()] if line else [])
                 elif job.run is None and "run" in said:
-                    job = replace(job, run=str(said["run"]), state="running")
-                    self._write(job)
+                    job = self._sign(replace(job, run=str(said["run"]), state="running"))
                 elif said.get("level") == "error":
                     job = replace(job, error=shown_message(str(said.get("message", "")), 500))
-        status = process.wait()
-        self._write(self._ended(job, status, shown_message(" ".join(told), 1000)))
-        self._processes.pop(job.id, None)
+                if job.silent > SECONDS_BETWEEN_SIGNS:
+                    job = self._sign(job)
+            self._write(self._ended(job, process.wait(), shown_message(" ".join(told), 1000)))
+        finally:
+            self._processes.pop(job.id, None)
+
+    def _sign(self, job: Job) -> Job:
+        """Write that a run lives."""
+        job = replace(job, seen=_now())
+        try:
+            self._write(job)
+        except Exception as error:  # noqa: BLE001 - the next sign is written as well, and at last the end
+            log.warning("no sign of the run %s could be written: %s", job.id, shown_message(str(error), 300))
+        return job
 
     def _ended(self, job: Job, status: int, told: str) -> Job:
         """The end of a process: what its run says of itself, else what its status says."""
@@ -181,24 +211,27 @@ class Jobs:
             from flows.server import cancel_run
 
             cancel_run(UUID(job.id))
-        elif (process := self._processes.get(job.id)) is not None:
-            process.terminate()
-        elif job.owner["host"] == os.uname().nodename and _alive(job.owner):
-            psutil.Process(job.owner["pid"]).terminate()
-        else:
+        elif job.owner["host"] != os.uname().nodename:
             raise Problem("conflict", f"the run belongs to the machine {job.owner['host']}: cancel it there")
+        elif (process := _alive(job.owner)) is not None:
+            with suppress(psutil.NoSuchProcess):  # it has come to its end by itself
+                process.terminate()
         return self.get(number)
 
     def stop(self) -> None:
         """End what was started here, as a person would; what does not heed that in time is killed."""
         left = list(self._processes.values())
-        for process in left:
+        for process, _ in left:
             process.terminate()
-        for process in left:
+        deadline = time.monotonic() + SECONDS_TO_END
+        for process, _ in left:
             try:
-                process.wait(SECONDS_TO_END)
+                process.wait(max(0.0, deadline - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
+        deadline = time.monotonic() + SECONDS_TO_TELL
+        for _, thread in left:
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _now(self, job: Job) -> Job:
         if job.state in ENDED:
@@ -217,12 +250,16 @@ class Jobs:
 
     def _looked_at(self, job: Job, owner: Mapping[str, Any]) -> Job:
         here = owner["host"] == os.uname().nodename
+        alive = here and _alive(owner) is not None
         outcome = self._outcome(job)
-        if outcome.get("state") in ENDED and not (here and _alive(owner)):
+        if outcome.get("state") in ENDED and not alive:
             return replace(job, state=outcome["state"], ended=outcome["ended"], error=outcome["error"])
-        if here and not _alive(owner) and job.id not in self._processes:
+        if here and not alive and job.id not in self._processes:
             return replace(job, state="lost", error="its process is gone, and left no word")
-        return job
+        if not here and job.silent > SECONDS_OF_SILENCE:
+            return replace(job, state="lost", error=f"the machine {owner['host']} has said nothing of it for too long")
+        followed = not alive or job.id in self._processes
+        return job if followed or job.silent <= SECONDS_BETWEEN_SIGNS else self._sign(job)
 
     def _asked_prefect(self, job: Job) -> Job:
         if self._workspace.settings.prefect_url is None:
@@ -283,6 +320,28 @@ def _read(line: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) and "message" in found else None
 
 
+def _lines(process: "subprocess.Popen[bytes]") -> Iterator[str]:
+    """What a process says, line by line, and an empty line for each second in which it says nothing.
+
+    They end with it, even where a process of its own has kept its output open.
+    """
+    assert process.stdout is not None
+    rest = b""
+    with process.stdout as said, selectors.DefaultSelector() as selector:
+        selector.register(said, selectors.EVENT_READ)
+        while True:
+            if not selector.select(1.0):
+                if process.poll() is not None:
+                    break
+                yield ""
+            elif data := os.read(said.fileno(), 2**16):
+                *lines, rest = (rest + data).split(b"\n")
+                yield from (line.decode("utf-8", "replace") for line in lines)
+            else:
+                break
+    yield rest.decode("utf-8", "replace")
+
+
 def _born(pid: int) -> float:
     try:
         return float(psutil.Process(pid).create_time())
@@ -290,12 +349,13 @@ def _born(pid: int) -> float:
         return 0.0
 
 
-def _alive(owner: Mapping[str, Any]) -> bool:
+def _alive(owner: Mapping[str, Any]) -> psutil.Process | None:
     try:
         process = psutil.Process(owner["pid"])
-        return bool(process.create_time() == owner["born"] and process.status() != psutil.STATUS_ZOMBIE)
+        same = process.create_time() == owner["born"] and process.status() != psutil.STATUS_ZOMBIE
     except psutil.Error:
-        return False
+        return None
+    return process if same else None
 
 
 def _now() -> str:
