@@ -1,5 +1,6 @@
 """Wafers scored at once: each protocol says what `judge` says."""
 
+import asyncio
 import tracemalloc
 from typing import Any
 
@@ -11,6 +12,7 @@ from fastapi.testclient import TestClient
 from tests.service.conftest import SENSORS, make_readings
 from wafer.scoring.bundle import Bundle
 from wafer.scoring.judge import Judgement, judge
+from wafer.service import scorer
 from wafer.service.problems import Problem
 from wafer.service.readings import matrix
 
@@ -158,6 +160,45 @@ def test_a_csv_of_a_million_columns_is_refused_at_its_header(client: TestClient)
     for text in ",".join(["a"] * 1_000_000), ",".join(SENSORS[1:]) + "\n" + ",".join(["1"] * 11):
         told = client.post("/v1/score", content=text, headers={"Content-Type": "text/csv"})
         assert told.status_code == 422, told.text
+
+
+def test_reasons_of_all_are_bounded(client: TestClient) -> None:
+    """422 with a sentence, and said by the description; the same wafers get the reasons of their alarms."""
+    body = {"wafers": [{"readings": ROWS[1]}] * 501}
+    told = client.post("/v1/score?reasons=all", json=body)
+    assert (told.status_code, told.json()["type"]) == (422, "urn:wafer:problem:unusable")
+    assert "up to 500 wafers of a request, got 501: ask for those of alarms" in told.json()["detail"]
+    assert client.post("/v1/score", json=body).status_code == 200
+    parameters = client.get("/openapi.json").json()["paths"]["/v1/score"]["post"]["parameters"]
+    assert ["up to 500" in one["description"] for one in parameters if one["name"] == "reasons"] == [True]
+
+
+def test_requests_take_turns_for_reasons(client: TestClient, bundle: Bundle, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alarm gets its reasons though a large request came first; each wafer's are those of `judge`."""
+    monkeypatch.setattr(scorer, "WAFERS_A_TURN", 3)
+    served = client.app.state.service.champion.now()  # type: ignore[attr-defined]
+    readings, ended = np.array(ROWS, dtype=np.float64), list[int]()
+
+    async def ask(one: scorer.Scorer, wafers: int) -> scorer.Scored:
+        found = await one.score(scorer.Asked(served, readings[:wafers]), "all")
+        ended.append(wafers)
+        return found
+
+    async def together() -> list[scorer.Scored]:
+        one = scorer.Scorer(1)
+        try:
+            return await asyncio.gather(ask(one, 16), ask(one, 1))
+        finally:
+            one.stop()
+
+    large, small = asyncio.run(together())
+    assert ended == [1, 16]
+    expected = judge(bundle, pd.DataFrame(readings, columns=SENSORS), version=1, apart=True, reasons="all").reasons
+    assert expected is not None and len(expected) > 0
+    for row, reasons in enumerate(large.reasons):
+        own = expected[expected["row"] == row].drop(columns="row").to_dict("records")
+        assert reasons == [{name: scorer.plain(value) for name, value in one.items()} for one in own]
+    assert small.reasons == large.reasons[:1]
 
 
 def test_one_long_text_among_readings_takes_no_memory() -> None:

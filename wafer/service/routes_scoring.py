@@ -14,7 +14,7 @@ from wafer.service.examples import INFER, INVOCATIONS, MODEL, READY, SCORE, SCOR
 from wafer.service.guard import allowed
 from wafer.service.problems import Problem, documented
 from wafer.service.readings import asked, by_column, by_sensor, document, from_csv
-from wafer.service.scorer import Asked, Scored
+from wafer.service.scorer import MOST_EXPLAINED, Asked, Scored
 
 NAME = "wafer"
 CSV, JSON = "text/csv", "application/json"
@@ -61,7 +61,9 @@ async def scored(service: Service, wafers: Asked, protocol: str, **asked_for: An
 )
 async def score(
     request: Request,
-    reasons: WhoseReasons = Query("alarms", description="of which wafers the reasons are given"),
+    reasons: WhoseReasons = Query(
+        "alarms", description=f"of which wafers the reasons are given; all: of up to {MOST_EXPLAINED} wafers a request"
+    ),
     most: int = Query(5, ge=1, le=50, description="reasons of a wafer, at most"),
 ) -> Response:
     """Each wafer by itself: the same in any company. JSON or CSV, up to 10,000 wafers; nothing is stored."""

@@ -1,7 +1,8 @@
 """Scores the wafers of many requests together: what waits while a pass is being computed goes into the next one.
 
 That changes nothing of what is said of a wafer, which is the same in any company (`judge(…, apart=True)`). Reasons cost
-a hundred times as much as a probability, so they are given in a thread of their own, and hold up nobody else.
+a hundred times as much as a probability, so they are given in a thread of their own, to a few wafers of each request
+in turn, and hold up nobody else.
 """
 
 import asyncio
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 WAFERS_A_PASS = 512
 MOST_WAITING = 50_000
 """Wafers; a request that comes on top of them is refused."""
+MOST_EXPLAINED = 500
+"""Wafers of a request that asks for the reasons of all."""
+WAFERS_A_TURN = 16
+"""Whose reasons are given before it is another request's turn."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -83,9 +88,12 @@ class Scorer:
         """Score wafers; `reasons` and `most` as of `judge`.
 
         Raises:
-            Problem: too much waits already.
+            Problem: too much waits already, or too many reasons are asked for.
         """
-        served, count = asked.served, len(asked.readings)
+        count = len(asked.readings)
+        if reasons == "all" and count > MOST_EXPLAINED:
+            told = f"reasons of all are given to up to {MOST_EXPLAINED} wafers of a request, got {count:,}"
+            raise Problem("unusable", f"{told}: ask for those of alarms, or send fewer wafers at a time")
         if self._wafers + count > MOST_WAITING:
             raise Problem("unavailable", "too many wafers wait to be scored: try again later")
         self._wafers += count
@@ -95,12 +103,20 @@ class Scorer:
             self._begin()
             scored = await future
             wanted = {"none": [], "alarms": scored.alarms, "all": list(range(count))}[reasons]
-            if not wanted or served.bundle.reasons is None:
-                return scored
-            explain = partial(_explained, scored, asked, wanted, reasons, most)
-            return await asyncio.get_running_loop().run_in_executor(self._explaining, explain)
+            explained = bool(wanted) and asked.served.bundle.reasons is not None
+            return await self._explain(scored, asked, wanted, reasons, most) if explained else scored
         finally:
             self._wafers -= count
+
+    async def _explain(self, scored: Scored, asked: Asked, wanted: list[int], reasons: str, most: int) -> Scored:
+        """The wafers with the reasons of those that are `wanted`; between turns the thread goes to whoever waits."""
+        found: list[list[dict[str, Any]]] = [[] for _ in asked.readings]
+        for start in range(0, len(wanted), WAFERS_A_TURN):
+            rows = wanted[start : start + WAFERS_A_TURN]
+            turn = partial(_reasons, asked, rows, reasons, most)
+            for row, one in await asyncio.get_running_loop().run_in_executor(self._explaining, turn):
+                found[row].append(one)
+        return Scored(scored.served, scored.wafers, found)
 
     def _begin(self) -> None:
         while self._waiting and self._passes < self._workers:
@@ -161,14 +177,12 @@ def _judge(served: Served, readings: Floats, order: Integers | None, **asked: An
     return judge(served.bundle, frame, order, version=served.version, recent=recent, apart=True, **asked)
 
 
-def _explained(scored: Scored, asked: Asked, rows: list[int], reasons: str, most: int) -> Scored:
+def _reasons(asked: Asked, rows: list[int], reasons: str, most: int) -> list[tuple[int, dict[str, Any]]]:
     order = None if asked.order is None else asked.order[rows]
-    told = _judge(scored.served, asked.readings[rows], order, reasons=reasons, most=most).reasons
+    told = _judge(asked.served, asked.readings[rows], order, reasons=reasons, most=most).reasons
     assert told is not None
-    found: list[list[dict[str, Any]]] = [[] for _ in asked.readings]
-    for row, one in zip(told["row"].tolist(), told.drop(columns="row").to_dict("records"), strict=True):
-        found[rows[row]].append({str(name): plain(value) for name, value in one.items()})
-    return Scored(scored.served, scored.wafers, found)
+    each = zip(told["row"].tolist(), told.drop(columns="row").to_dict("records"), strict=True)
+    return [(rows[row], {str(name): plain(value) for name, value in one.items()}) for row, one in each]
 
 
 def plain_columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
