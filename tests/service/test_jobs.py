@@ -102,11 +102,11 @@ def test_what_does_not_heed_the_end_is_killed_by_one_deadline(
     """However many they are, and though a process of their own keeps their output open."""
     monkeypatch.setattr(module, "SECONDS_TO_END", 1.0)
     jobs = Jobs(workspace)
-    left = [followed(jobs, "trap '' TERM; sleep 6 & while :; do sleep 0.2; done") for _ in range(3)]
+    left = [followed(jobs, "trap '' TERM; sleep 6 & while :; do sleep 0.2; done") for _ in range(5)]
     time.sleep(0.5)
     began = time.monotonic()
     jobs.stop()
-    assert time.monotonic() - began < 2.9
+    assert time.monotonic() - began < 4
     for job, process in left:
         told = workspace.storage.read_json(f"{PLACE}/{job.id}.json")
         assert (process.poll(), told["state"]) == (-9, "failed")
