@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
 
-import httpx
 import psutil
 from prefect.client.base import ServerType
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -76,10 +75,17 @@ def _client() -> Iterator[SyncPrefectClient]:
     try:
         with get_client(sync_client=True) as client:
             yield client
-    except (httpx.TransportError, httpx.HTTPStatusError) as error:
-        if isinstance(error, httpx.HTTPStatusError) and error.response.status_code < SERVER_ERROR:
+    except Exception as error:
+        if not _is_away(error):
             raise
         raise PreflightError([f"the Prefect server gives no answer ({type(error).__name__})"]) from error
+
+
+def _is_away(error: Exception) -> bool:
+    """Whether an error of the library below Prefect's client, told by name, says that the server gives no answer."""
+    names = {f"{kind.__module__}.{kind.__qualname__}" for kind in type(error).__mro__}
+    status = getattr(getattr(error, "response", None), "status_code", 0)
+    return "httpx.TransportError" in names or status >= SERVER_ERROR
 
 
 def start_deployment(flow: str, parameters: Mapping[str, Any]) -> UUID:
