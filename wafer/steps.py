@@ -242,8 +242,8 @@ def look_back(workspace: Workspace, run: Run, params: Params, *, force: bool = F
     """See whether the very same training was done before, on the run's snapshot, by this code and these libraries.
 
     Where it was cut short after its version was registered, this run takes up its records and goes on from there; every
-    other version whose training was cut short is archived, but the champion. With `force` it is as if there were none
-    before.
+    other version whose training was cut short is archived, unless it has been champion. With `force` it is as if there
+    were none before.
     """
     from wafer.registry.records import FINISHED
 

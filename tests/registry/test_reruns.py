@@ -108,7 +108,7 @@ def test_a_training_is_finished_step_by_step(registry, log, page):
 
 
 def test_a_training_that_was_cut_short_can_be_set_aside(registry, log):
-    """With its reason; it is neither found nor listed again and no challenger any more; the champion never is."""
+    """With its reason; it is neither found nor listed again and no challenger any more; no champion ever is."""
     registry.decide(log(), RULES)
     version = log()
     registry._client.delete_registered_model_alias("wafer", "champion")  # as where the decision was cut short
@@ -120,6 +120,8 @@ def test_a_training_that_was_cut_short_can_be_set_aside(registry, log):
     found = registry.version(2)
     assert (found.stage, found.training, found.tags["archived"]) == ("archived", "archived", "its training was killed")
     assert (registry.aliases(), registry.unfinished()) == ({"champion": 1}, [registry.version(1)])
+    registry.promote(log(), "a test")
+    assert registry.champion().version == 3 and not registry.archive(1, "a test")
 
 
 @pytest.mark.parametrize("force", [False, True])

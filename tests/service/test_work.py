@@ -36,7 +36,7 @@ def deliver(client: TestClient, name: str, data: bytes, kind: str = "prediction"
 @pytest.fixture(scope="module")
 def scored(client: TestClient, place: Settings) -> dict[str, Any]:
     """A batch that was delivered through the service and scored by a run; what its delivery said."""
-    told = deliver(client, "wafer_31012026_083000.csv", batch_file(1001))
+    told = deliver(client, "wafer_31012026_083000.csv", batch_file(1001, 16))
     assert told.status_code == 201, told.text
     with Workspace(place) as workspace, steps.working(workspace, "prediction") as run:
         steps.ingest(workspace, run, "prediction")
@@ -78,7 +78,7 @@ def test_predictions_in_three_formats(client: TestClient, scored: dict[str, Any]
     """The same rows as JSON, CSV and Parquet; another format is refused, an unknown batch is not there."""
     path = f"/v1/batches/{scored['id']}/predictions"
     rows = client.get(path).json()
-    assert [one["Wafer"] for one in rows] == [f"Wafer-{number}" for number in range(1001, 1009)]
+    assert [one["Wafer"] for one in rows] == [f"Wafer-{number}" for number in range(1001, 1017)]
     assert rows[0]["Prediction"] == 1
     csv = pd.read_csv(io.StringIO(client.get(path, params={"format": "csv"}).text))
     parquet = pd.read_parquet(io.BytesIO(client.get(path, params={"format": "parquet"}).content))
@@ -111,9 +111,9 @@ def test_an_alarm_goes_from_open_to_closed_and_becomes_a_label(client: TestClien
     """Each move is kept with who and when; the outcome is the wafer's label, by the same way as a file of labels."""
 
     def move(state: str, **more: str) -> Any:
-        return client.post("/v1/alarms/Wafer-1001", json={"state": state, **more})
+        return client.post("/v1/alarms/Wafer-1009", json={"state": state, **more})
 
-    (open_one,) = [one for one in client.get("/v1/alarms").json() if one["id"] == "Wafer-1001"]
+    (open_one,) = [one for one in client.get("/v1/alarms").json() if one["id"] == "Wafer-1009"]
     assert (open_one["state"], open_one["batch"]) == ("open", scored["id"])
     assert move("closed").status_code == 409  # without an outcome
     assert move("acknowledged", outcome="good").status_code == 409
@@ -126,9 +126,9 @@ def test_an_alarm_goes_from_open_to_closed_and_becomes_a_label(client: TestClien
     trail = [(one["number"], one["state"], one["outcome"], one["who"]) for one in told.json()["trail"]]
     assert trail == [(1, "acknowledged", None, "local"), (2, "closed", "faulty", "local")]
     assert move("acknowledged").status_code == 409
-    assert client.get("/v1/wafers/Wafer-1001").json()["label"] == 1
-    assert [one["id"] for one in client.get("/v1/alarms", params={"state": "closed"}).json()] == ["Wafer-1001"]
-    assert "Wafer-1001" not in [one["id"] for one in client.get("/v1/alarms").json()]
+    assert client.get("/v1/wafers/Wafer-1009").json()["label"] == 1
+    assert [one["id"] for one in client.get("/v1/alarms", params={"state": "closed"}).json()] == ["Wafer-1009"]
+    assert "Wafer-1009" not in [one["id"] for one in client.get("/v1/alarms").json()]
     assert client.post("/v1/alarms/Wafer-1002", json={"state": "acknowledged"}).status_code == 404
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from wafer.errors import RegistryError
 from wafer.registry.connection import translated
-from wafer.registry.ledger import InUse, LedgerStore
+from wafer.registry.ledger import LedgerStore
 from wafer.registry.provenance import lineage
 from wafer.registry.records import ARCHIVED, FINISHED, RETUNED, RUNNING, TRAINING, Version
 from wafer.registry.versions import PARAMS
@@ -76,10 +76,10 @@ class RerunStore(LedgerStore):
         self.tag(version.version, TRAINING, FINISHED)
 
     def archive(self, which: int | str | Version, why: str) -> bool:
-        """Set a version aside whose training will not be completed; False for the champion, which stays.
+        """Set a version aside whose training will not be completed; False for one that has been champion, which stays.
 
-        The ledger says which that is: its alias is behind where a decision was cut short. One that is still running may
-        yet finish.
+        The ledger says which have been: aliases are behind where a decision was cut short. One that is still running
+        may yet finish.
 
         Raises:
             RegistryError: no reason is given, or there is no such version.
@@ -87,7 +87,7 @@ class RerunStore(LedgerStore):
         version = self.version(which)
         if not why.strip():
             raise RegistryError("archiving needs a reason, which the registry keeps")
-        if InUse.after(self.ledger(), {}).champion == version.version:
+        if any(line.promoted and line.challenger == version.version for line in self.ledger()):
             return False
         self._end_run(version, "KILLED")
         for key, value in {"archived": why.strip(), "stage": "archived", TRAINING: ARCHIVED}.items():
