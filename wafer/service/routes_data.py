@@ -20,6 +20,7 @@ from wafer.shown import shown_text
 
 if TYPE_CHECKING:
     from wafer.intake.ingest import IngestedFile
+    from wafer.store.alarms import Move
     from wafer.store.documents import BatchRecord
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,149}$"
@@ -187,6 +188,23 @@ def _safe(cell: Any) -> Any:
     return f"'{cell}" if isinstance(cell, str) and FORMULA.match(cell) else cell
 
 
+def known_wafer(service: Service, name: str) -> tuple[dict[str, Any], list[dict[str, Any]], list["Move"], bool]:
+    """A stored wafer, its verdicts (the last first), its alarm's trail, and whether there is or was an alarm.
+
+    Raises:
+        Problem: it is not stored.
+    """
+    from wafer.store.alarms import trails
+
+    store = service.store
+    found = store.find([name]).get(name)
+    if found is None:
+        raise Problem("not-found", f"no wafer {shown_text(name, 80)!r} is stored")
+    verdicts = store.verdicts_on(name)
+    trail = trails(store, [name]).get(name, [])
+    return found, verdicts, trail, bool(trail) or (bool(verdicts) and verdicts[0]["Prediction"] == 1)
+
+
 @router.get(
     "/v1/wafers/{wafer}",
     dependencies=[reads],
@@ -195,16 +213,10 @@ def _safe(cell: Any) -> Any:
 )
 def wafer(request: Request, wafer: str) -> Response:
     """All that is known of it: file, readings, verdicts by version, label, earlier readings, conflicts, its alarm."""
-    from wafer.store.alarms import state_of, trails
+    from wafer.store.alarms import state_of
 
     service = service_of(request)
-    store = service.store
-    found = store.find([wafer]).get(wafer)
-    if found is None:
-        raise Problem("not-found", f"no wafer {shown_text(wafer, 80)!r} is stored")
-    verdicts = store.verdicts_on(wafer)
-    trail = trails(store, [wafer]).get(wafer, [])
-    alarmed = bool(trail) or (bool(verdicts) and verdicts[0]["Prediction"] == 1)
+    found, verdicts, trail, alarmed = known_wafer(service, wafer)
     sensors, own = service.sensors, {name: found[name] for name in ("order", "label", "batch", "file", "missing")}
     return as_json(
         {
@@ -216,7 +228,7 @@ def wafer(request: Request, wafer: str) -> Response:
             else found["readings"],
             "earlier": found.get("earlier", []),
             "predictions": verdicts,
-            "conflicts": [vars(one) for one in store.conflicts_of(wafer)],
+            "conflicts": [vars(one) for one in service.store.conflicts_of(wafer)],
             "alarm": {"state": state_of(trail), "trail": [vars(one) for one in trail]} if alarmed else None,
         }
     )

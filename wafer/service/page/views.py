@@ -22,11 +22,10 @@ from wafer.scoring.judge import Judgement, judge
 from wafer.service.champion import Served
 from wafer.service.core import Service
 from wafer.service.page.words import moment
-from wafer.service.problems import Problem
+from wafer.service.routes_data import known_wafer
 from wafer.service.routes_review import quarantine
 from wafer.service.routes_work import ALARMS_LOOKED_AT, alarms_of
-from wafer.shown import shown_text
-from wafer.store.alarms import State, state_of, trails
+from wafer.store.alarms import State, state_of
 
 ALARMS_SHOWN = 200
 ROWS = 10
@@ -131,13 +130,7 @@ def wafer(service: Service, name: str) -> dict[str, Any]:
     Raises:
         Problem: it is not stored.
     """
-    store = service.store
-    found = store.find([name]).get(name)
-    if found is None:
-        raise Problem("not-found", f"no wafer {shown_text(name, 80)!r} is stored")
-    verdicts = store.verdicts_on(name)
-    trail = trails(store, [name]).get(name, [])
-    alarmed = bool(trail) or (bool(verdicts) and verdicts[0]["Prediction"] == 1)
+    found, verdicts, trail, alarmed = known_wafer(service, name)
     rows = [
         {
             "version": one["model_version"],
