@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import psutil
 import pytest
+from joblib._store_backends import FileSystemStoreBackend
 from numpy.testing import assert_array_equal
 from sklearn.base import clone
 from sklearn.impute import SimpleImputer
@@ -234,6 +235,29 @@ def test_a_kept_score_that_cannot_be_read_is_scored_again(workspace: Workspace, 
     assert found == 3
     pd.testing.assert_frame_equal(first, again, check_exact=True)
     assert counted(workspace, small, logistic())[0] == 4
+
+
+@pytest.mark.slow
+@pytest.mark.invariant
+def test_what_was_being_written_at_the_interrupt_is_removed(
+    workspace: Workspace, small: Wafers, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A Ctrl-C between writing and renaming leaves no file; nor does a process that was killed there."""
+
+    def interrupted(*names: str) -> None:
+        raise KeyboardInterrupt
+
+    folder = workspace.settings.state / "trials"
+    monkeypatch.setattr(FileSystemStoreBackend, "_move_item", staticmethod(interrupted))
+    with pytest.raises(KeyboardInterrupt):
+        counted(workspace, small, logistic())
+    monkeypatch.undo()
+    assert not list(folder.rglob("*.*.*"))
+    dead, living = (folder / f"output.pkl.{'0' * 32}-{process}-1" for process in (2**22 + 1, os.getppid()))
+    for file in (dead, living):
+        file.touch()
+    assert counted(workspace, small, logistic())[0] == 0
+    assert (dead.exists(), living.exists()) == (False, True)
 
 
 @pytest.mark.parametrize(

@@ -7,14 +7,16 @@ sure, nothing is kept and nothing is found.
 
 import hashlib
 import importlib.metadata
+import os
 import pickle
 import pickletools
 import platform
 import sys
 import sysconfig
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -54,27 +56,51 @@ def kept_scores(
 
     Returns: the scores of each model, and how many of its folds were found.
     """
-    memory = joblib.Memory(str(private_folder(folder)), verbose=0)
-    kept = memory.cache(_remembered, ignore=["frame"])
-    keys: dict[tuple[str, int], str] = {}
-    for name, model in models.items():
-        recipe = fingerprint(model)
-        keys |= {(name, at): _key(recipe, wafers, split) if recipe else "" for at, split in enumerate(splits)}
-    found = {fold: frame for fold, key in keys.items() if (frame := _found(kept, key)) is not None}
-    reused, told = Counter(name for name, _ in found), progress or (lambda done, total: None)
-    told(len(found), len(keys))
-    missing = [fold for fold in keys if fold not in found]
-    fits = [(models[name], splits[at]) for name, at in missing]
-    with closing(fold_scores(fits, wafers.readings, wafers.order, n_jobs=n_jobs)) as scored:
-        for fold, frame in zip(missing, scored, strict=True):
-            found[fold] = frame
-            if keys[fold]:
-                kept.call(keys[fold], frame)
-            told(len(found), len(keys))
-    if missing:
-        memory.reduce_size(bytes_limit=MOST)
+    told = progress or (lambda done, total: None)
+    with _memory(folder) as memory:
+        kept = memory.cache(_remembered, ignore=["frame"])
+        keys: dict[tuple[str, int], str] = {}
+        for name, model in models.items():
+            recipe = fingerprint(model)
+            keys |= {(name, at): _key(recipe, wafers, split) if recipe else "" for at, split in enumerate(splits)}
+        found = {fold: frame for fold, key in keys.items() if (frame := _found(kept, key)) is not None}
+        reused = Counter(name for name, _ in found)
+        told(len(found), len(keys))
+        missing = [fold for fold in keys if fold not in found]
+        fits = [(models[name], splits[at]) for name, at in missing]
+        with closing(fold_scores(fits, wafers.readings, wafers.order, n_jobs=n_jobs)) as scored:
+            for fold, frame in zip(missing, scored, strict=True):
+                found[fold] = frame
+                if keys[fold]:
+                    kept.call(keys[fold], frame)
+                told(len(found), len(keys))
+        if missing:
+            memory.reduce_size(bytes_limit=MOST)
     scores = {name: joined_scores([found[name, at] for at in range(len(splits))]) for name in models}
     return scores, {name: reused[name] for name in models}
+
+
+@contextmanager
+def _memory(folder: Path) -> Iterator[joblib.Memory]:
+    """The kept scores; whatever ends the work, also Ctrl-C while a file is written, leaves none half written."""
+    memory = joblib.Memory(str(private_folder(folder)), verbose=0)
+    _clear_half_written(folder)
+    try:
+        yield memory
+    finally:
+        _clear_half_written(folder)
+
+
+def _clear_half_written(folder: Path) -> None:
+    """Remove what this thread, or a process that no longer runs, had begun to write and did not finish.
+
+    joblib writes beside the file and renames, under a name that ends with the process and the thread.
+    """
+    here = (os.getpid(), id(threading.current_thread()))
+    for file in folder.rglob("*.*.*-*-*"):
+        process, thread = map(int, file.name.rsplit("-", 2)[1:])
+        if (process, thread) == here or not psutil.pid_exists(process):
+            file.unlink(missing_ok=True)
 
 
 def _remembered(key: str, frame: pd.DataFrame | None) -> pd.DataFrame | None:
