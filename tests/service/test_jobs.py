@@ -43,6 +43,17 @@ def test_a_flow_run_without_its_server_is_lost(workspace: Workspace) -> None:
     assert workspace.storage.read_json(f"{PLACE}/{job.id}.json")["state"] == "lost"
 
 
+def test_what_is_no_record_of_a_run_hides_none(workspace: Workspace) -> None:
+    """A file of somebody else's among the records is passed over; one that has ended is not read again."""
+    jobs = Jobs(workspace)
+    job = made(jobs, state="finished")
+    for name, content in (("note.json", b"[1]"), ("torn.json", b"{"), ("other.json", b'{"id": "of a later release"}')):
+        workspace.storage.write_bytes(f"{PLACE}/{name}", content)
+    assert jobs.all() == [job]
+    workspace.storage.write_bytes(f"{PLACE}/{job.id}.json", b"{")
+    assert jobs.all() == [job]
+
+
 def test_a_prefect_server_that_is_away_is_told(tmp_path: Path) -> None:
     """As what is missing, which the service answers by 503, and not as a fault."""
     settings = Settings.read(storage_url=str(tmp_path), prefect_url="http://127.0.0.1:9/api")

@@ -12,8 +12,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import numpy as np
@@ -78,6 +80,21 @@ def test_with_nothing_configured_it_serves_this_machine(tmp_path: Path) -> None:
         listening = [one.laddr.ip for one in psutil.Process(process).net_connections("tcp") if one.status == "LISTEN"]
         assert listening == ["127.0.0.1"]
     assert not psutil.pid_exists(process)
+
+
+def test_a_page_that_follows_a_run_does_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Told to end, the service brings the events of a run that goes on to their end, and is not cut off in them."""
+    settings = Settings.read(project=REPOSITORY, storage_url=str(tmp_path / "data"))
+    now, job = datetime.now(UTC).isoformat(), str(uuid4())
+    owner = {"host": "another", "pid": 1, "born": 1.0}
+    told = {"id": job, "kind": "train", "parameters": {}, "who": "somebody", "asked": now, "state": "running"}
+    with Workspace(settings) as workspace:
+        workspace.storage.write_json(f"service/runs/{job}.json", {**told, "owner": owner, "seen": now})
+    with served(settings) as (client, number), client.stream("GET", f"/v1/runs/{job}/events") as events:
+        lines = events.iter_lines()
+        assert json.loads(next(lines).removeprefix("data: "))["state"] == "running"
+        os.kill(number, signal.SIGTERM)
+        assert list(lines) == [""]
 
 
 def test_real_clients_of_mlflow_are_answered(own_place: Settings) -> None:

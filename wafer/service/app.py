@@ -5,6 +5,7 @@ import logging
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from types import FrameType
 from typing import Any
 
 import anyio.to_thread
@@ -160,14 +161,20 @@ def serve(app: FastAPI, options: Options, told: Callable[[str], None]) -> None:
             limit_concurrency=CONNECTIONS, timeout_keep_alive=15, timeout_graceful_shutdown=20, proxy_headers=False
         )  # fmt: skip
         name = f"[{options.host}]" if family == socket.AF_INET6 else options.host
-        server = _Told(config, lambda: told(f"http://{name}:{port}/"))
+        service: Service = app.state.service
+        server = _Told(config, lambda: told(f"http://{name}:{port}/"), service.ending.set)
         server.run(sockets=[listening])
 
 
 class _Told(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, told: Callable[[], None]) -> None:
+    def __init__(self, config: uvicorn.Config, told: Callable[[], None], ending: Callable[[], None]) -> None:
         super().__init__(config)
-        self._told = told
+        self._told, self._ending = told, ending
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Let answers that would go on for long come to their end."""
+        self._ending()
+        super().handle_exit(sig, frame)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)

@@ -63,6 +63,7 @@ class Service:
     def __init__(self, workspace: Workspace, options: Options) -> None:
         self.workspace, self.options = workspace, options
         self._opening = threading.RLock()
+        self.ending = threading.Event()
         self.champion = Champion(workspace, lambda: self.registry, lambda: self.store, options.seconds)
         self.leasing, self.drawing = CapacityLimiter(LEASES), CapacityLimiter(1)
         self.scorer = Scorer(options.workers)

@@ -97,6 +97,7 @@ class Jobs:
         self._workspace = workspace
         self._storage = workspace.storage
         self._processes: dict[str, tuple[subprocess.Popen[bytes], threading.Thread]] = {}
+        self._over: dict[str, Job | None] = {}
         self._lock, self._writing = threading.Lock(), threading.RLock()
 
     def start(self, kind: Kind, parameters: Mapping[str, Any], who: str) -> Job:
@@ -195,8 +196,22 @@ class Jobs:
 
     def all(self, newest: int = 100) -> list[Job]:
         """The runs that were asked for, newest first."""
-        found = [Job(**self._storage.read_json(f"{PLACE}/{name}")) for name in self._storage.children(PLACE)]
+        found = [job for name in self._storage.children(PLACE) if (job := self._kept(name)) is not None]
         return [self._now(job) for job in sorted(found, key=lambda job: job.asked, reverse=True)[:newest]]
+
+    def _kept(self, name: str) -> Job | None:
+        """The record of this name; one that has ended changes no more. None where it is not a run's."""
+        if name not in self._over:
+            try:
+                job = Job(**self._storage.read_json(f"{PLACE}/{name}"))
+            except (StorageError, TypeError) as error:
+                self._over[name] = None
+                log.warning("%s/%s is no record of a run: %s", PLACE, name, shown_message(str(error), 200))
+                return None
+            if job.state not in ENDED:
+                return job
+            self._over[name] = job
+        return self._over[name]
 
     def cancel(self, number: str) -> Job:
         """Ask a run to end.

@@ -175,7 +175,7 @@ def _retune(service: Service, wanted: RetuneAsked, who: str) -> dict[str, Any]:
     },
 )
 async def events(request: Request, run: str) -> StreamingResponse:
-    """An event for each change, `data` being state and steps as JSON, until the run has ended or for an hour."""
+    """An event for each change, `data` being state and steps as JSON, until run or service ends, or for an hour."""
     service = service_of(request)
     await blocking(progress, service, run)  # of one that there is not, before the answer begins
     return StreamingResponse(_events(request, service, run), media_type="text/event-stream")
@@ -188,7 +188,7 @@ async def _events(request: Request, service: Service, run: str) -> AsyncIterator
         if (text := json.dumps(found)) != last:
             last = text
             yield f"data: {text}\n\n"
-        if found["state"] in ENDED or await request.is_disconnected():
+        if found["state"] in ENDED or service.ending.is_set() or await request.is_disconnected():
             return
         await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
 
