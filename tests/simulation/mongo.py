@@ -109,8 +109,8 @@ class Collection:
     def insert_many(self, documents: Sequence[Document], *, ordered: bool) -> None:
         self._several("insert_many", documents, self._insert)
 
-    def bulk_write(self, changes: Sequence[Any], *, ordered: bool = True) -> None:
-        self._several("bulk_write", changes, self._change)
+    def bulk_write(self, changes: Sequence[Any], *, ordered: bool = True) -> SimpleNamespace:
+        return SimpleNamespace(matched_count=self._several("bulk_write", changes, self._change))
 
     def update_one(self, wanted: Mapping[str, Any], change: Document) -> SimpleNamespace:
         return self._call("update_one", lambda: SimpleNamespace(matched_count=self._update(wanted, change)))
@@ -140,36 +140,42 @@ class Collection:
     def _call(self, what: str, do: Callable[[], Any], *, writes: bool = True) -> Any:
         return called(self._service, f"{what} {self.name}", do, writes=writes)
 
-    def _several(self, what: str, things: Sequence[Any], do: Callable[[Any], None]) -> None:
-        def carry_out(some: Sequence[Any]) -> None:
-            problems = []
+    def _several(self, what: str, things: Sequence[Any], do: Callable[[Any], int]) -> int:
+        def carry_out(some: Sequence[Any]) -> int:
+            problems, done = [], 0
             for index, thing in enumerate(some):
                 try:
-                    do(thing)
+                    done += do(thing)
                 except DuplicateKeyError as error:
                     problems.append({"index": index, "code": DUPLICATE_KEY, "errmsg": str(error), "op": thing})
             if problems:
                 raise BulkWriteError({"writeErrors": problems})
+            return done
 
         def half() -> None:
             with worlds.suppressed():
                 carry_out(things[: len(things) // 2])
 
         several = half if len(things) > 1 else None
-        called(self._service, f"{what} {self.name} ({len(things)})", lambda: carry_out(things), half=several)
+        done: int = called(
+            self._service, f"{what} {self.name} ({len(things)})", lambda: carry_out(things), half=several
+        )
+        return done
 
-    def _insert(self, document: Document) -> None:
+    def _insert(self, document: Document) -> int:
         if document["_id"] in self._documents:
             raise DuplicateKeyError("E11000 duplicate key", DUPLICATE_KEY)
         self._put(document)
+        return 1
 
-    def _change(self, change: Any) -> None:
+    def _change(self, change: Any) -> int:
+        """Carry it out; how many documents it found."""
         if isinstance(change, pymongo.UpdateOne):
-            self._update(change._filter, change._doc)
-        else:
-            found = self._matching(change._filter)
-            if found or change._upsert:
-                self._put({**change._doc, "_id": change._filter["_id"]})
+            return self._update(change._filter, change._doc)
+        found = self._matching(change._filter)
+        if found or change._upsert:
+            self._put({**change._doc, "_id": change._filter["_id"]})
+        return len(found)
 
     def _update(self, wanted: Mapping[str, Any], change: Mapping[str, Any]) -> int:
         found = self._matching(wanted)[:1]

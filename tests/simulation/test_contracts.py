@@ -95,7 +95,7 @@ def test_an_insert_tells_what_was_there(filled: Any) -> None:
 
 def test_changes(filled: Any) -> None:
     """A change touches what its condition finds, a replacement makes what is not there only where it is told to."""
-    filled.bulk_write(
+    done = filled.bulk_write(
         [
             pymongo.UpdateOne({"_id": "a", "label": {"$in": [None, 1]}}, {"$set": {"label": 1}}),
             pymongo.UpdateOne({"_id": "b", "label": {"$in": [None, 1]}}, {"$set": {"label": 1}}),
@@ -105,6 +105,7 @@ def test_changes(filled: Any) -> None:
         ],
         ordered=False,
     )
+    assert done.matched_count == 2
     assert list(filled.find().sort("_id", 1)) == [
         {**WAFERS[0], "label": 1},
         WAFERS[1],

@@ -223,6 +223,39 @@ def test_replacing_keeps_the_earlier_readings(settings: Settings) -> None:
     assert "earlier" not in wafers["Wafer-2"]
 
 
+def test_a_wafer_that_changed_since_it_was_read_is_judged_as_it_is(settings: Settings) -> None:
+    """Where a writer that had lost its lease changes it at the last moment, the line tells what is stored, not less."""
+    came = [batch(f"d{number}", f"{number}.csv", readings=READINGS + number) for number in (2, 3, 4)]
+    with open_store(settings) as store:
+        add(store, batch(), 1e-9)
+        read = store.find(["Wafer-1", "Wafer-2"])
+        store.settle(came[0], read, 1e-9, replacing=True)
+        record, changed = store.settle(came[1], read, 1e-9, replacing=True)
+        stored = store.find(["Wafer-1", "Wafer-2"])
+        turned_away, _ = store.settle(came[2], read, 1e-9)
+        same, _ = store.settle(batch("d5", "5.csv", readings=READINGS + 3), read, 1e-9, replacing=True)
+    assert set(record.replaced) == {"Wafer-1", "Wafer-2"} == {w for w, d in changed.items() if d["batch"] == "d3"}
+    history = [version["batch"] for version in (*stored["Wafer-1"]["earlier"], stored["Wafer-1"])]
+    assert history == ["d1", "d2", "d3"]
+    assert {one.stored_file for one in turned_away.conflicts} == {"a.csv"}, "what is only told of is not read again"
+    assert (same.repeats, same.replaced) == (2, ())
+
+
+def test_a_label_that_came_since_the_wafer_was_read_is_no_repeat(settings: Settings) -> None:
+    """Another one is a conflict, and readings that are replaced keep the one that came meanwhile."""
+    with open_store(settings) as store:
+        add(store, batch(kind="prediction", labels=None), 1e-9)
+        read = store.find(["Wafer-1", "Wafer-2"])
+        store.settle(batch("d2", "b.csv"), read, 1e-9)
+        record, _ = store.settle(batch("d3", "c.csv", labels=np.array([1, 1], dtype=np.int8)), read, 1e-9)
+        later = batch("d4", "d.csv", kind="prediction", readings=READINGS + 1, labels=None)
+        store.settle(later, read, 1e-9, replacing=True)
+        stored = store.find(["Wafer-1", "Wafer-2"])
+    assert ([one.wafer for one in record.conflicts], record.repeats, record.labelled) == (["Wafer-2"], 1, 0)
+    told = {(d["batch"], d["label"], d["label_batch"]) for d in stored.values()}
+    assert told == {("d4", 1, "d2"), ("d4", -1, "d2")}
+
+
 def test_what_a_broken_off_run_brought_and_another_file_replaced_counts_as_brought(settings: Settings) -> None:
     """It was here first, or replaced what was: neither a repeat nor a contradiction, and the stored wafer stays."""
     with open_store(settings) as store:

@@ -15,8 +15,8 @@ Beside them lie the ``leases`` and the ``alarms``, which `wafer.store.leases` an
 """
 
 import datetime
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from collections.abc import Collection as Many
-from collections.abc import Hashable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -60,6 +60,8 @@ MILLISECONDS_TO_CONNECT = 8000
 MILLISECONDS_BETWEEN_LOOKS = 5000  # of the driver at a server; one that hangs is found out by them
 SECONDS_TO_CLOSE = 2.0  # which is a courtesy to a server, and waits for one that is gone or stopped
 WAFERS_A_QUERY = 500
+TIMES_DECIDED = 5  # about stored wafers that others change meanwhile
+SAME_VERSION = ("batch", "label_batch")  # what tells one state of a stored wafer from the next
 # what an index is scanned for; whether a field exists is asked of every document
 ANY_TEXT = {"$gt": ""}
 ANY_TIME = {"$gt": datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)}
@@ -145,36 +147,55 @@ class Store:
         return self.find(_insert_new(self._wafers, list(new.values())) + twice)
 
     def settle(
-        self, batch: IncomingBatch, stored: Mapping[str, Document], tolerance: float, *, replacing: bool = False
+        self, batch: IncomingBatch, stored: dict[str, Document], tolerance: float, *, replacing: bool = False
     ) -> tuple[BatchRecord, dict[str, Document]]:
         """Do what is to be done about those wafers of `batch` that are in `stored`, as `insert` returned it.
 
         One with the same readings (within `tolerance`, relative) is a repeat; a label that it lacked is added. Other
         readings or another label are a conflict, and the stored wafer stays as it is; where `replacing`, it goes into
-        the history of the one that came.
+        the history of the one that came. A stored wafer that is another by now, since a writer that had lost its lease
+        changed it at the last moment, is judged anew as it is.
 
         Returns:
             The line for the ledger, still to be written, and the documents that changed.
-        """
-        settled = settle(batch, stored, tolerance, replacing=replacing)
-        if labels := [stored[one.wafer] for one in settled.record.conflicts if one.what == LABEL]:
-            settled = naming_files(settled, self.label_files(labels))
-        self._change(settled)
-        return settled.record, {d["_id"]: d for d in (*settled.labelled, *settled.replaced)}
 
-    def _change(self, settled: Settled) -> None:
-        changes: list[pymongo.UpdateOne | pymongo.ReplaceOne[Document]] = [
-            pymongo.UpdateOne(
-                {"_id": d["_id"], "label": {"$in": [None, d["label"]]}},
-                {"$set": {"label": d["label"], "label_batch": d["label_batch"]}},
-            )
-            for d in settled.labelled
-        ]
-        changes += [
-            pymongo.ReplaceOne({"_id": d["_id"], "batch": d["earlier"][-1]["batch"]}, d) for d in settled.replaced
-        ]
-        if changes:
-            self._wafers.bulk_write(changes, ordered=False)
+        Raises:
+            StoreError: the stored wafers change each time that they are looked at.
+        """
+
+        def decided(now: dict[str, Document]) -> Settled:
+            settled = settle(batch, now, tolerance, replacing=replacing)
+            labels = [now[one.wafer] for one in settled.record.conflicts if one.what == LABEL]
+            return naming_files(settled, self.label_files(labels)) if labels else settled
+
+        settled, found = self._changed(stored, decided)
+        again = {} if found is stored else found
+        return settled.record, {**again, **{d["_id"]: d for d in (*settled.labelled, *settled.replaced)}}
+
+    def _changed(
+        self, stored: dict[str, Document], decided: Callable[[dict[str, Document]], Settled]
+    ) -> tuple[Settled, dict[str, Document]]:
+        """Change stored wafers as is decided of them, each only while it is what that was decided of.
+
+        Returns: what was decided last, and of which documents.
+        """
+        for _ in range(TIMES_DECIDED):
+            settled = decided(stored)
+            changes: list[pymongo.UpdateOne | pymongo.ReplaceOne[Document]] = [
+                pymongo.UpdateOne(
+                    {"_id": d["_id"], "label_batch": {"$in": [None, d["label_batch"]]}},
+                    {"$set": {"label": d["label"], "label_batch": d["label_batch"]}},
+                )
+                for d in settled.labelled
+            ]
+            changes += [
+                pymongo.ReplaceOne({"_id": d["_id"], **{name: d["earlier"][-1][name] for name in SAME_VERSION}}, d)
+                for d in settled.replaced
+            ]
+            if not changes or self._wafers.bulk_write(changes, ordered=False).matched_count == len(changes):
+                return settled, stored
+            stored = self.find(list(stored))
+        raise StoreError("somebody else changes the same wafers all the time: run this again once that has ended")
 
     def add_labels(self, came: IncomingLabels) -> tuple[BatchRecord, dict[str, Document], bool]:
         """Give the stored wafers that have no label theirs from a file of labels, then write its line in the ledger.
@@ -184,8 +205,7 @@ class Store:
         """
         stored = self.find(list(came.labels), "label", "label_batch", "file", "order")
         known = self.known([came.digest]).get(came.digest)
-        settled = settle_labels(came, stored, known)
-        self._change(settled)
+        settled, stored = self._changed(stored, lambda now: settle_labels(came, now, known))
         if settled.record != known:
             self.write_ledger([settled.record])
         return settled.record, stored, settled.record != known
