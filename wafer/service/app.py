@@ -149,21 +149,40 @@ def serve(app: FastAPI, options: Options, told: Callable[[str], None]) -> None:
     """Listen until the process is told to end; `told` hears the address once requests are taken.
 
     Raises:
-        OSError: the address cannot be listened on.
+        SettingsError: the address cannot be listened on.
     """
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    with socket.socket(family) as listening:
-        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listening.bind((options.host, options.port))
-        port = listening.getsockname()[1]
+    with listening(options) as taken:
+        port = taken.getsockname()[1]
         config = uvicorn.Config(
             app, http=_Patient, ws="none", access_log=False, server_header=False, log_config=None,
             limit_concurrency=CONNECTIONS, timeout_keep_alive=15, timeout_graceful_shutdown=20, proxy_headers=False
         )  # fmt: skip
-        name = f"[{options.host}]" if family == socket.AF_INET6 else options.host
+        name = f"[{options.host}]" if taken.family == socket.AF_INET6 else options.host
         service: Service = app.state.service
         server = _Told(config, lambda: told(f"http://{name}:{port}/"), service.ending.set)
-        server.run(sockets=[listening])
+        server.run(sockets=[taken])
+
+
+def listening(options: Options) -> socket.socket:
+    """The socket on which requests are taken.
+
+    Raises:
+        SettingsError: the address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    # asyncio turns Nagle's algorithm off, which holds back an answer by 40 ms, only where the protocol is named
+    made = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind((options.host, options.port))
+    except OSError as error:
+        made.close()
+        why = error.strerror or str(error)
+        told = (
+            f"port {options.port} of {options.host} cannot be listened on ({why}): choose another by --port or --host"
+        )
+        raise SettingsError(told) from error
+    return made
 
 
 class _Told(uvicorn.Server):
