@@ -116,6 +116,43 @@ def test_real_clients_of_mlflow_are_answered(own_place: Settings) -> None:
     pd.testing.assert_frame_equal(pd.DataFrame(found).astype(np.float64)[list(expected)], expected)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_real_client_of_the_open_inference_protocol_is_answered(own_place: Settings) -> None:
+    """The protocol's own client: health, the server, the model, and what MLflow's model says of the same wafers."""
+    from open_inference.openapi.client import OpenInferenceClient
+    from open_inference.openapi.core.api_error import ApiError
+    from open_inference.openapi.types import InferenceRequest, RequestInput, TensorData
+
+    from wafer.registry.packaging import scored_wafers
+
+    frame = make_readings(10, seed=9).fillna(0.0)
+    data = TensorData.parse_obj(frame.to_numpy().ravel().tolist())
+    tensor = RequestInput(name="readings", shape=list(frame.shape), datatype="FP64", data=data)
+    asked = InferenceRequest(id="one", inputs=[tensor])
+    with served(own_place) as (client, _):
+        until_ready(client)
+        real = OpenInferenceClient(base_url=str(client.base_url))
+        real.check_server_liveness()
+        real.check_server_readiness()
+        real.check_model_readiness("wafer")
+        assert real.read_server_metadata().name == "wafer"
+        told = real.read_model_metadata("wafer")
+        assert [(one.name, one.datatype, one.shape) for one in told.inputs] == [
+            ("readings", "FP64", [-1, frame.shape[1]])
+        ]
+        found = real.model_infer("wafer", request=asked)
+        again = real.model_version_infer("wafer", "1", request=asked)
+        with pytest.raises(ApiError, match="status_code: 404"):
+            real.model_infer("another", request=asked)
+    assert (found.model_name, found.model_version, found.id) == ("wafer", "1", "one")
+    assert again == found
+    outputs = {one.name: one.data.__root__ for one in found.outputs}
+    with Workspace(own_place) as workspace:
+        expected = scored_wafers(workspace.registry.load(1), frame)
+    for ours, column in (("probability", "probability"), ("prediction", "Prediction"), ("cluster", "cluster")):
+        np.testing.assert_allclose(np.array(outputs[ours], dtype=float), expected[column])
+
+
 def test_a_promotion_under_load_loses_no_request(own_place: Settings, fitted: Path, tmp_path: Path) -> None:
     """Each request is answered, by one version or the other, and after some seconds by the new one alone."""
     answers: list[tuple[int, str]] = []
