@@ -63,16 +63,19 @@ def test_dead_addresses_are_failures_without_secrets(place: Path, silent: str, m
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://me:h1dden@{silent}")
     monkeypatch.setenv("PREFECT_API_URL", f"http://me:h1dden@{silent}/api")
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{silent}")
+    monkeypatch.setenv("WAFER_PAGES_URL", f"http://{silent}/pages")
     done = wafer("doctor", "--json")
     assert (done.returncode, done.stderr) == (1, "")
     assert states(done.stdout) == {
         "places": "ok",
         **dict.fromkeys(("storage", "database", "registry", "Prefect"), "failure"),
+        "pages": "warning",
     }
     told = [check["told"] for check in json.loads(done.stdout)]
-    assert all(f"nobody answers at {silent}" in one and "start that server" in one for one in told[1:])
+    assert all(f"nobody answers at {silent}" in one and "start that server" in one for one in told[1:5])
+    assert told[5].endswith("links in Prefect do not open")
     assert "h1dden" not in done.stdout
-    assert wafer("doctor").stdout.count("\n") == 5
+    assert wafer("doctor").stdout.count("\n") == 6
 
 
 def test_a_variable_that_cannot_be_used_is_a_failure(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -99,6 +99,43 @@ def test_the_list_of_runs_tells_what_came_of_each(runs: Runs) -> None:
     assert page.index("&lt;b&gt;") < page.index("2 of 3 files")
 
 
+def test_a_run_that_has_ended_is_read_once_for_the_list(runs: Runs, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many there are, the list reads what it kept and those that are new; one that goes on is read again."""
+    for _ in range(5):
+        with runs.started("ingest-training") as run:
+            run.write(Ingested("a", "b", 3, 2, 1, 0, 5), "ingest-training")
+    with runs.started("training") as going_on:
+        first = runs.storage.place(write_index(runs)).read_text()
+        asked: list[str] = []
+        for name in ("read_json", "exists", "children"):
+            real = getattr(Storage, name)
+            monkeypatch.setattr(Storage, name, lambda self, key, real=real: asked.append(key) or real(self, key))
+        assert runs.storage.place(write_index(runs)).read_text() == first
+        assert {key.split("/")[1] for key in asked if "/" in key} == {"index.json", going_on.id}
+        asked.clear()
+    assert '<td class="finished">' in runs.storage.place(write_index(runs)).read_text()
+    monkeypatch.undo()
+    for torn in (b"{", b"[]", b'{"x": {}}'):
+        runs.storage.write_bytes("reports/index.json", torn)
+        assert runs.storage.place(write_index(runs)).read_text().count("2 of 3 files accepted") == 5
+
+
+def test_the_list_tells_of_a_run_of_another_release(runs: Runs) -> None:
+    """Its records cannot be read, which hides no other run."""
+    with runs.started("ingest-training") as run:
+        run.storage.write_json(run.key("records/ingest-training.json"), {"files": 3})
+    assert "is no record of this release" in runs.storage.place(write_index(runs)).read_text()
+
+
+def test_what_came_of_a_run_that_has_ended_is_read_once(runs: Runs) -> None:
+    """One that goes on is asked each time."""
+    with runs.started("training") as run:
+        assert [note["state"] for note in runs.all()] == ["running"]
+    assert [note["state"] for note in runs.all()] == ["finished"]
+    run.storage.write_bytes(run.key("run.json"), b"")
+    assert [note["state"] for note in runs.all()] == ["finished"]
+
+
 def test_a_storage_that_goes_away_is_told_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     """What else fails for it, the run's record and the list of runs, is noted with the first error and not told."""
     place = tmp_path / "data"

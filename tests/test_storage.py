@@ -7,6 +7,8 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, tzinfo
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -322,3 +324,38 @@ def test_a_run_whose_bucket_hangs_asks_it_nothing_more(tmp_path: Path, monkeypat
         with pytest.raises(type(error)), runs.started("training") as run:
             raise error
         assert run.outcome()["state"] == state
+
+
+@pytest.mark.parametrize(
+    ("days", "told"),
+    [
+        (0, r"it refuses these keys \(AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY\)"),
+        (1, "its clock is 1,440 minutes behind this machine's, and what is asked 15 minutes off is refused"),
+        (-1, "its clock is 1,440 minutes ahead of this machine's"),
+    ],
+)
+def test_a_refusal_is_told_as_what_it_follows_from(days: int, told: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bucket says no more than that it refuses; where this machine's clock is far off, that is named."""
+
+    class Refusing(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response(403)
+            self.end_headers()
+
+        def log_message(self, *told: object) -> None:
+            """Say nothing."""
+
+    class Shifted(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Shifted":
+            return super().now(tz) + timedelta(days=days)
+
+    monkeypatch.setattr("wafer.storage.datetime", Shifted)
+    with ThreadingHTTPServer(("127.0.0.1", 0), Refusing) as server:
+        threading.Thread(target=server.serve_forever).start()
+        try:
+            storage = Storage("s3://any/x", endpoint_url=f"http://127.0.0.1:{server.server_port}", key="a", secret="b")
+            with pytest.raises(StorageError, match=told):
+                storage.need_bucket()
+        finally:
+            server.shutdown()

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Literal
 
+from wafer.addresses import knock
 from wafer.boundary import sentence_of
 from wafer.errors import SettingsError, WaferError
 from wafer.preflight import (
@@ -78,6 +79,7 @@ HINTS = {
     "database": "see that MONGODB_URL is right, and that its user may read and write the database",
     "registry": "see that MLFLOW_TRACKING_URI is right, and MLFLOW_TRACKING_USERNAME and _PASSWORD where it asks",
     "Prefect": "see that PREFECT_API_URL ends with /api, and that PREFECT_API_KEY or PREFECT_API_AUTH_STRING is right",
+    "pages": "see that WAFER_PAGES_URL is where `wafer serve` shows pages: it ends with /pages",
 }
 
 
@@ -165,6 +167,18 @@ def _prefect(workspace: Workspace) -> Iterator[Check]:
         yield Check("Prefect", "warning", told, "install it: wafer automate")
 
 
+def _pages(workspace: Workspace) -> Iterator[Check]:
+    url = workspace.settings.pages_url
+    if url is None:
+        return
+    if why := knock(url):
+        yield Check(
+            "pages", "warning", f"{why}: links in Prefect do not open", "start it: wafer serve, or wafer stack up"
+        )
+    else:
+        yield Check("pages", "ok", f"links in Prefect lead to {masked(url)}, where somebody answers")
+
+
 def _versions(name: str, told: str, server: str, client: str) -> Check:
     """Whether a server is of the release that this installation talks to."""
     if server.split(".")[:2] == client.split(".")[:2]:
@@ -186,5 +200,6 @@ LOOKS: tuple[tuple[str, str, Callable[[Workspace], Iterator[Check]]], ...] = (
     ("database", "MONGODB_URL", _database),
     ("registry", "MLFLOW_TRACKING_URI", _registry),
     ("Prefect", "PREFECT_API_URL", _prefect),
+    ("pages", "", _pages),
 )
 """Each look's name, the variable of its server, and the look."""

@@ -110,6 +110,7 @@ class Runs:
 
     def __init__(self, storage: Storage) -> None:
         self.storage = storage
+        self._ended: dict[str, dict[str, Any]] = {}
 
     @contextmanager
     def started(self, kind: str) -> Iterator[Run]:
@@ -175,7 +176,16 @@ class Runs:
 
     def all(self, newest: int | None = None) -> list[dict[str, Any]]:
         """What came of each run, newest first; the `newest` so many, or all."""
-        return [self.get(name).outcome() for name in self.names()[:newest]]
+        return [self._outcome(name) for name in self.names()[:newest]]
+
+    def _outcome(self, name: str) -> dict[str, Any]:
+        """What came of a run; one that has ended is read once."""
+        if name not in self._ended:
+            note = self.get(name).outcome()
+            if note["ended"] is None:
+                return note
+            self._ended[name] = note
+        return self._ended[name]
 
 
 def _told(error: BaseException) -> str:

@@ -18,6 +18,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import IO, Any
 
@@ -31,6 +33,7 @@ LISTED_LAST = "manifest"
 SECONDS_LOCKED = 60.0  # of a file; whoever has one lets go soon
 # a bucket that hangs is told within half a minute: three attempts of the client, none by s3fs on top of them
 PATIENCE = {"connect_timeout": 5, "read_timeout": 8, "retries": {"total_max_attempts": 3, "mode": "standard"}}
+S3_SPAN = timedelta(minutes=15)  # between its clock and what it is asked
 ATTEMPTS = 100  # of a pointer; each one that fails means that another writer has changed it
 
 
@@ -273,10 +276,21 @@ def need_bucket(place: AnyPath, named: str) -> None:
             f"{named}: there is no bucket {bucket!r}, and none is made for you: mend the name"
         ) from error
     except PermissionError as error:
-        raise StorageError(f"{named}: it refuses these keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)") from error
+        raise StorageError(f"{named}: {_why_refused(error)}") from error
     except _failures() as error:
         told = " ".join(str(error).split()).rstrip(".")
         raise StorageError(f"{named}: {told}") from error
+
+
+def _why_refused(error: PermissionError) -> str:
+    """What a bucket refuses, which says no more than that it does: the keys, or a time that is too far off."""
+    answer = getattr(error.__cause__, "response", {}).get("ResponseMetadata", {})
+    if date := answer.get("HTTPHeaders", {}).get("date"):
+        apart = parsedate_to_datetime(date) - datetime.now(UTC)
+        if abs(apart) > S3_SPAN:
+            off = f"{abs(apart.total_seconds()) / 60:,.0f} minutes {'behind' if apart.days < 0 else 'ahead of'}"
+            return f"its clock is {off} this machine's, and what is asked 15 minutes off is refused: set both by NTP"
+    return "it refuses these keys (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
 
 
 def bucket_errors() -> tuple[type[Exception], ...]:

@@ -144,10 +144,10 @@ ROWS = (
         tuple(Case(flow, "throughout") for flow in FLOWS)),
     Row("disk", "full", {"full": True}, "WAFER_STORAGE is …: no space is left there",
         "free some space, and run the same again", (Case("ingest", "ledger"),)),
-    Row("clock", "a day behind", {"days": -1}, "", NOTHING,
-        (Case("ingest", "throughout"), Case("predict", "throughout"))),
-    Row("clock", "a day ahead", {"days": 1}, "", NOTHING,
-        (Case("ingest", "throughout"), Case("predict", "throughout"))),
+    Row("clock", "a day behind", {"days": -1}, "WAFER_STORAGE is …: its clock is 1,440 minutes ahead of this machine's",
+        "set the clock by NTP, and run the same again", (Case("ingest", "throughout"), Case("predict", "throughout"))),
+    Row("clock", "a day ahead", {"days": 1}, "WAFER_STORAGE is …: its clock is 1,440 minutes behind this machine's",
+        "set the clock by NTP, and run the same again", (Case("ingest", "throughout"), Case("predict", "throughout"))),
 )  # fmt: skip
 
 

@@ -35,10 +35,10 @@ def every() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    """A production with two batches that a version was trained on."""
+    """A production with four batches that a version was trained on."""
     world = World(tmp_path_factory.mktemp("faults"))
     try:
-        for _ in range(2):
+        for _ in range(4):
             world.need("ingest", world.deliver("training", 25).folder)
         world.need("train", "")
         yield world

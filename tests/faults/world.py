@@ -129,7 +129,7 @@ class World:
         chance = np.random.default_rng(self.day)
         lines = [",".join(["", *(f"Sensor-{n + 1}" for n in range(SENSORS)), *["Good/Bad"] * (kind == "training")])]
         for number in range(wafers):
-            faulty = number == 1 or (number > 1 and chance.random() < 0.25)
+            faulty = number == 1 or (number > 1 and chance.random() < 0.15)
             readings = chance.normal(size=SENSORS) + 2 * faulty
             label = [str(1 if faulty else -1)] if kind == "training" else []
             lines.append(",".join([f"Wafer-{self.day * 1000 + number}", *(f"{x:.6f}" for x in readings), *label]))
@@ -199,5 +199,5 @@ def make_project(project: Path) -> None:
     content["fit"] |= {"reference_window": 20, "min_cluster_faults": 4}
     content["evaluate"] |= {"folds": 2, "repeats": 1, "permutations": 1}
     content["gate"] |= {"minimum_auc": 0.0, "canary_z": 100.0, "maximum_calibration_error": 1.0}
-    content["gate"] |= {"auc_margin": 1.0, "cost_margin": 1000.0}  # each version is promoted
+    content["gate"] |= {"auc_margin": 1.0, "cost_margin": 1000.0, "min_later_faults": 1}  # each version is promoted
     (project / "params.yaml").write_text(yaml.safe_dump(content))

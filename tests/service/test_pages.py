@@ -1,6 +1,7 @@
-"""The page server: runs and reports of a folder or a bucket, to be read by a browser of this machine and no more."""
+"""Pages of the service: runs and reports of a folder or a bucket, to be read by a browser and no more."""
 
 import http.client
+import json
 import re
 import threading
 import time
@@ -9,31 +10,35 @@ from contextlib import contextmanager
 
 import pytest
 import uvicorn
+from pydantic import SecretStr
 
 from tests.conftest import REPOSITORY, S3_KEYS
 from wafer.reporting.look import script_source
-from wafer.service.pages import page_server
-from wafer.storage import Storage
+from wafer.service.app import create_app
+from wafer.settings import Settings
+from wafer.workspace import Workspace
 
 Answer = tuple[int, http.client.HTTPMessage, bytes]
 
 
 @contextmanager
-def shown(storage: Storage) -> Iterator[int]:
+def shown(settings: Settings) -> Iterator[int]:
     """The port at which the pages of a storage are served."""
-    server = uvicorn.Server(uvicorn.Config(page_server(storage), host="127.0.0.1", port=0, log_level="critical"))
-    thread = threading.Thread(target=server.run)
-    thread.start()
-    while not server.started:
-        time.sleep(0.01)
-    yield int(server.servers[0].sockets[0].getsockname()[1])
-    server.should_exit = True
-    thread.join()
+    with Workspace(settings) as workspace:
+        config = uvicorn.Config(create_app(workspace), port=0, lifespan="off", log_level="critical")
+        server = uvicorn.Server(config)
+        thread = threading.Thread(target=server.run)
+        thread.start()
+        while not server.started:
+            time.sleep(0.01)
+        yield int(server.servers[0].sockets[0].getsockname()[1])
+        server.should_exit = True
+        thread.join()
 
 
 def ask(port: int, path: str, method: str = "GET", host: str = "127.0.0.1") -> Answer:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
-    connection.request(method, path, headers={"Host": host})  # as it stands, nothing is normalised
+    connection.request(method, f"/pages{path}", headers={"Host": host})  # as it stands, nothing is normalised
     answer = connection.getresponse()
     body = answer.read()
     connection.close()
@@ -41,18 +46,19 @@ def ask(port: int, path: str, method: str = "GET", host: str = "127.0.0.1") -> A
 
 
 @pytest.fixture(params=["folder", "bucket"])
-def storage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Storage:
+def settings(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Settings:
     """A storage with a page and what nobody may see."""
     if request.param == "folder":
-        found = Storage(str(tmp_path_factory.mktemp("pages") / "data"))
+        settings = Settings.read(storage_url=str(tmp_path_factory.mktemp("pages") / "data"))
+        found = settings.storage
         secret = found.root.parent / "secret.html"
         secret.write_text("secret")
         found.write_text("runs/one/page.html", "<html>page</html>")
         (found.place("runs/one/link.html")).symlink_to(secret)
     else:
         address = request.getfixturevalue("s3_address")
-        keys = {"key": S3_KEYS["AWS_ACCESS_KEY_ID"], "secret": S3_KEYS["AWS_SECRET_ACCESS_KEY"]}
-        found = Storage("s3://pages/data", endpoint_url=address, use_listings_cache=False, **keys)
+        settings = bucket(address, S3_KEYS["AWS_ACCESS_KEY_ID"], S3_KEYS["AWS_SECRET_ACCESS_KEY"])
+        found = settings.storage
         if not found.root.fs.exists("/pages"):
             found.root.fs.call_s3("create_bucket", Bucket="pages")
         found.write_text("runs/one/page.html", "<html>page</html>")
@@ -65,13 +71,20 @@ def storage(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     ):
         found.write_text(key, f"in {key}")
     found.write_bytes("runs/one/large.parquet", bytes(3 * 2**20))
-    return found
+    return settings
 
 
-def test_pages_are_shown_and_nothing_else(storage: Storage) -> None:
+def bucket(address: str, key: str, secret: str) -> Settings:
+    """A storage in the bucket `pages` of a server."""
+    return Settings.read(
+        storage_url="s3://pages/data", s3_endpoint=address, s3_key=SecretStr(key), s3_secret=SecretStr(secret)
+    )
+
+
+def test_pages_are_shown_and_nothing_else(settings: Settings) -> None:
     """Whole files with their types and a strict policy, folders as lists; hidden files, other folders, links that lead
     out, tricks with paths, other methods and other hosts are refused."""
-    with shown(storage) as port:
+    with shown(settings) as port:
         status, headers, body = ask(port, "/runs/one/page.html")
         assert (status, body) == (200, b"<html>page</html>")
         assert headers["Content-Type"] == "text/html; charset=utf-8"
@@ -79,13 +92,10 @@ def test_pages_are_shown_and_nothing_else(storage: Storage) -> None:
         assert (policy["default-src"], policy["script-src"]) == ("'none'", script_source())
         assert policy["frame-ancestors"] == "'self'"
         assert headers["X-Content-Type-Options"] == "nosniff"
-        status, headers, body = ask(port, "/runs/one/page.html", "HEAD")
-        assert (status, headers["Content-Length"], body) == (200, "17", b"")
         assert [ask(port, "/runs/one/large.parquet")[i] for i in (0, 2)] == [200, bytes(3 * 2**20)]
         status, headers, body = ask(port, "/runs/one/a%20b%23%25.csv")
         assert (status, headers["Content-Type"], body) == (200, "text/csv; charset=utf-8", b"in runs/one/a b#%.csv")
-        assert (ask(port, "/")[0], ask(port, "/")[1]["Location"]) == (307, "/reports/index.html")
-        assert ask(port, "/runs/one")[1]["Location"] == "/runs/one/"
+        assert ask(port, "/runs/one")[1]["Location"] == "/pages/runs/one/"
         listed = re.findall(rb'href="(.*?)"', ask(port, "/runs/one/")[2])
         assert {b"page.html", b"large.parquet", b"a%20b%23%25.csv"} <= set(listed)
         assert b".hidden.html" not in listed
@@ -97,15 +107,15 @@ def test_pages_are_shown_and_nothing_else(storage: Storage) -> None:
         assert {path: ask(port, path)[0] for path in refused} == dict.fromkeys(refused, 404)
         assert {ask(port, "/runs/one/page.html", method)[0] for method in ("POST", "PUT", "DELETE")} == {405}
         assert ask(port, "/runs/one/page.html", host="evil.example")[0] == 400
-    assert storage.place("runs/one/page.html").read_text() == "<html>page</html>"
+    assert settings.storage.place("runs/one/page.html").read_text() == "<html>page</html>"
 
 
 @pytest.mark.slow  # the bucket's client tries three times
 def test_a_storage_that_gives_no_answer_is_told(tmp_path_factory: pytest.TempPathFactory) -> None:
-    """A bucket that is away: status 502, and neither an address nor a key."""
-    away = Storage("s3://pages/data", endpoint_url="http://127.0.0.1:9", key="h1dden", secret="h1dden")
-    with shown(away) as port:
-        assert [ask(port, "/runs/one/page.html")[i] for i in (0, 2)] == [502, b"the storage gives no answer"]
+    """A bucket that is away: status 503, and neither an address nor a key."""
+    with shown(bucket("http://127.0.0.1:9", "h1dden", "h1dden")) as port:
+        status, _, body = ask(port, "/runs/one/page.html")
+    assert (status, json.loads(body)["detail"]) == (503, "a server that is needed gives no answer")
 
 
 def test_what_pages_hold_is_allowed_by_the_policy() -> None:

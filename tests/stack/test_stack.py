@@ -25,7 +25,7 @@ from wafer.stack.keeper import Running
 from wafer.stack.parts import Part, Place, postgres_server, prefect_server, s3_server
 
 WAFER = Path(sys.executable).with_name("wafer")
-SERVERS = ["database", "S3 server", "Prefect server", "MLflow server", "page server", "Prefect worker"]
+SERVERS = ["database", "S3 server", "Prefect server", "MLflow server", "service", "Prefect worker"]
 
 
 def left_of(place: Path) -> list[str]:
@@ -74,7 +74,7 @@ def test_a_stack_from_its_start_to_nothing_left(project: Path, environment: dict
     assert examined.returncode == 0, examined.stdout
     checks = json.loads(examined.stdout)
     assert [check["name"] for check in checks if check["state"] == "ok"] == [
-        *("places", "storage", "clock", "database", "clock", "leases", "registry", "Prefect")
+        *("places", "storage", "clock", "database", "clock", "leases", "registry", "Prefect", "pages")
     ]
     sqlite = [] if (project / "stack" / "postgres").exists() else ["it works on SQLite"]
     assert [check["told"].partition(":")[0] for check in checks if check["state"] != "ok"] == sqlite
@@ -82,6 +82,9 @@ def test_a_stack_from_its_start_to_nothing_left(project: Path, environment: dict
     prefect = f"http://127.0.0.1:{environment['WAFER_PORT_BASE']}"
     with urllib.request.urlopen(f"{prefect}/ui-settings", timeout=30) as answer:
         assert json.load(answer)["api_url"] == f"{prefect}/api", "what Prefect's page asks in a browser"
+    service = f"http://127.0.0.1:{int(environment['WAFER_PORT_BASE']) + 5}"
+    with urllib.request.urlopen(f"{service}/v1/runs", timeout=30) as answer:
+        assert json.load(answer) == [], "the service works on the stack's storage"
     pid = json.loads((project / "stack" / "stack.json").read_text())["pids"]["MLflow server"]
     os.kill(pid, signal.SIGKILL)
     psutil.Process(pid).wait(10)

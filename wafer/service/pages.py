@@ -1,25 +1,18 @@
 """Shows `runs/` and `reports/` of the storage, folder or bucket, so that links to pages open.
 
-The service has them below /pages; `python -m wafer.service.pages PORT` serves them alone on 127.0.0.1, to be read only.
 A path is a key of the storage and nothing else: no part of it is empty or hidden, and no link leads out of the storage.
 Pages may show what they hold themselves, and run no script but this library's own.
 """
 
 import html
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import quote
 
-import uvicorn
 from fastapi import APIRouter, Security
-from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response, StreamingResponse
-from starlette.routing import Route
+from starlette.responses import HTMLResponse, RedirectResponse, Response, StreamingResponse
 from upath import UPath
 
 from wafer.reporting.index import PLACE
@@ -27,10 +20,9 @@ from wafer.reporting.look import look, script_source
 from wafer.runs import RUNS
 from wafer.service.guard import allowed
 from wafer.service.problems import documented
-from wafer.settings import Settings
-from wafer.storage import Storage, bucket_errors, is_local
+from wafer.storage import Storage, is_local
 
-HEALTH = "/healthz"
+ROOT = "/pages/"
 AREAS = frozenset({RUNS, PLACE.partition("/")[0]})
 CHUNK = 2**20  # bytes
 TYPES = {
@@ -48,7 +40,7 @@ router = APIRouter(tags=["pages"])
 
 
 @router.get(
-    "/pages/{key:path}",
+    ROOT + "{key:path}",
     dependencies=[Security(allowed, scopes=["read"])],
     summary="A page of a run",
     response_class=Response,
@@ -59,41 +51,8 @@ router = APIRouter(tags=["pages"])
     },
 )
 def page(request: Request, key: str) -> Response:
-    """What lies below runs/ and reports/ of the storage, to be read."""
-    return shown(request.app.state.service.workspace.storage, key, request.method, root="/pages/")
-
-
-def page_server(storage: Storage) -> Starlette:
-    """The application that shows the pages of `storage`."""
-
-    def show(request: Request) -> Response:
-        return shown(storage, request.path_params["key"], request.method)
-
-    def fail(_: Request, error: Exception) -> Response:
-        return PlainTextResponse("the storage gives no answer", 502)
-
-    return Starlette(
-        routes=[
-            Route("/", lambda _: RedirectResponse(f"/{PLACE}")),
-            Route(HEALTH, lambda _: PlainTextResponse("ok")),
-            Route("/{key:path}", show),
-        ],
-        middleware=[Middleware(TrustedHostMiddleware, allowed_hosts=["127.0.0.1", "localhost"])],
-        exception_handlers=dict.fromkeys((OSError, *bucket_errors()), fail),
-    )
-
-
-def shown(storage: Storage, key: str, method: str, root: str = "/") -> Response:
-    """The file or folder of a key as an answer to a browser, under a policy that lets no foreign script run.
-
-    `root` is where keys begin on this server.
-
-    Raises:
-        HTTPException: with 404, where there is none, or none that may be shown.
-    """
-    answer = _answer(storage, key, root)
-    if method == "HEAD":  # nothing is read for it
-        answer = Response(headers=dict(answer.headers))
+    """What lies below runs/ and reports/ of the storage, under a policy that lets no foreign script run."""
+    answer = _answer(request.app.state.service.workspace.storage, key)
     policy = f"default-src 'none'; img-src 'self' data:; style-src 'unsafe-inline'; script-src {script_source()}"
     framed = "frame-ancestors 'self'"  # the service shows a run's page in its own
     answer.headers["Content-Security-Policy"] = f"{policy}; base-uri 'none'; form-action 'none'; {framed}"
@@ -103,7 +62,7 @@ def shown(storage: Storage, key: str, method: str, root: str = "/") -> Response:
     return answer
 
 
-def _answer(storage: Storage, key: str, root: str) -> Response:
+def _answer(storage: Storage, key: str) -> Response:
     """The file of a key, or the list of a folder's files.
 
     Raises:
@@ -119,7 +78,7 @@ def _answer(storage: Storage, key: str, root: str) -> Response:
     if not names:
         raise HTTPException(404)
     if not key.endswith("/"):
-        return RedirectResponse(f"{root}{quote(key)}/")
+        return RedirectResponse(f"{ROOT}{quote(key)}/")
     links = "".join(f'<li><a href="{quote(name)}">{html.escape(name)}</a></li>' for name in names if name[0] != ".")
     head = f'<!doctype html><html lang="en"><title>{html.escape(key)}</title><style>{look()}</style>'
     return HTMLResponse(f"{head}<h1>{html.escape(key)}</h1><ul>{links}</ul></html>")
@@ -139,8 +98,3 @@ def _chunks(place: UPath) -> Iterator[bytes]:
     with place.open("rb") as file:
         while chunk := file.read(CHUNK):
             yield chunk
-
-
-if __name__ == "__main__":
-    app = page_server(Settings.read().storage)
-    uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[1]), access_log=False, server_header=False)

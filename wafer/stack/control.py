@@ -17,7 +17,7 @@ from wafer.addresses import knock
 from wafer.errors import StackError
 from wafer.lifeline import start_apart
 from wafer.stack.keeper import LOCK, SECONDS_TO_STOP, STATE, failure
-from wafer.stack.parts import Part, Place, program, servers, worker
+from wafer.stack.parts import Part, Place, program, servers, service, worker
 from wafer.storage import private_folder, write_secret
 
 FIRST_LINE = (
@@ -112,7 +112,7 @@ def status(folder: Path) -> list[Seen]:
 def _look(pids: Mapping[str, int], place: Place) -> Iterator[Seen]:
     address = f"127.0.0.1:{place.port('database')}"
     yield Seen("database", address, knock(f"mongodb://{address}"), place.folder / "mongodb" / "server.log")
-    for part in (*servers(place), worker(place)):
+    for part in (*servers(place), service(place), worker(place)):
         if part.name in pids:
             yield Seen(part.name, part.address, _why_not(part, pids[part.name]), part.log)
 

@@ -2,7 +2,7 @@
 
 `wafer.stack.control` starts it as ``python -m wafer.stack.keeper FOLDER PROJECT PORT``. It tells on its standard output
 how that goes, a line of JSON each: ``{"part": …, "address": …}`` for what is healthy, then ``{"healthy": true}``, or
-``{"failed": […]}``. It then lives until SIGTERM, and stops all it has started, the worker first.
+``{"failed": […]}``. It then lives until SIGTERM, and stops all it has started, the worker and the service first.
 When it is killed, its parts end all the same: by `wafer.lifeline`, and the database since nobody uses it any more.
 """
 
@@ -21,7 +21,7 @@ from typing import IO
 
 from wafer.errors import StackError, StorageError, WaferError
 from wafer.lifeline import end_in_order, end_tied, tie_children
-from wafer.stack.parts import OF_S3, SERVERS, Part, Place, make_buckets, servers, worker
+from wafer.stack.parts import OF_S3, SERVERS, Part, Place, make_buckets, servers, service, worker
 from wafer.storage import bucket_errors, private_folder, write_json
 from wafer.store.embedded import embedded_server, wait_until_stopped
 
@@ -31,7 +31,7 @@ SECONDS_TO_STOP = 30.0
 SECONDS_BETWEEN_LOOKS = 0.5
 LAST_LINES = 10
 FAILURES: tuple[type[Exception], ...] = (StorageError, OSError)
-STOPPED = (("Prefect worker",), ("Prefect server", "MLflow server", "page server"), ("S3 server", "PostgreSQL"))
+STOPPED = (("Prefect worker", "service"), ("Prefect server", "MLflow server"), ("S3 server", "PostgreSQL"))
 
 
 class Running:
@@ -150,14 +150,16 @@ def _start(place: Place, told: IO[str], closing: ExitStack) -> list[Running]:
         if one.part.name == "S3 server":
             wait_for_buckets(place, one)
         _tell(told, part=one.part.name, address=one.part.address)
-    running.append(Running(worker(place, time.time())))
-    running[-1].wait()
-    _tell(told, part=running[-1].part.name, address=running[-1].part.address)
+    for part in (service(place), worker(place, time.time())):
+        running.append(Running(part))
+    for one in running[-2:]:
+        one.wait()
+        _tell(told, part=one.part.name, address=one.part.address)
     return running
 
 
 def _stop(running: list[Running]) -> None:
-    """Stop the worker, then the servers that others serve, then those."""
+    """Stop the worker and the service, then the servers that others serve, then those."""
     for names in STOPPED:
         layer = [one for one in running if one.part.name in names]
         for one in layer:

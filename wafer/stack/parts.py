@@ -27,7 +27,7 @@ from wafer.store.embedded import SECRET, url_of
 
 POOL = "wafer"
 BUCKETS = {"storage": "wafer", "artefacts": "mlflow"}
-SERVERS = ("Prefect server", "S3 server", "database", "MLflow server", "PostgreSQL", "page server")
+SERVERS = ("Prefect server", "S3 server", "database", "MLflow server", "PostgreSQL", "service")
 """The servers, in the order of their ports from the first one on."""
 OF_S3 = ("s3.port.grpc", *(f"{one}.port{kind}" for one in ("master", "volume", "filer") for kind in ("", ".grpc")))
 """Options of the S3 server, for ports that only itself uses, behind those of the servers."""
@@ -89,7 +89,7 @@ class Place:
             "MONGODB_URL": url_of(self.port("database"), password),
             "MLFLOW_TRACKING_URI": self.address("MLflow server"),
             "PREFECT_API_URL": f"{self.address('Prefect server')}/api",
-            "WAFER_PAGES_URL": self.address("page server"),
+            "WAFER_PAGES_URL": f"{self.address('service')}/pages",
             **self.s3_variables,
         }
 
@@ -131,14 +131,13 @@ def program(name: str, extra: str) -> Path:
 
 
 def servers(place: Place) -> Iterator[Part]:
-    """The servers of the stack but the database, each before those that need it."""
+    """The servers that the service and the worker need, but the database; each before those that need it."""
     postgres = postgres_server(place)
     if postgres is not None:
         yield postgres
     yield s3_server(place)
     yield prefect_server(place, postgres)
     yield mlflow_server(place)
-    yield page_server(place)
 
 
 def s3_server(place: Place) -> Part:
@@ -219,19 +218,6 @@ def mlflow_server(place: Place) -> Part:
     )
 
 
-def page_server(place: Place) -> Part:
-    """What shows the pages of the stack's storage in a browser."""
-    port = place.port("page server")
-    return Part(
-        "page server",
-        place.folder / "pages",
-        place.address("page server"),
-        (sys.executable, "-m", "wafer.service.pages", str(port)),
-        partial(_answers, port, "/healthz"),
-        {**place.s3_variables, "WAFER_STORAGE": place.storage_url},
-    )
-
-
 def worker(place: Place, since: float = 0.0) -> Part:
     """A Prefect worker on the process pool, which it makes; healthy once it has told the server so after `since`."""
     command = ("worker", "start", "--pool", POOL, "--type", "process", "--name", "stack", "--install-policy", "never")
@@ -247,6 +233,19 @@ def worker(place: Place, since: float = 0.0) -> Part:
         partial(_is_online, place.port("Prefect server"), since),
         environment,
         working_folder=place.project,
+    )
+
+
+def service(place: Place) -> Part:
+    """`wafer serve` on this stack, for whoever is on this machine; it shows the pages that links in Prefect lead to."""
+    port = place.port("service")
+    return Part(
+        "service",
+        place.folder / "service",
+        place.address("service"),
+        (sys.executable, "-m", "wafer", "serve", "--port", str(port), "--no-tokens"),
+        partial(_answers, port, "/healthz"),
+        {**place.variables(), "WAFER_PROJECT": str(place.project)},
     )
 
 
