@@ -50,7 +50,7 @@ def test_a_rejected_file_is_kept_beside_its_reasons(quarantine, tmp_path):
     assert json.loads(kept[f"{digest}.reasons.json"]) == record
     assert record["verdict"] == "quarantined"
     assert record["reasons"] == [REASON.as_dict()]
-    assert quarantine.entries() == [entry]
+    assert quarantine.entries() == [entry] and len(quarantine) == 1
     assert entry == Entry(quarantine.folder / f"{digest}.csv", "lot.csv", digest, record)
     assert entry.whole
 
@@ -110,7 +110,7 @@ def test_a_run_that_was_cut_short_is_completed(quarantine, tmp_path):
     delivery = deliver(tmp_path / "raw", b"a")
     quarantine.folder.mkdir(parents=True)
     (quarantine.folder / f"{delivery.digest}.csv").write_bytes(b"a")
-    assert quarantine.entries() == []
+    assert quarantine.entries() == [] and len(quarantine) == 0
     quarantine.keep(delivery, rejected(delivery))
     assert tree(quarantine.folder).keys() == {f"{delivery.digest}.csv", f"{delivery.digest}.reasons.json"}
 

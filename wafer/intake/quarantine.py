@@ -120,6 +120,10 @@ class Quarantine:
         entries = [self._entry(read_json(self._file(digest, _REASONS))) for digest in told]
         return sorted(entries, key=lambda entry: (entry.file, entry.digest))
 
+    def __len__(self) -> int:
+        """How many files were rejected; reads none of them."""
+        return sum(_REASONS in endings for endings in self._all().values())
+
     def dropped(self) -> list[dict[str, Any]]:
         """The wafers that were dropped from accepted files, as `keep_rows` recorded them, sorted by the file's name."""
         records = [record for path in self._listed(_DROPPED) for record in _json_lines(path)]

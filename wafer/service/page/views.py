@@ -96,7 +96,7 @@ def today(service: Service, newest: Newest, state: State) -> dict[str, Any]:
         "state": state,
         "counts": {one: len(rows) for one, rows in listed.items()},
         "alarms": [{**one, "file": files[one["batch"]]} for one in shown],
-        "quarantined": sum(len(quarantine(service, kind).entries()) for kind in KINDS),
+        "quarantined": sum(len(quarantine(service, kind)) for kind in KINDS),
         "reasons": newest.reasons({record.scored for record in records.values() if record.scored}),
     }
     made = newest.prediction()
