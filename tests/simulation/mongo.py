@@ -74,7 +74,7 @@ class Cursor:
         return self
 
     def limit(self, most: int) -> "Cursor":
-        self._most = most
+        self._most = most or None
         return self
 
     def __iter__(self) -> Iterator[Document]:

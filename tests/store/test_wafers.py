@@ -223,6 +223,16 @@ def test_replacing_keeps_the_earlier_readings(settings: Settings) -> None:
     assert "earlier" not in wafers["Wafer-2"]
 
 
+def test_the_last_batches_of_the_production_are_told(settings: Settings) -> None:
+    """In production order, so many of a kind or all."""
+    with open_store(settings) as store:
+        for number in (3, 1, 2):
+            add(store, batch(f"d{number}", "a.csv", order=np.array([number, number + 1])), 1e-9)
+        add(store, batch("d9", "b.csv", kind="prediction", labels=None), 1e-9)
+        found = [[one.digest for one in store.batches("training", newest)] for newest in (0, 1, 2, 9)]
+    assert found == [["d1", "d2", "d3"], ["d3"], ["d2", "d3"], ["d1", "d2", "d3"]]
+
+
 def test_a_wafer_that_changed_since_it_was_read_is_judged_as_it_is(settings: Settings) -> None:
     """Where a writer that had lost its lease changes it at the last moment, the line tells what is stored, not less."""
     came = [batch(f"d{number}", f"{number}.csv", readings=READINGS + number) for number in (2, 3, 4)]
@@ -371,6 +381,7 @@ def test_each_query_of_the_store_uses_an_index(settings: Settings, mongodb_url: 
             store.status,
             store.replacements,
             lambda: store.batches("training"),
+            lambda: store.batches("training", 2),
             lambda: store.predictions("d1"),
             lambda: store.recent_probabilities(1, 0, 9, most=5),
             lambda: store.last_alarms(5),

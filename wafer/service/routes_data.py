@@ -106,7 +106,7 @@ def is_new(service: Service, kind: Kind, name: str, digest: str) -> bool:
 @router.get("/v1/batches", dependencies=[reads], summary="The batches of a kind", responses=json_answer([]))
 def batches(request: Request, kind: Kind = Query("prediction"), limit: int = Query(100, ge=1, le=1000)) -> Response:
     """Those that were taken in, the last in the production first."""
-    found = service_of(request).store.batches(kind)[::-1][:limit]
+    found = service_of(request).store.batches(kind, limit)[::-1]
     return as_json([_told(record) for record in found])
 
 

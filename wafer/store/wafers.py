@@ -241,10 +241,10 @@ class Store:
                 found[document["_id"]] = document
         return found
 
-    def batches(self, kind: str) -> list[BatchRecord]:
-        """The ledger's records of one kind, in production order."""
-        found = self._batches.find({"kind": kind}).sort([("order", 1), ("file", 1), ("_id", 1)])
-        return [ledger_record(d) for d in found]
+    def batches(self, kind: str, newest: int = 0) -> list[BatchRecord]:
+        """The ledger's records of one kind, in production order: the `newest` so many at its end, or all."""
+        found = self._batches.find({"kind": kind}).sort([(name, -1) for name in ("order", "file", "_id")])
+        return [ledger_record(d) for d in found.limit(newest)][::-1]
 
     def count_labelled(self) -> int:
         """How many wafers a snapshot would have: those of training batches and files of labels in the ledger."""
