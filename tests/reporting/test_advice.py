@@ -67,8 +67,25 @@ def test_a_prediction_names_wafers_sensors_trust_and_files():
         "Have an engineer look at 1 strange wafer.": "w1: unlike anything the model has seen, so its probability "
         "means little there.",
         "Measure 1 wafer again.": "w5 came with too few readings to be judged.",
-        "Ask the sender for 1 corrected file.": "Their wafers are in no report: bad<b>.csv (no time in its name).",
+        "Ask the sender for 1 corrected file.": "Its wafers are in no report: bad<b>.csv (no time in its name).",
     }
+
+
+def test_a_strange_wafer_whose_label_is_known_asks_for_nobody():
+    """It has been tested, and is listed as unknown; only the others need somebody's look."""
+    seen = judged(unknown=[True] + 5 * [False], label_known=True)
+    assert not any("strange" in one.what for one in advice.prediction_advice(seen, found(), {}, CALM))
+
+
+def test_what_could_not_be_judged_says_why():
+    """Of one batch its reason, of several that of the first."""
+    batch = found(drifted=None).drift["batches"][0]
+    for batches, instance in ((1, ""), (2, " for instance")):
+        unjudged = found(drifted=None)
+        unjudged.drift["batches"] = [batch | {"why_not": "It is no newer than the training."}] * batches
+        assert told(advice.prediction_advice(judged(), unjudged, {}, CALM))["Take the probabilities with care."] == (
+            f"Whether the process has moved could not be judged, of b{instance}: it is no newer than the training."
+        )
 
 
 @pytest.mark.parametrize(
@@ -131,6 +148,19 @@ def test_data_quality_names_files_and_sensors(wafers):
     assert said["Ask what became of 1 sensor."].startswith("Sensor-2: read in the first batch")
     assert said["Have 1 sensor checked that moved far."].startswith("Sensor-7 (+")
     assert "Ask for no file again." in told(advice.quality_advice(wafers, {}))
+
+
+def test_data_quality_names_a_sensor_that_was_off_for_a_batch(wafers):
+    """A sensor that left its level and came back is told with its batch, not as one that never moved far."""
+    calm = wafers.drop(columns="Sensor-7")
+    assert list(told(advice.quality_advice(calm, {}))) == ["Ask for no file again.", "No sensor has moved far."]
+    batch = calm["batch"].unique()[len(calm["batch"].unique()) // 2]
+    there = calm["batch"] == batch
+    calm.loc[there, "Sensor-4"] += 100 * calm["Sensor-4"].std()
+    said = told(advice.quality_advice(calm, {}))
+    assert list(said) == ["Ask for no file again.", "Ask what happened to 1 sensor in single batches."]
+    why = said["Ask what happened to 1 sensor in single batches."]
+    assert why.startswith("Sensor-4 (+") and f" spreads in {batch}): the median of a batch lay far off" in why
 
 
 def test_exploration_names_the_sensor_that_tells(wafers):

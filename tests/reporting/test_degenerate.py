@@ -281,6 +281,7 @@ CALLS: dict[Callable[..., Any], Callable[[Scene], tuple[Any, ...]]] = {
     sensors.missing_by_batch: lambda s: (s.wafers,),
     sensors.sensors_table: lambda s: (s.wafers,),
     sensors.drift_table: lambda s: (s.wafers,),
+    sensors.batch_shifts: lambda s: (s.wafers, sensors.sensor_names(s.wafers)),
     sensors.telling_sensors: lambda s: (s.wafers,),
     sensors.plot_missing: lambda s: (s.wafers,),
     sensors.plot_drift: lambda s: (s.wafers,),

@@ -205,6 +205,8 @@ def test_outcome_and_counts_stand_first(tmp_path: Path, statistics: DeliveryStat
     good, away = batch(1), batch(2, readable=False)
     text = written(tmp_path, statistics, [(good, ingested(good, stored=50)), (away, ingested(away, "quarantined"))])
     assert "<p>1 of 2 files was turned away and kept in the quarantine.</p>" in text
+    assert "What to do now:</b> Ask the sender for 1 corrected file: until then its wafers are missing.</p>" in text
+    assert "What to do now:</b> Ask for no file again.</p>" in written(tmp_path, statistics, [(good, ingested(good))])
     counts = dict(re.findall("<dt>(.*?)</dt><dd>(.*?)</dd>", text))
     assert counts == {
         "files delivered": "2",

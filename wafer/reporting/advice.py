@@ -55,7 +55,8 @@ def prediction_advice(
     told.append(_trust(findings))
     if len(control.sensors):
         told.append(_check(control))
-    strange = judged.loc[judged["unknown"] & judged["Prediction"].notna()].sort_values("p_value", kind="stable")
+    strange = judged.loc[judged["unknown"] & judged["Prediction"].notna() & ~judged["label_known"]]
+    strange = strange.sort_values("p_value", kind="stable")
     if names := strange["Wafer"].drop_duplicates().tolist():
         why = f"{_listed(names)}: unlike anything the model has seen, so its probability means little there."
         told.append(Advice(f"Have an engineer look at {counted(len(names), 'strange wafer')}.", why))
@@ -93,7 +94,7 @@ def _trust(findings: Findings) -> Advice:
     judged = [one for one in findings.drift["batches"] if one["drifted"] is not None]
     drifted = [str(one["batch"]) for one in judged if one["drifted"]]
     if not judged:
-        return Advice("Take the probabilities with care.", "Whether the process has moved could not be judged.")
+        return Advice("Take the probabilities with care.", _unjudged(findings.drift["batches"]))
     batches = counted(len(judged), "judged batch", "judged batches")
     if drifted:
         why = f"{len(drifted)} of {batches} drifted from what it learned: {_listed(drifted)}."
@@ -107,6 +108,15 @@ def _trust(findings: Findings) -> Advice:
     return Advice("Trust the model as usual.", f"{told} drifted; no new training is due for that.")
 
 
+def _unjudged(batches: Sequence[dict[str, Any]]) -> str:
+    told = "Whether the process has moved could not be judged"
+    unsaid = [one for one in batches if one.get("why_not")]
+    if not unsaid:
+        return f"{told}."
+    why, instance = shown_message(str(unsaid[0]["why_not"])), " for instance" if len(batches) > 1 else ""
+    return f"{told}, of {_file(unsaid[0]['batch'])}{instance}: {why[:1].lower()}{why[1:]}"
+
+
 def _check(control: Control) -> Advice:
     first = control.sensors.groupby("sensor", sort=False)["first"].first()
     named = _listed([f"{sensor} (first at {wafer})" for sensor, wafer in first.items()])
@@ -118,14 +128,19 @@ def _ask_back(report: dict[str, Any]) -> list[Advice]:
     for verdict, ask in (("quarantined", "corrected"), ("unread", "readable")):
         batches = [one for one in report.get("batches", []) if one["verdict"] == verdict]
         if batches:
-            why = f"Their wafers are in no report: {_listed([_complaint(one) for one in batches])}."
+            whose = "Its" if len(batches) == 1 else "Their"
+            why = f"{whose} wafers are in no report: {_listed([_complaint(one) for one in batches])}."
             told.append(Advice(f"Ask the sender for {counted(len(batches), f'{ask} file')}.", why))
     return told
 
 
 def _complaint(batch: dict[str, Any]) -> str:
     why = f" ({shown_message(batch['reasons'][0]['message'], LONGEST)})" if batch["reasons"] else ""
-    return f"{cut_name(shown_text(batch['file']), LONGEST)}{why}"
+    return f"{_file(batch['file'])}{why}"
+
+
+def _file(name: object) -> str:
+    return cut_name(shown_text(name), LONGEST)
 
 
 def training_advice(metrics: dict[str, Any], decision: dict[str, Any] | None) -> list[Advice]:
@@ -199,10 +214,25 @@ def quality_advice(wafers: pd.DataFrame, report: dict[str, Any]) -> list[Advice]
         names = _listed([f"{name} ({_signed(shift)} spreads)" for name, shift in far.items()])
         why = f"{names} since the first third of the wafers: a change of the process, or of the sensor."
         told.append(Advice(f"Have {counted(len(far), 'sensor')} checked that moved far.", why))
-    elif len(moved):
+    passing = _passing(
+        sensors.batch_shifts(wafers, moved.index.difference(far.index, sort=False).tolist(), sensors.FEWEST)
+    )
+    if len(moved) and not len(far) and not passing:
         why = f"The farthest, {moved.index[0]}, moved by {_signed(moved.iloc[0])} spreads."
         told.append(Advice("No sensor has moved far.", why))
-    return told
+    return told + passing
+
+
+def _passing(shifts: pd.DataFrame) -> list[Advice]:
+    """Sensors that lay far off in single batches and not over the last third of the wafers."""
+    farthest = shifts.abs().max().dropna().sort_values(ascending=False, kind="stable")
+    names = farthest.index[farthest >= FAR].tolist()
+    if not names:
+        return []
+    where = {name: shifts[name].abs().idxmax() for name in names}
+    told = [f"{name} ({_signed(shifts.at[at, name])} spreads in {_file(at)})" for name, at in where.items()]
+    why = f"{_listed(told)}: the median of a batch lay far off, that of the last third of the wafers does not."
+    return [Advice(f"Ask what happened to {counted(len(names), 'sensor')} in single batches.", why)]
 
 
 def exploration_advice(wafers: pd.DataFrame, clusters: Sequence[int] | NDArray[np.int64]) -> list[Advice]:

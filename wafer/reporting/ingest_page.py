@@ -32,6 +32,7 @@ from wafer.reporting.ingest_rows import (
 )
 from wafer.reporting.look import TEMPLATES, look, script, script_source
 from wafer.reporting.style import DPI
+from wafer.shown import counted
 from wafer.storage import AnyPath, write_text
 
 LARGEST = 6_000_000  # bytes
@@ -103,6 +104,7 @@ def _fixed_parts(report: Mapping[str, Any], summary: DeliverySummary) -> dict[st
     return {
         "title": f"Ingest of {report['kind']} batches",
         "outcome": _outcome(report),
+        "now": _now(report),
         "report_file": f"ingest-{report['kind']}.json",
         "totals": ingest_counts(report) + _reading_totals(report, summary),
         "rules": quarantine_rules(report),
@@ -116,6 +118,18 @@ def _fixed_parts(report: Mapping[str, Any], summary: DeliverySummary) -> dict[st
         if report["kind"] == "prediction"
         else "No accepted file has labels.",
     }
+
+
+def _now(report: Mapping[str, Any]) -> str:
+    """What to do about the delivery, in one sentence; nothing where no file came."""
+    away, unread = report["quarantined"], report.get("unread", 0)
+    if not report["files"]:
+        return ""
+    asked = [counted(number, f"{what} file") for number, what in ((away, "corrected"), (unread, "readable")) if number]
+    if not asked:
+        return "Ask for no file again."
+    their = "its" if away + unread == 1 else "their"
+    return f"Ask the sender for {' and '.join(asked)}: until then {their} wafers are missing."
 
 
 def _outcome(report: Mapping[str, Any]) -> str:

@@ -30,6 +30,7 @@ from wafer.reporting.style import (
 )
 
 Floats = NDArray[np.float64]
+FEWEST = 20  # readings that a median is taken of
 
 
 def sensor_names(wafers: pd.DataFrame) -> list[str]:
@@ -77,13 +78,13 @@ def drift_table(wafers: pd.DataFrame, top: int = 20) -> pd.DataFrame:
     """The sensors that moved most from the first to the last third of the wafers.
 
     `moved` is the difference of medians in units of the first third's robust spread (interquartile range / 1.349);
-    sensors without spread or with fewer than 20 readings in a third are left out.
+    sensors without spread or with fewer than `FEWEST` readings in a third are left out.
     """
     third = max(len(wafers) // 3, 1)
     readings = wafers[sensor_names(wafers)]
     first, last = readings.iloc[:third], readings.iloc[-third:]
     spread = (first.quantile(0.75) - first.quantile(0.25)) / 1.349
-    usable = (spread > 0) & (first.notna().sum() >= 20) & (last.notna().sum() >= 20)
+    usable = (spread > 0) & (first.notna().sum() >= FEWEST) & (last.notna().sum() >= FEWEST)
     moved = ((last.median() - first.median()) / spread)[usable]
     ranked = moved.reindex(moved.abs().sort_values(ascending=False, kind="stable").index).head(top)
     table = pd.DataFrame(
@@ -94,6 +95,21 @@ def drift_table(wafers: pd.DataFrame, top: int = 20) -> pd.DataFrame:
         }
     )
     return table.rename_axis("sensor")
+
+
+def batch_shifts(wafers: pd.DataFrame, sensors: Sequence[str], fewest: int = 1) -> pd.DataFrame:
+    """How far each batch's median lies from that of the first third of the wafers, in units of the robust spread there.
+
+    Args:
+        wafers: the training table.
+        sensors: with a spread in the first third, such as those of `drift_table`; the columns of what is returned.
+        fewest: readings that a batch's median is taken of; where it has fewer, none is given.
+    """
+    readings = wafers[list(sensors)]
+    first = readings.iloc[: max(len(wafers) // 3, 1)]
+    spread = (first.quantile(0.75) - first.quantile(0.25)) / 1.349
+    batches = readings.groupby(wafers["batch"], sort=False)
+    return ((batches.median() - first.median()) / spread).where(batches.count() >= fewest)
 
 
 def telling_sensors(wafers: pd.DataFrame, top: int = 20) -> pd.DataFrame:
@@ -143,10 +159,7 @@ def plot_drift(wafers: pd.DataFrame, top: int = 12) -> Figure:
     if not sensors:
         say_nothing_to_show(axes, "Sensors that moved", "no sensor has enough readings to say whether it moved")
         return figure
-    first = wafers[sensors].iloc[: max(len(wafers) // 3, 1)]
-    spread = (first.quantile(0.75) - first.quantile(0.25)) / 1.349
-    medians = wafers[sensors].groupby(wafers["batch"], sort=False).median()
-    moved = ((medians - first.median()) / spread).T
+    moved = batch_shifts(wafers, sensors).T
     image = axes.imshow(moved.to_numpy(), aspect="auto", interpolation="nearest", cmap=DIVERGING, vmin=-5, vmax=5)
     axes.set_yticks(range(len(sensors)), sensors, fontsize=8)
     step = int(np.ceil(moved.shape[1] / 30))
