@@ -30,7 +30,7 @@ def test_a_project_holds_the_files_of_the_repository(tmp_path: Path, monkeypatch
     found = contents(tmp_path / "fab")
     copied = [
         *SAME,
-        *(f"{d}/{f.name}" for d in ("expectations", "notebooks") for f in (REPOSITORY / d).glob("*.[ij]*")),
+        *(f"{d}/{f.name}" for d in ("expectations", "notebooks") for f in (REPOSITORY / d).glob("[!.]*.[ij]*")),
     ]
     assert found.keys() == {*copied, *OWN}
     assert {name: found[name] for name in copied} == {name: (REPOSITORY / name).read_bytes() for name in copied}

@@ -119,5 +119,6 @@ def test_the_timeline_counts_shares_of_what_there_is() -> None:
     shown = timeline.timeline_table([entry, later])
     assert shown.index.tolist() == ["b", "a"]
     assert shown.loc["a", ["alarm %", "T² %", "faulty %", "drifted"]].tolist() == [10.0, 4.0, 40.0, "no"]
-    assert shown.loc["b", ["T² %", "faulty %", "drifted"]].isna().all()
+    assert shown.loc["b", ["T² %", "faulty %"]].isna().all()
+    assert shown.loc["b", "drifted"] == "not judged"
     assert "2 batches of 1 prediction, with 100 wafers; 10 have" in (timeline.timeline_sentence([entry, later]))

@@ -37,6 +37,8 @@ def test_objects_show_what_matters(bundle: Bundle, wafers: pd.DataFrame, outputs
     first = said.wafers[said.alarms].sort_values("probability", ascending=False, kind="stable").iloc[0]
     shown = text(said._repr_html_())
     assert shown.startswith(f"Judgement wafers 240 alarms {said.counts()['alarms']} unknown ")
+    readings = wafers[list(bundle.classifier.sensor_names_)]
+    assert " version not registered " in text(judge(bundle, readings, wafers["order"])._repr_html_())
     assert f"row probability cluster reasons {first.name} {first['probability']:.4g} {first['cluster']} " in shown
     assert f"alarm from probability {bundle.classifier.told_threshold()}" in text(bundle._repr_html_())
     run = TrainingSources(storage=str(outputs)).run
@@ -59,6 +61,7 @@ def test_a_contract_and_a_verdict_show_what_is_agreed_and_broken() -> None:
     """What a delivery may look like, and why a file was turned away; a long list is cut, and says so."""
     shown = text(Contract.load("training")._repr_html_())
     assert "Contract kind training suite " in shown and " sensors 590 wafer ids " in shown
+    assert shown.endswith("rules 27: 24 reject a file, 3 warn")
     reasons = tuple(Reason("bad_cells", f"line {line}: <b>&") for line in range(LONGEST_LIST + 2))
     html = Verdict("a<b>.csv", False, reasons)._repr_html_()
     assert "a&lt;b&gt;.csv" in html and "<b>" not in html

@@ -255,7 +255,7 @@ def test_the_summary_keeps_known_labels_from_being_findings(judged, found, model
     assert "That leaves 3." in said
     assert "**1 wafer is unlike anything seen**" in said
     assert "**1 of 3 batches** drifted." in said
-    assert "**1 of 3 files** were turned away" in said
+    assert "**1 of 3 files** was turned away" in said
     totals = deliveries.prediction_totals(judged)[""]
     assert totals["wafers with a known label"] == "1 (20.0 % of wafers)"
     assert totals["alarms of wafers without a known label"] == "3 (75.0 % of those wafers)"
@@ -325,7 +325,7 @@ def test_every_alarm_rate_is_told_with_its_threshold(scores):
     assert table.index.tolist() == ["1 %", "2 %", "5 %", "10 %", "15 %", "20 %", "30 %", "50 %", "as decided"]
     assert table.loc["10 %"].tolist() == ["–"] * 6
     assert table.loc["15 %", ["forward from", "forward finds", "forward costs"]].tolist() == ["90.0 %", "50 %", "2,500"]
-    assert table.loc["as decided"].tolist() == ["25.0 % of alarms", "50 %", "2,625"] * 2
+    assert table.loc["as decided"].tolist() == ["25.0 % alarms", "50 %", "2,625"] * 2
     assert model_tables.threshold_table(scores.loc[scores["label"] == -1], Policy()).empty
 
 
@@ -360,6 +360,13 @@ def test_reasons_are_listed_up_to_a_limit(ingest_report):
     found = deliveries.quarantined_table(ingest_report, limit=2)
     assert found["reason"].tolist() == ["reason 0 <b>", "reason 1 <b>", "and 5 more reasons"]
     assert found.index.tolist() == ["bad.csv"] * 3
+    assert list(found) == ["rule", "reason"], "no reason has a place"
+    away = ingest_report["batches"][0] | {
+        "reasons": [{"rule": "cells", "message": "no number", "line": 3, "column": "B"}]
+    }
+    assert deliveries.quarantined_table({"batches": [away | {"verdict": "quarantined"}]})["place"].tolist() == [
+        "line 3, B"
+    ]
 
 
 def test_warnings_are_summed_up(ingest_report):

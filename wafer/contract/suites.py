@@ -138,7 +138,7 @@ class Contract:
     def facts(self) -> dict[str, object]:
         """What a notebook shows of it."""
         counted = Counter(rule.severity for rule in self.rules)
-        rules = ", ".join(f"{count} {severity}" for severity, count in counted.items())
+        rules = ", ".join(f"{count} {severity.replace(' ', ' a ')}" for severity, count in counted.items())
         columns = f"{self.form.told(WAFER)}, {self.sensors[0]} … {self.sensors[-1]}"
         return {
             "kind": self.kind,

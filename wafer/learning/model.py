@@ -336,7 +336,7 @@ class WaferModel(PolicyThresholds, ClassifierMixin, BaseEstimator):
         return {
             "sensors": self.n_features_in_,
             "alarm from probability": self.told_threshold(),
-            "policy": f"{costs}, alarms on at most {policy.alarm_rate_ceiling:.0%}",
+            "policy": f"{costs}, alarms on at most {100 * policy.alarm_rate_ceiling:g} %",
             "pooled panel": self.panel_.to_dict("records"),
             "clusters": self.clusters_[["cluster", "wafers", "faulty", "model", "weight"]].to_dict("records"),
         }

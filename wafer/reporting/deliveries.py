@@ -84,7 +84,7 @@ def prediction_summary(judged: pd.DataFrame, findings: Findings, report: dict[st
         )
         sentences.append(
             f"**{which}**: the wafers' labels are known already, and the model has probably learned from them. "
-            f"That leaves {alarms - known:,}."
+            + (f"That leaves {alarms - known:,}." if alarms > known else "No other is left.")
         )
     if judged["unknown"].any():
         count = int(judged["unknown"].sum())
@@ -98,7 +98,9 @@ def prediction_summary(judged: pd.DataFrame, findings: Findings, report: dict[st
     if drifted:
         sentences.append(f"**{len(drifted):,} of {len(findings.drift['batches']):,} batches** drifted.")
     if report["quarantined"]:
-        sentences.append(f"**{report['quarantined']:,} of {report['files']:,} files** were turned away and not scored.")
+        were = "was" if report["quarantined"] == 1 else "were"
+        away = f"**{report['quarantined']:,} of {report['files']:,} files**"
+        sentences.append(f"{away} {were} turned away and not scored.")
     if report.get("without_wafers"):
         left = f"{report['without_wafers']:,} of {report['files']:,} files"
         sentences.append(f"Of **{left}** no wafer is left to score: all contradict those in the store.")
@@ -136,7 +138,7 @@ def ingest_totals(report: dict[str, Any]) -> pd.DataFrame:
 
 
 def quarantined_table(report: dict[str, Any], limit: int = 5) -> pd.DataFrame:
-    """Each file that was turned away and why: file, rule, reason, place; at most `limit` reasons a file."""
+    """Each file that was turned away and why: file, rule, reason, and place if any is told; `limit` reasons a file."""
     rows = []
     for batch in report.get("batches", []):
         if batch["verdict"] == "accepted":
@@ -145,7 +147,8 @@ def quarantined_table(report: dict[str, Any], limit: int = 5) -> pd.DataFrame:
         rows += [(batch["file"], reason["rule"], reason["message"], _place(reason)) for reason in reasons[:limit]]
         if len(reasons) > limit:
             rows.append((batch["file"], "", f"and {len(reasons) - limit:,} more reasons", ""))
-    return pd.DataFrame(rows, columns=["file", "rule", "reason", "place"]).set_index("file")
+    table = pd.DataFrame(rows, columns=["file", "rule", "reason", "place"]).set_index("file")
+    return table if table["place"].any() else table.drop(columns="place")
 
 
 def warnings_table(report: dict[str, Any]) -> pd.DataFrame:

@@ -26,6 +26,7 @@ body { max-width: 72rem; padding: 1.5rem 2rem; }
 table { width: 100%; font-size: 1rem; }
 th, td { padding: .4rem .8rem .4rem 0; overflow-wrap: anywhere; }
 td:first-child { white-space: nowrap; }
+th:nth-child(2), td:nth-child(2) { overflow-wrap: normal; }
 .failed { color: var(--bad); }
 .running, .cancelled { color: var(--faint); }
 """

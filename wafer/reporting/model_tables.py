@@ -10,7 +10,6 @@ from wafer.diagnosis.novelty import UNKNOWN_LEVEL
 from wafer.learning.budget import budget
 from wafer.learning.curves import PROTOCOLS, of_protocol
 from wafer.learning.decision import Policy, threshold_curve
-from wafer.learning.intervals import interval_text
 from wafer.learning.model import WaferModel
 from wafer.learning.worth import worth
 from wafer.params import RECENT
@@ -62,12 +61,17 @@ def budget_table(scores: pd.DataFrame, policy: Policy) -> pd.DataFrame:
             "most in a batch": f"{100 * row['largest']:.0f} %",
             "batches within twice the ceiling": f"{100 * row['within_twice']:.0f} %",
             "finds": f"{100 * row['recall']:.0f} %",
-            "finds beyond as many fixed alarms": interval_text(row, "gain", "+z.3f"),
+            "finds beyond as many fixed alarms": _percent_text(row, "gain"),
             "costs": f"{row['cost']:,.0f}",
         }
         for row in found.to_dict("records")
     }
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("threshold")
+
+
+def _percent_text(row: Mapping[Any, Any], name: str) -> str:
+    point, low, high = (f"{100 * row[key]:+z.1f} %" for key in (name, f"{name}_low", f"{name}_high"))
+    return point if low == high else f"{point} [{low}, {high}]"
 
 
 def threshold_table(scores: pd.DataFrame, policy: Policy) -> pd.DataFrame:
@@ -86,7 +90,7 @@ def threshold_table(scores: pd.DataFrame, policy: Policy) -> pd.DataFrame:
         possible = [curve.loc[curve["alarm_rate"] <= rate].head(1) for rate in ALARM_RATES]
         points = [one.to_dict("records")[0] if len(one) else None for one in possible]
         alarm = part["alarm"].to_numpy(dtype=bool)
-        decided = [f"{100 * alarm.mean():.1f} % of alarms", f"{100 * alarm[faulty].mean():.0f} %"]
+        decided = [f"{100 * alarm.mean():.1f} % alarms", f"{100 * alarm[faulty].mean():.0f} %"]
         decided.append(f"{policy.cost(faulty, alarm):,.0f}")
         texts = [_point_texts(point) for point in points] + [decided]
         names = ("from", "finds", "costs")

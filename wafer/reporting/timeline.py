@@ -29,7 +29,7 @@ def timeline_table(batches: Sequence[dict[str, Any]]) -> pd.DataFrame:
     told = pd.DataFrame({name: (100 * share).round(1) for name, share in shares.items()})
     told.insert(0, "wafers", table["wafers"])
     told.insert(len(COUNTS) + 1, "labelled", table["labelled"])
-    told["drifted"] = table["drifted"].map({True: "yes", False: "no"})
+    told["drifted"] = table["drifted"].map({True: "yes", False: "no"}).fillna("not judged")
     told["version"] = table["model_version"]
     return told.set_index(table["predictions"].str.removesuffix(".csv").rename("batch"))[::-1]
 

@@ -66,7 +66,7 @@ class Judgement:
             ends = self.wafers["threshold"].agg(["min", "max"])
             told |= {
                 "threshold": " to ".join(dict.fromkeys(f"{end:.4g}" for end in ends)),
-                "version": int(self.wafers["version"].iloc[0]),
+                "version": int(self.wafers["version"].iloc[0]) or "not registered",
             }
         if self.drift is not None:
             told["drift"] = f"{self.drift.score:.3g}"

@@ -16,6 +16,7 @@ from wafer.learning.whole import PolicyClassifier
 from wafer.params import EvaluateParams, Params
 from wafer.progress import shown
 from wafer.reporting.style import FAINT, PROTOCOLS, new_figure, say_nothing_to_show, styled
+from wafer.shown import counted
 from wafer.trials.handover import scores_of_training, version_params
 from wafer.trials.kept import kept_scores
 from wafer.trials.wafers import Wafers
@@ -125,7 +126,8 @@ def compare_models(
     with shown("trial") as progress:
         found, reused = kept_scores(rest, wafers, splits, folder, n_jobs=jobs, progress=progress)
     for name, number in reused.items():
-        told[name] = f"{number} of {len(splits)} folds kept from an earlier trial, {len(splits) - number} scored now"
+        told[name] = f"{len(splits) - number} of {counted(len(splits), 'fold')} scored now"
+        told[name] += f", {number} kept from an earlier trial" if number else ""
     both = found | scores
     return Compared(wafers, ready, {name: both[name] for name in ready}, policy, left_out, told, params.seed)
 
