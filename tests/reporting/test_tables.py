@@ -253,6 +253,10 @@ def test_the_summary_keeps_known_labels_from_being_findings(judged, found, model
     )
     assert "**No findings are 1 of these alarms**: the wafers' labels are known already" in said
     assert "That leaves 3." in said
+    all_known = deliveries.prediction_summary(
+        judged.assign(label_known=True), found, {"files": 3, "quarantined": 1}, model
+    )
+    assert "**All of these alarms are no findings**" in all_known and "That leaves" not in all_known
     assert "**1 wafer is unlike anything seen**" in said
     assert "**1 of 3 batches** drifted." in said
     assert "**1 of 3 files** was turned away" in said

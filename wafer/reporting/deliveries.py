@@ -83,8 +83,8 @@ def prediction_summary(judged: pd.DataFrame, findings: Findings, report: dict[st
             "All of these alarms are no findings" if known == alarms else f"No findings are {known:,} of these alarms"
         )
         sentences.append(
-            f"**{which}**: the wafers' labels are known already, and the model has probably learned from them. "
-            + (f"That leaves {alarms - known:,}." if alarms > known else "No other is left.")
+            f"**{which}**: the wafers' labels are known already, and the model has probably learned from them."
+            + (f" That leaves {alarms - known:,}." if alarms > known else "")
         )
     if judged["unknown"].any():
         count = int(judged["unknown"].sum())
