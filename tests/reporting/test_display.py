@@ -38,6 +38,8 @@ def test_truth_is_a_dot_and_a_share_a_bar_beside_its_number():
     assert f'class="bar" y="1" width="{WIDE / 2:.1f}"' in shown.data
     assert bar(7.0).count(f'width="{WIDE:.1f}"') == 1
     assert "svg{max-width:none}" in shown.data, "JupyterLab would let the column be narrower than its bars"
+    narrow = re.search(r"@container \(max-width:640px\)\{(.*?\})\}", shown.data)
+    assert narrow and ".n svg{display:none}" in narrow[1], "where it is narrow the number stands alone"
 
 
 def test_what_all_rows_share_is_told_once():

@@ -19,7 +19,10 @@ LOOK = (
     ".box table tr .n{text-align:right;white-space:nowrap}.box table tr .s{text-align:left;white-space:nowrap}"
     ".box table tr .l{text-align:left;min-width:14em;overflow-wrap:anywhere}.box table tr .c{text-align:center}"
     ".box table thead tr th[scope]{white-space:normal;vertical-align:bottom}"
-    ".box table svg{max-width:none}.now li{margin:.3em 0}</style>"
+    ".box table svg{max-width:none}.box{container-type:inline-size}"
+    "@container (max-width:640px){.box table tr :is(th,td){padding-left:.3em;padding-right:.3em}"
+    ".box table .n svg{display:none}}"
+    ".now li{margin:.3em 0}</style>"
 )  # also where no page of ours is around it: JupyterLab's own rules of tables would be stronger than a bare class, and
 # its pictures, which may shrink to nothing, would lie over the next column
 
