@@ -1,6 +1,7 @@
 """Wafers scored at once: each protocol says what `judge` says."""
 
 import asyncio
+import time
 import tracemalloc
 from typing import Any
 
@@ -199,6 +200,45 @@ def test_requests_take_turns_for_reasons(client: TestClient, bundle: Bundle, mon
         own = expected[expected["row"] == row].drop(columns="row").to_dict("records")
         assert reasons == [{name: scorer.plain(value) for name, value in one.items()} for one in own]
     assert small.reasons == large.reasons[:1]
+
+
+def test_requests_that_wait_for_reasons_get_them_together(
+    client: TestClient, bundle: Bundle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What waits while reasons are given goes into the next turn, and each gets as many as it asks for, of its own."""
+    served = client.app.state.service.champion.now()  # type: ignore[attr-defined]
+    readings, turns, give = np.array(ROWS, dtype=np.float64), list[list[int]](), scorer._reasons
+    one = scorer.Scorer(1)
+
+    def give_once_all_wait(turn: Any) -> Any:
+        while not turns and len(one._unexplained) < 4:
+            time.sleep(0.001)
+        turns.append([len(rows) for _, rows in turn])
+        return give(turn)
+
+    monkeypatch.setattr(scorer, "_reasons", give_once_all_wait)
+
+    async def together() -> list[scorer.Scored]:
+        wanted = [(slice(0, 2), 5, None), (slice(2, 4), 1, None), (slice(4, 7), 2, None), (slice(0, 2), 3, 7)]
+        asked = [
+            (scorer.Asked(served, readings[rows], None if order is None else np.full(2, order)), most)
+            for rows, most, order in wanted
+        ]
+        try:
+            return await asyncio.gather(*(one.score(wafers, "all", most) for wafers, most in asked))
+        finally:
+            one.stop()
+
+    first, second, third, ordered = asyncio.run(together())
+    assert turns == [[2], [2, 3], [2]]
+    for found, rows, most in (first, range(2), 5), (second, range(2, 4), 1), (third, range(4, 7), 2):
+        for row, reasons in zip(rows, found.reasons, strict=True):
+            frame = pd.DataFrame(readings[row : row + 1], columns=SENSORS)
+            expected = judge(bundle, frame, version=1, apart=True, reasons="all", most=most).reasons
+            assert expected is not None
+            own = expected.drop(columns="row").to_dict("records")
+            assert reasons == [{name: scorer.plain(value) for name, value in one.items()} for one in own]
+    assert [len(one) for one in ordered.reasons] == [len(one[:3]) for one in first.reasons]
 
 
 def test_one_long_text_among_readings_takes_no_memory() -> None:

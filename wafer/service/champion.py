@@ -48,7 +48,12 @@ class Served:
     @cached_property
     def columns(self) -> "pd.Index[str]":
         """The sensors that it reads, as the columns of a frame."""
-        return pd.Index(self.bundle.classifier.sensor_names_)
+        return pd.Index(self.names)
+
+    @cached_property
+    def names(self) -> list[str]:
+        """The sensors that it reads, in its sequence."""
+        return list(self.bundle.classifier.sensor_names_)
 
 
 class Champion:

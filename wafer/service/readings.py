@@ -160,6 +160,8 @@ def _by_name(served: Served, row: Any, number: int) -> list[Any]:
 
 def _places(served: Served, names: Sequence[str]) -> NDArray[np.intp]:
     """Where each of the model's sensors stands among `names`."""
+    if names == served.names:  # as most clients have them; a look-up takes half a millisecond
+        return np.arange(len(names))
     given = pd.Index(names)
     if not given.is_unique:
         raise Problem("unusable", f"a sensor is named twice: {shown_text(given[given.duplicated()][0])}")

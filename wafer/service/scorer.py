@@ -1,8 +1,8 @@
 """Scores the wafers of many requests together: what waits while a pass is being computed goes into the next one.
 
 That changes nothing of what is said of a wafer, which is the same in any company (`judge(…, apart=True)`). Reasons cost
-a hundred times as much as a probability, so they are given in a thread of their own, to a few wafers of each request
-in turn, and hold up nobody else.
+a hundred times as much as a probability, so they are given in a thread of their own, to a few wafers at a time of all
+requests that wait, and hold up nobody else.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ MOST_WAITING = 50_000
 MOST_EXPLAINED = 500
 """Wafers of a request that asks for the reasons of all."""
 WAFERS_A_TURN = 16
-"""Whose reasons are given before it is another request's turn."""
+"""Whose reasons are given at a time: sixteen together cost a fifth of what each alone would."""
 
 Floats = NDArray[np.float64]
 Integers = NDArray[np.int64]
@@ -64,13 +64,26 @@ class Scored:
         return [row for row, verdict in enumerate(self.wafers["verdict"]) if verdict == 1]
 
 
+@dataclass(frozen=True)
+class _Unexplained:
+    """A request whose alarms wait for reasons: `rows` are left, `found` grows."""
+
+    asked: Asked
+    rows: deque[int]
+    most: int
+    found: list[list[dict[str, Any]]]
+    ended: "asyncio.Future[None]"
+
+
 class Scorer:
     """Scores wafers; `workers` passes are computed at the same time."""
 
     def __init__(self, workers: int) -> None:
         self._workers = workers
         self._waiting: deque[tuple[Asked, asyncio.Future[Scored]]] = deque()
+        self._unexplained: deque[_Unexplained] = deque()
         self._wafers, self._passes = 0, 0
+        self._explains = False
         self._scoring = ThreadPoolExecutor(workers, "score", _stay_single)
         self._explaining = ThreadPoolExecutor(1, "reasons", _stay_single)
 
@@ -104,19 +117,56 @@ class Scorer:
             scored = await future
             wanted = {"none": [], "alarms": scored.alarms, "all": list(range(count))}[reasons]
             explained = bool(wanted) and asked.served.bundle.reasons is not None
-            return await self._explain(scored, asked, wanted, reasons, most) if explained else scored
+            return await self._explain(scored, asked, wanted, most) if explained else scored
         finally:
             self._wafers -= count
 
-    async def _explain(self, scored: Scored, asked: Asked, wanted: list[int], reasons: str, most: int) -> Scored:
-        """The wafers with the reasons of those that are `wanted`; between turns the thread goes to whoever waits."""
-        found: list[list[dict[str, Any]]] = [[] for _ in asked.readings]
-        for start in range(0, len(wanted), WAFERS_A_TURN):
-            rows = wanted[start : start + WAFERS_A_TURN]
-            turn = partial(_reasons, asked, rows, reasons, most)
-            for row, one in await asyncio.get_running_loop().run_in_executor(self._explaining, turn):
-                found[row].append(one)
-        return Scored(scored.served, scored.wafers, found)
+    async def _explain(self, scored: Scored, asked: Asked, wanted: list[int], most: int) -> Scored:
+        """The wafers with the reasons of those that are `wanted`."""
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        one = _Unexplained(asked, deque(wanted), most, [[] for _ in asked.readings], ended)
+        self._unexplained.append(one)
+        self._begin_turn()
+        await ended
+        return Scored(scored.served, scored.wafers, one.found)
+
+    def _begin_turn(self) -> None:
+        if self._explains or not (turn := self._take_turn()):
+            return
+        self._explains = True
+        done = asyncio.get_running_loop().run_in_executor(self._explaining, _reasons, turn)
+        done.add_done_callback(partial(self._end_turn, [one for one, _ in turn]))
+
+    def _take_turn(self) -> list[tuple[_Unexplained, list[int]]]:
+        """Some wafers of each request that waits, as long as they can be asked together; who has more comes last."""
+        waiting = [one for one in self._unexplained if not one.ended.done()]  # else whoever asked has gone
+        self._unexplained = deque(waiting)
+        together = [one for one in waiting if _alike(one.asked, waiting[0].asked)][:WAFERS_A_TURN]
+        turn: list[tuple[_Unexplained, list[int]]] = []
+        for place, one in enumerate(together):
+            left = WAFERS_A_TURN - sum(len(rows) for _, rows in turn)
+            share = min(len(one.rows), left // (len(together) - place))
+            turn.append((one, [one.rows.popleft() for _ in range(share)]))
+            self._unexplained.remove(one)
+            self._unexplained.append(one)
+        return turn
+
+    def _end_turn(
+        self, turn: list[_Unexplained], done: "asyncio.Future[list[list[tuple[int, dict[str, Any]]]]]"
+    ) -> None:
+        self._explains = False
+        failed = done.exception()
+        for place, one in enumerate(turn):
+            if one.ended.done():
+                continue
+            if failed is not None:
+                one.ended.set_exception(failed)
+                continue
+            for row, reason in done.result()[place]:
+                one.found[row].append(reason)
+            if not one.rows:
+                one.ended.set_result(None)
+        self._begin_turn()
 
     def _begin(self) -> None:
         while self._waiting and self._passes < self._workers:
@@ -132,8 +182,7 @@ class Scorer:
         while self._waiting:
             asked, first = self._waiting[0][0], group[0][0]
             wafers += len(asked.readings)
-            same = asked.served is first.served and (asked.order is None) == (first.order is None)
-            if not same or wafers > WAFERS_A_PASS:
+            if not _alike(asked, first) or wafers > WAFERS_A_PASS:
                 break
             group.append(self._waiting.popleft())
         return group
@@ -149,6 +198,11 @@ class Scorer:
             else:
                 future.set_exception(failed)
         self._begin()
+
+
+def _alike(one: Asked, other: Asked) -> bool:
+    """Whether two requests can be asked together."""
+    return one.served is other.served and (one.order is None) == (other.order is None)
 
 
 def _stay_single() -> None:
@@ -177,12 +231,21 @@ def _judge(served: Served, readings: Floats, order: Integers | None, **asked: An
     return judge(served.bundle, frame, order, version=served.version, recent=recent, apart=True, **asked)
 
 
-def _reasons(asked: Asked, rows: list[int], reasons: str, most: int) -> list[tuple[int, dict[str, Any]]]:
-    order = None if asked.order is None else asked.order[rows]
-    told = _judge(asked.served, asked.readings[rows], order, reasons=reasons, most=most).reasons
+def _reasons(turn: list[tuple[_Unexplained, list[int]]]) -> list[list[tuple[int, dict[str, Any]]]]:
+    """For each request of a turn the reasons of its wafers, each with the wafer's row; all are of one version."""
+    places = [(part, row) for part, (_, rows) in enumerate(turn) for row in rows]
+    readings = np.concatenate([one.asked.readings[rows] for one, rows in turn])
+    orders = [one.asked.order[rows] for one, rows in turn if one.asked.order is not None]
+    most = max(one.most for one, _ in turn)
+    order = np.concatenate(orders) if orders else None
+    told = _judge(turn[0][0].asked.served, readings, order, reasons="all", most=most).reasons
     assert told is not None
-    each = zip(told["row"].tolist(), told.drop(columns="row").to_dict("records"), strict=True)
-    return [(rows[row], {str(name): plain(value) for name, value in one.items()}) for row, one in each]
+    found: list[list[tuple[int, dict[str, Any]]]] = [[] for _ in turn]
+    for place, reason in zip(told["row"].tolist(), told.drop(columns="row").to_dict("records"), strict=True):
+        part, row = places[place]
+        if reason["rank"] <= turn[part][0].most:
+            found[part].append((row, {str(name): plain(value) for name, value in reason.items()}))
+    return found
 
 
 def plain_columns(frame: pd.DataFrame) -> dict[str, list[Any]]:
