@@ -147,8 +147,10 @@ def chosen_sensors(X: ArrayLike, known: Sequence[str] | None) -> ArrayLike:
     """
     if known is None or not isinstance(X, pd.DataFrame):
         return X
+    if X.columns.tolist() == list(known):
+        return X
     missing = [name for name in known if name not in X.columns]
     if missing:
         shown = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if len(missing) > 5 else "")
         raise UnknownSensorsError(f"the model needs {len(known)} sensors, the wafers lack {len(missing)}: {shown}")
-    return X if list(X.columns) == list(known) else X[list(known)]
+    return X[list(known)]
