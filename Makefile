@@ -15,7 +15,7 @@ SEED ?=
 NIGHTS ?=
 LAB ?=
 
-.PHONY: help setup run lab test test-all invariants lint audit format simulate-faults faults bench bench-speed bench-monitoring bench-model bench-nights notebooks stack repro remote pull lock clean
+.PHONY: help setup run lab test test-all invariants lint audit format simulate-faults faults bench bench-speed bench-monitoring bench-model bench-nights bench-service notebooks stack repro remote pull lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,6 +81,9 @@ bench-model: $(READY) ## the model's worth on real batches, for docs/model-card.
 
 bench-nights: $(READY) ## a month of nights on real servers, with kills, for docs/operations.md; NIGHTS=3
 	$(BIN)/python -m bench.nights $(if $(NIGHTS),--nights $(NIGHTS))
+
+bench-service: $(READY) ## speed of `wafer serve` beside other servers, for docs/service.md; needs the internet
+	$(BIN)/python -m bench.service --rivals
 
 notebooks: $(READY) ## run every notebook on the synthetic fab and, with RAW=DIR or WAFER_REAL_DATA, on real batches
 	$(BIN)/wafer study --storage data/notebooks/simulated
