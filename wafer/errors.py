@@ -148,6 +148,10 @@ class RegistryError(WaferError):
     """The model registry cannot be reached, or has no such version."""
 
 
+class RetuneError(RegistryError):
+    """A version that cannot be given another policy, or has it already."""
+
+
 class StackError(WaferError):
     """A server of the stack that cannot be started or stopped, with the last lines of its log."""
 

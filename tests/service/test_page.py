@@ -138,6 +138,9 @@ def test_another_threshold_is_answered_from_stored_scores(client: TestClient) ->
     assert caught[0] < caught[1] and found[0]["columns"] and found[0]["sentences"]
     assert client.get("/v1/models/champion/what-if?alarm_rate=2").status_code == 422
     assert client.post("/v1/models/champion/retune", json={"cost_missed_fault": 50}).status_code == 422
+    unknown = client.get("/v1/models/champion/what-if")
+    assert unknown.status_code == 409, "no waiting helps"
+    assert "does not tell which alarms another policy would have raised: train it again" in unknown.json()["detail"]
 
 
 def test_a_run_is_shown_and_followed(client: TestClient, alarmed: list[dict[str, Any]]) -> None:

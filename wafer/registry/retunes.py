@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from wafer.errors import RegistryError
+from wafer.errors import RetuneError
 from wafer.learning.decision import TAILS, Policy
 from wafer.learning.evaluation import measured
 from wafer.learning.parts import model_digest
@@ -31,7 +31,7 @@ class RetuneStore(RerunStore):
         """A new version with the parts of `parent` and the threshold of `policy`.
 
         Raises:
-            RegistryError: the policy is the parent's own, the champion is that model already, or the scores of the
+            RetuneError: the policy is the parent's own, the champion is that model already, or the scores of the
                 evaluation do not tell what another policy makes of them.
             ModelError: the model keeps no held-out scores.
             TamperedError: the parent is not what was registered.
@@ -44,7 +44,7 @@ class RetuneStore(RerunStore):
             self._with_policy(parent, policy).save(Path(scratch, "model"))
             champion = self.champion()
             if champion is not None and champion.digest == model_digest(Path(scratch, "model")):
-                raise RegistryError(f"version {champion.version} is that model already, and in use")
+                raise RetuneError(f"version {champion.version} is that model already, and in use")
             return self._log_version(
                 *("retune", params, self.metrics(parent) | flatten(found), scores, Path(scratch, "model"), example),
                 files=self._documents_of(parent, Path(scratch)),
@@ -54,7 +54,7 @@ class RetuneStore(RerunStore):
     def _with_policy(self, parent: Version, policy: Policy) -> Bundle:
         bundle = self.load(parent)
         if bundle.classifier.policy_ == policy:
-            raise RegistryError(f"version {parent.version} has this policy already, so there is nothing to retune")
+            raise RetuneError(f"version {parent.version} has this policy already, so there is nothing to retune")
         return bundle.with_policy(policy)
 
     def _documents_of(self, parent: Version, folder: Path) -> dict[str, Path | pd.DataFrame]:
@@ -72,11 +72,11 @@ def rescored(scores: pd.DataFrame, policy: Policy, version: int) -> pd.DataFrame
     """An evaluation's scores with the alarms that another policy would have raised.
 
     Raises:
-        RegistryError: the scores have no column that tells, as those of earlier releases.
+        RetuneError: the scores have no column that tells, as those of earlier releases.
     """
     column = TAILS[policy.threshold]
     if column not in scores or scores[column].isna().any():
-        raise RegistryError(
+        raise RetuneError(
             f"the evaluation of version {version}, which an earlier release registered, does not tell which alarms "
             "another policy would have raised: train it again"
         )

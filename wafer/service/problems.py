@@ -24,6 +24,7 @@ from wafer.errors import (
     ParameterError,
     PreflightError,
     RegistryError,
+    RetuneError,
     SettingsError,
     StorageError,
     StoreError,
@@ -60,6 +61,7 @@ GENERAL: Sequence[str] = (
 SECONDS_TO_RETRY = "5"
 OF_ERRORS: Sequence[tuple[type[WaferError], str]] = (
     (AlarmError, "conflict"),
+    (RetuneError, "conflict"),
     (TamperedError, "unavailable"),
     (LeaseError, "unavailable"),
     (StoreError, "unavailable"),

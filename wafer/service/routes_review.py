@@ -87,7 +87,10 @@ def _release(service: Service, kind: Kind, digest: str) -> "IngestedFile":
     dependencies=[reads],
     summary="What other alarms would be worth",
     tags=["models"],
-    responses=json_answer({"version": 3, "sentences": [], "columns": [], "rows": []}),
+    responses={
+        **json_answer({"version": 3, "sentences": [], "columns": [], "rows": []}),
+        **documented("conflict"),
+    },
 )
 async def what_if(
     request: Request,
