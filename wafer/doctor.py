@@ -122,11 +122,10 @@ def _database(workspace: Workspace) -> Iterator[Check]:
     told = f"{where}, version {store.version()}: a document was written by majority, journalled, and removed again"
     yield Check("database", "ok", told)
     yield _clock("database", store.now())
-    stale = stale_leases(store)
-    for holder in stale:
+    for holder in stale_leases(store):
         hint = "nothing, the next run takes it over; where none comes, see docs/operations.md on freeing it by hand"
         yield Check("leases", "warning", f"{holder}; its holder is gone or silent", hint)
-    held = [str(holder) for holder in leases(store) if holder not in stale]
+    held = map(str, leases(store))
     yield Check("leases", "ok", "; ".join(held) or "none is held")
 
 

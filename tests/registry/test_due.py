@@ -17,8 +17,11 @@ from wafer.registry.due import due, refused_in_a_row
 from wafer.registry.records import FINISHED, TRAINING, Decision
 from wafer.runs import time_of
 from wafer.settings import Settings
+from wafer.steps import see_whether_due
 from wafer.store.documents import IncomingBatch, IncomingLabels
+from wafer.store.snapshot import NOTHING_LABELLED
 from wafer.store.wafers import Store, open_store
+from wafer.workspace import Workspace
 
 PARAMS = RetrainParams(drifted_batches=2, drift_window=3, new_labels=3, days=1.0, refusals=3)
 
@@ -90,3 +93,11 @@ def test_refusals_are_counted_since_the_last_promotion(registry: Registry, log_t
 def test_the_name_of_a_run_tells_its_time() -> None:
     """In UTC, to the millisecond."""
     assert time_of("ingest-training-20260131-083000-250") == datetime(2026, 1, 31, 8, 30, 0, 250_000, UTC)
+
+
+def test_a_training_goes_on_as_long_as_its_process_lives(settings: Settings) -> None:
+    """While it does, none is due; one that was killed on this machine is made up for at once."""
+    with Workspace(settings) as workspace, workspace.lease("training", "theirs"):
+        assert see_whether_due(workspace, PARAMS) == Due(None, "nothing was trained: a training is going on")
+        workspace.store.leases.update_one({"_id": "training"}, {"$set": {"born": 1.0}})
+        assert see_whether_due(workspace, PARAMS).told == f"nothing was trained: {NOTHING_LABELLED}"

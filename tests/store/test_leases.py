@@ -14,7 +14,7 @@ import pytest
 from tests.faults.scene import processes
 from wafer.errors import LeaseError
 from wafer.settings import Settings
-from wafer.store.leases import Holder, lease, leases
+from wafer.store.leases import Holder, lease, leases, stale_leases
 from wafer.store.wafers import Store, open_store
 
 TAKER = """
@@ -118,6 +118,7 @@ def test_a_holder_killed_on_this_machine_holds_up_nobody(store: Store, tmp_path:
     assert taker.line() == "holding"
     taker.process.kill()
     taker.process.communicate()
+    assert (leases(store), [holder.pid for holder in stale_leases(store)]) == ([], [taker.process.pid])
     told: list[str] = []
     with lease(store, "ingest-training", wait=0, tell=told.append) as held:
         held.check()

@@ -189,9 +189,9 @@ def lease(
 
 
 def leases(store: Store) -> list[Holder]:
-    """Who holds a lease now, by name; one that has expired is held by nobody."""
+    """Who holds a lease now, by name; nobody holds one that has expired, or whose process on this machine is gone."""
     found = store.leases.find({"expires": {"$gt": store.now()}}).sort("_id", 1)
-    return [_holder(document) for document in found]
+    return [_holder(document) for document in found if not _is_gone(document)]
 
 
 def stale_leases(store: Store) -> list[Holder]:
