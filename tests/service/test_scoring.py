@@ -106,7 +106,9 @@ def test_the_open_inference_protocol(client: TestClient, said: Judgement) -> Non
             outputs = {one["name"]: one["data"] for one in told["outputs"]}
             assert outputs["probability"] == said.wafers["probability"].tolist()
             assert outputs["prediction"] == said.wafers["verdict"].fillna(0).tolist()
-    assert client.get("/v2/models/other").status_code == 404
+    other = client.get("/v2/models/other")
+    assert (other.status_code, other.json()["error"]) == (404, "what is served is version 1 of the model 'wafer'")
+    assert client.post("/v2/models/wafer/infer", json={}).json()["error"] == "the body has one input"
     assert client.post("/v2/models/wafer/versions/2/infer", json={}).status_code == 404
     assert client.get("/v2/health/live").json() == {"live": True}
     assert client.get("/v2/health/ready").json() == {"ready": True}

@@ -143,7 +143,7 @@ class Guard:
             except Exception as error:
                 if status:  # the answer has begun, and can only be cut off
                     raise
-                refusal: ASGIApp = answer(as_problem(error), number)
+                refusal: ASGIApp = answer(as_problem(error), scope)
                 if isinstance(error, Problem) and error.kind == "unauthorized" and wants_page(scope):
                     refusal = RedirectResponse(f"/login?next={quote(scope['path'])}", 303)
                 await refusal(scope, receive, told)

@@ -100,14 +100,16 @@ class Problem(HTTPException):
         self.kind, self.more = kind, more
 
 
-def answer(problem: Problem, request_id: str) -> Response:
-    """The problem as an answer."""
+def answer(problem: Problem, scope: Scope) -> Response:
+    """The problem as the answer to a request; the Open Inference Protocol's clients read `error`."""
+    named = {"error": shown_message(problem.detail)} if scope["path"].startswith("/v2/") else {}
     document = {
         "type": f"urn:wafer:problem:{problem.kind}",
         "title": problem.title,
         "status": problem.status_code,
         "detail": shown_message(problem.detail),
-        "instance": f"urn:wafer:request:{request_id}",
+        "instance": f"urn:wafer:request:{scope.get('request_id', '')}",
+        **named,
         **problem.more,
     }
     return Response(orjson.dumps(document), problem.status_code, problem.headers, MEDIA_TYPE)
@@ -170,7 +172,7 @@ def install(app: FastAPI, as_page: Callable[[Request, Problem], Response]) -> No
             problem = as_problem(error)
         if wants_page(request.scope):
             return as_page(request, problem)
-        return answer(problem, request.scope.get("request_id", ""))
+        return answer(problem, request.scope)
 
     for kind in (Problem, WaferError, HTTPException, RequestValidationError):
         app.add_exception_handler(kind, told)
