@@ -53,6 +53,7 @@ from wafer.workspace import Workspace
 if TYPE_CHECKING:
     import pandas as pd
 
+    from wafer.intake.labels import LabelReport
     from wafer.intake.watching import Watch
 
 UNREGISTERED = 0
@@ -202,16 +203,8 @@ def import_labels(workspace: Workspace, run: Run, file: str) -> Labelled:
     Raises:
         DeliveryError: the file cannot be read, or is not as agreed; nothing was changed.
     """
-    from wafer.intake import labels
-
-    path: AnyPath = workspace.settings.opened(file)
-    if "://" not in file and not path.exists() and workspace.storage.exists(file):
-        path = workspace.storage.place(file)
-    # an ingest with other readings replaces whole documents, so neither kind may work meanwhile
-    with ExitStack() as held, run.timed("labels"):
-        for kind in ("training", "prediction"):
-            held.enter_context(workspace.lease(f"ingest-{kind}", run.id))
-        report = labels.import_labels(path, workspace.form("training"), workspace.store)
+    with run.timed("labels"):
+        report = take_labels(workspace, file, run.id)
     run.storage.write_json(run.key("labels.json"), dataclasses.asdict(report))
     counts = len(report.conflicts), len(report.unknown)
     labelled = Labelled(
@@ -219,6 +212,20 @@ def import_labels(workspace: Workspace, run: Run, file: str) -> Labelled:
     )
     run.write(labelled)
     return labelled
+
+
+def take_labels(workspace: Workspace, file: str, holder: str) -> "LabelReport":
+    """The same without a run of its own, for `holder`, as the leases say: where an alarm is closed, its trail tells."""
+    from wafer.intake import labels
+
+    path: AnyPath = workspace.settings.opened(file)
+    if "://" not in file and not path.exists() and workspace.storage.exists(file):
+        path = workspace.storage.place(file)
+    # an ingest with other readings replaces whole documents, so neither kind may work meanwhile
+    with ExitStack() as held:
+        for kind in ("training", "prediction"):
+            held.enter_context(workspace.lease(f"ingest-{kind}", holder))
+        return labels.import_labels(path, workspace.form("training"), workspace.store)
 
 
 def snapshot(workspace: Workspace, run: Run) -> Frozen:

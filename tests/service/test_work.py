@@ -121,7 +121,9 @@ def test_an_alarm_goes_from_open_to_closed_and_becomes_a_label(client: TestClien
     told = move("acknowledged", comment="<b>look</b>")
     assert (told.status_code, told.json()["state"]) == (200, "acknowledged"), told.text
     assert move("acknowledged").status_code == 409
+    runs = client.get("/v1/runs").json()
     told = move("closed", outcome="faulty", comment="particle")
+    assert client.get("/v1/runs").json() == runs, "what is done alarm by alarm fills no list of runs"
     assert told.status_code == 200, told.text
     trail = [(one["number"], one["state"], one["outcome"], one["who"]) for one in told.json()["trail"]]
     assert trail == [(1, "acknowledged", None, "local"), (2, "closed", "faulty", "local")]

@@ -149,13 +149,18 @@ def _labels(sent: dict[str, Any]) -> dict[str, int]:
 
 
 def import_labels(service: Service, sent: bytes) -> Labelled:
-    """Keep a file of labels in the storage, under its digest, and let it be taken in as `wafer labels import` does."""
-    workspace = service.workspace
+    """Keep a file of labels in the storage, and let it be taken in as `wafer labels import` does."""
+    key = _keep_labels(service, sent)
+    with steps.working(service.workspace, "labels") as made:
+        return steps.import_labels(service.workspace, made, key)
+
+
+def _keep_labels(service: Service, sent: bytes) -> str:
+    """The key of the file in the storage, which is called by its digest."""
     key = f"labels/{hashlib.sha256(sent).hexdigest()}.csv"
-    workspace.storage.write_bytes(key, sent)
+    service.workspace.storage.write_bytes(key, sent)
     _ = service.store  # by whoever asks first, and by no two
-    with steps.working(workspace, "labels") as made:
-        return steps.import_labels(workspace, made, key)
+    return key
 
 
 class MoveAsked(BaseModel):
@@ -226,7 +231,7 @@ def _move(service: Service, wafer: str, wanted: MoveAsked, who: str) -> dict[str
     check_move(trail, wafer, wanted.state, wanted.outcome)
     if wanted.outcome in OUTCOMES:
         sent = labels_file({wafer: OUTCOMES[wanted.outcome]}, service.workspace.form("training"))
-        if complaints := import_labels(service, sent).complaints:
+        if complaints := steps.take_labels(service.workspace, _keep_labels(service, sent), f"alarm {wafer}").complaints:
             raise Problem("conflict", "; ".join(complaints))
     told = {"wafer": wafer, "state": wanted.state, "outcome": wanted.outcome, "comment": wanted.comment}
     made = add_move(store, trail, {**told, "who": who})
