@@ -6,12 +6,19 @@ since the process, its worker or their machine was killed, nobody is left to tel
 itself, never began: it would stay `Pending`.
 """
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from prefect import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    FlowRunFilterTags,
+)
 from prefect.client.schemas.objects import StateType
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.states import Cancelled, Crashed
 
 from flows.entry import NOTHING_TO_DO
 
@@ -27,6 +34,7 @@ BEGUN = ENDS | {
     f"prefect.flow-run.{state}" for state in ("Running", "Cancelling", "Scheduled", "AwaitingConcurrencySlot")
 }
 TAG = "wafer"
+STOPPED = "the server and all that worked for it were stopped in the middle of it"
 DEAD = f"no heartbeat came for {SECONDS_WITHOUT} s: its process, its worker or their machine is gone"
 
 
@@ -89,6 +97,24 @@ def install() -> list[str]:
             else:
                 client.create_automation(automation)
     return [made().name for made in AUTOMATIONS]
+
+
+def end_what_is_left(before: datetime) -> list[str]:
+    """Crash the runs that changed last before a time at which nobody worked for this server any more; their names.
+
+    A server that is stopped forgets what it was told last, so that no automation sees to what ended with it. What was
+    being cancelled is cancelled.
+    """
+    at_work = FlowRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING, StateType.CANCELLING])
+    asked = FlowRunFilter(state=FlowRunFilterState(type=at_work), tags=FlowRunFilterTags(all_=[TAG]))
+    ended = []
+    with get_client(sync_client=True) as client:
+        for one in client.read_flow_runs(flow_run_filter=asked):
+            if one.state is not None and one.state.timestamp < before:
+                made = Cancelled if one.state.is_cancelling() else Crashed
+                client.set_flow_run_state(one.id, made(message=STOPPED))
+                ended.append(one.name)
+    return ended
 
 
 def missing() -> list[str]:

@@ -288,3 +288,25 @@ def test_a_run_that_a_worker_took_and_never_began_is_ended(run: Run, environment
     (found,) = asked(environment, "flow_runs/filter", flow_runs={"id": {"any_": [taken]}})
     assert found["state"]["message"].startswith("it was not begun within 10 s")
     until(environment, others, "PENDING")
+
+
+@pytest.mark.usefixtures("server")
+def test_runs_that_a_stack_left_in_the_middle_are_ended(run: Run, environment: dict[str, str]) -> None:
+    """Those of these deployments that were at work before it was started again; what waits its turn still does."""
+    flow = asked(environment, "flows/", name="predict")["id"]
+    states = {"RUNNING": "Running", "PENDING": "Submitting", "CANCELLING": "Cancelling", "SCHEDULED": "Scheduled"}
+
+    def made(tag: str, state: str) -> str:
+        named = {"type": state, "name": states[state]}
+        return str(asked(environment, "flow_runs/", flow_id=flow, tags=[tag], state=named, name=f"{tag} {state}")["id"])
+
+    left = {state: made("wafer", state) for state in states}
+    other = made("another", "RUNNING")
+    work = "from datetime import UTC, datetime, timedelta; from flows.automations import end_what_is_left; "
+    for since, named in ((-60, []), (0, ["wafer CANCELLING", "wafer PENDING", "wafer RUNNING"]), (0, [])):
+        asks = f"print(sorted(end_what_is_left(datetime.now(UTC) + timedelta(seconds={since}))))"
+        assert run(sys.executable, "-c", work + asks, **environment).strip().endswith(str(named))
+    ended = {"SCHEDULED": "SCHEDULED", "CANCELLING": "CANCELLED"}
+    for state, one in left.items():
+        until(environment, one, ended.get(state, "CRASHED"))
+    until(environment, other, "RUNNING")

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -68,8 +69,9 @@ def up(folder: Path | None) -> None:
     end_in_order()  # what was started until then is stopped
     settings = Settings.read()
     project = settings.project or Path.cwd()
-    folder, exit_status = (folder or project / "stack").absolute(), 0
+    folder, exit_status, began = (folder or project / "stack").absolute(), 0, None
     if (place := running(folder)) is None:
+        began = datetime.now(UTC)
         up(place := Place(folder, project, settings.port_base), _tell_part)
     else:
         click.echo(f"the stack in {shown_text(folder)} is up already")
@@ -79,6 +81,8 @@ def up(folder: Path | None) -> None:
     os.environ |= {"PREFECT_API_URL": place.variables()["PREFECT_API_URL"], "PREFECT_HOME": str(folder / "prefect")}
     if exit_status == 0:  # else Prefect's server may be what does not answer
         _install_automations()
+    if began is not None:
+        _end_what_is_left(began)
     for name in kept:
         _warn(f"{name} is set in .env or the environment already, so the stack's is not in use")
     if not (place.folder / "postgres").exists():
@@ -94,6 +98,13 @@ def _install_automations() -> None:
 
     for name in install():
         click.echo(f"automation of Prefect's server: {name}")
+
+
+def _end_what_is_left(before: datetime) -> None:
+    from flows.automations import end_what_is_left
+
+    for name in end_what_is_left(before):
+        click.echo(f"ended, since the stack was stopped in the middle of it: {shown_text(name)}")
 
 
 @click.command()
