@@ -143,7 +143,7 @@ class Project:
         return done.stdout
 
     def ask(self, what: str, question: object = None) -> Any:
-        """What Prefect's server answers, at last: on SQLite it answers with 503 while its database is locked."""
+        """What Prefect's server answers, at last: while its SQLite is locked it answers with 503 or not at all."""
         body = None if question is None else json.dumps(question).encode()
         address = f"{dotenv_values(self.folder / '.env')['PREFECT_API_URL']}/{what}"
         until = time.monotonic() + LONGEST
@@ -151,8 +151,8 @@ class Project:
             try:
                 with urlopen(Request(address, body, {"Content-Type": "application/json"}), timeout=60) as answer:
                     return json.load(answer)
-            except HTTPError as error:
-                if error.code != BUSY or time.monotonic() > until:
+            except (HTTPError, TimeoutError) as error:
+                if getattr(error, "code", BUSY) != BUSY or time.monotonic() > until:
                     raise
                 self.busy += 1
                 time.sleep(1.0)
@@ -367,7 +367,7 @@ def main(nights: int, base: int, folder: Path | None) -> None:
             found = account(month.fab, project) | {"kept": kept(project)}
         finally:
             project.run("wafer", "stack", "down", statuses=(0, 1))
-    found |= {"deployments": month.done, "answers of 503": project.busy, "nights": month.seen}
+    found |= {"deployments": month.done, "answers of 503 or none": project.busy, "nights": month.seen}
     found |= {f"{what} growth": growth(month.seen, what) for what in ("memory", "disk")}
     RESULT.write_text(json.dumps(found, indent=2) + "\n")
     click.echo(f"all is where it belongs: {found['held']}; {dict(month.done)}; champion {found['champion']}")
