@@ -16,6 +16,7 @@ from prefect.client.schemas.filters import (
     FlowRunFilterTags,
 )
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.responses import SetStateStatus
 from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.states import Cancelled, Crashed
@@ -112,8 +113,8 @@ def end_what_is_left(before: datetime) -> list[str]:
         for one in client.read_flow_runs(flow_run_filter=asked):
             if one.state is not None and one.state.timestamp < before:
                 made = Cancelled if one.state.is_cancelling() else Crashed
-                client.set_flow_run_state(one.id, made(message=STOPPED))
-                ended.append(one.name)
+                if client.set_flow_run_state(one.id, made(message=STOPPED)).status == SetStateStatus.ACCEPT:
+                    ended.append(one.name)
     return ended
 
 
