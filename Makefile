@@ -6,6 +6,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+TOOLS := .venv-deploy
+TOOLS_READY := $(TOOLS)/.ready
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 export DVC_NO_ANALYTICS := 1
 RAW ?=
@@ -15,7 +17,7 @@ SEED ?=
 NIGHTS ?=
 LAB ?=
 
-.PHONY: help setup run lab test test-all invariants lint audit format simulate-faults faults bench bench-speed bench-monitoring bench-model bench-nights bench-service notebooks stack repro remote pull lock clean
+.PHONY: help setup run lab test test-all invariants lint audit format simulate-faults faults bench bench-speed bench-monitoring bench-model bench-nights bench-service deploy-test notebooks stack repro remote pull lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -28,6 +30,11 @@ $(READY): requirements-dev.lock pyproject.toml
 	$(BIN)/uv pip sync --quiet --compile-bytecode requirements-dev.lock
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $(READY)
+
+$(TOOLS_READY): deploy/requirements.lock $(READY)
+	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
+	$(BIN)/uv pip sync --quiet --python $(TOOLS)/bin/python deploy/requirements.lock
+	touch $(TOOLS_READY)
 
 run: $(READY) ## ingest, train, predict and report; RAW=DIR for real batches (training/ and prediction/)
 ifeq ($(RAW),)
@@ -43,11 +50,14 @@ lab: $(READY) ## open the project in JupyterLab; LAB= takes options of it, such 
 test: $(READY) ## the quick tests, in random order on two processes
 	$(BIN)/python -m pytest -n 2 -m "not slow"
 
-invariants: $(READY) ## the slow tests that hold what must never break
+invariants: $(READY) $(TOOLS_READY) ## the slow tests that hold what must never break
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m invariant --durations=30
 
-test-all: $(READY) ## all tests, the slow ones too
+test-all: $(READY) $(TOOLS_READY) ## all tests, the slow ones too
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+deploy-test: $(READY) $(TOOLS_READY) ## what lies in deploy/: checked, built, run, applied and destroyed; says what it skipped
+	$(BIN)/python -m pytest tests/deploy -p no:randomly --durations=15
 
 simulate-faults: $(READY) ## processes and faults in random orders, SEEDS=500 of them; SEED=7 shows one again
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))
@@ -116,5 +126,5 @@ faults: $(READY) ## break each service in all ways that are tested, and write th
 	$(BIN)/python -m tests.faults.cases
 
 clean: ## remove what the tools made; data stays
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf $(VENV) $(TOOLS) .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -11,15 +11,19 @@ import sys
 import tomllib
 from pathlib import Path
 
+TOOLS = Path("deploy/requirements.in")
 LOCKS = {
-    Path("requirements.lock"): ["--all-extras"],
-    Path("requirements-dev.lock"): ["--all-extras", "--group", "dev", "-c", "requirements.lock"],
+    Path("requirements.lock"): ["pyproject.toml", "--all-extras"],
+    Path("requirements-dev.lock"): ["pyproject.toml", "--all-extras", "--group", "dev", "-c", "requirements.lock"],
+    Path("deploy/requirements.lock"): [str(TOOLS)],
 }
 OPTIONS = ["--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate", "--python-version", "3.11"]
 
 
-def first_line() -> str:
+def first_line(lock: Path) -> str:
     """The line that a current lock starts with."""
+    if lock.parent == TOOLS.parent:
+        return f"# of {TOOLS}, sha256 {hashlib.sha256(TOOLS.read_bytes()).hexdigest()}; write anew: make lock"
     content = tomllib.loads(Path("pyproject.toml").read_text())
     project = content["project"]
     asked = [project["requires-python"], project["dependencies"], project["optional-dependencies"]]
@@ -28,10 +32,10 @@ def first_line() -> str:
 
 
 def write() -> None:
-    """Resolve both locks, the development one on top of the other."""
-    for lock, extras in LOCKS.items():
-        subprocess.run(["uv", "pip", "compile", *OPTIONS, "pyproject.toml", *extras, "-o", str(lock)], check=True)
-        lock.write_text(f"{first_line()}\n{lock.read_text()}")
+    """Resolve all locks, the development one on top of the first."""
+    for lock, asked in LOCKS.items():
+        subprocess.run(["uv", "pip", "compile", *OPTIONS, *asked, "-o", str(lock)], check=True)
+        lock.write_text(f"{first_line(lock)}\n{lock.read_text()}")
 
 
 def problems() -> list[str]:
@@ -39,8 +43,8 @@ def problems() -> list[str]:
     found = []
     for lock in LOCKS:
         text = lock.read_text()
-        if text.splitlines()[0] != first_line():
-            found.append(f"{lock} is not of the present pyproject.toml: run `make lock`")
+        if text.splitlines()[0] != first_line(lock):
+            found.append(f"{lock} is not of what is asked for now: run `make lock`")
         if "://" in text:
             found.append(f"{lock} holds an address")
         if text.count("==") > text.count("--hash=sha256:"):

@@ -81,6 +81,7 @@ EXTRAS = {
     "mlflow nbclient nbconvert nbformat papermill pooch prefect pymongo requests sqlalchemy traitlets urllib3",
     "embedded": "secantusdb",
     "s3": "aiobotocore boto3 botocore dvc_s3 prefect_aws s3fs",
+    "kubernetes": "prefect_kubernetes",
     "stack": "",
     "service": "anyio fastapi orjson prometheus_client starlette uvicorn",
     "lab": "jupyterlab",
