@@ -83,7 +83,7 @@ EXTRAS = {
     "s3": "aiobotocore boto3 botocore dvc_s3 prefect_aws s3fs",
     "kubernetes": "prefect_kubernetes",
     "stack": "",
-    "service": "anyio fastapi orjson prometheus_client starlette uvicorn",
+    "service": "anyio fastapi h11 orjson prometheus_client starlette uvicorn",
     "lab": "jupyterlab",
 }
 """What each extra of the package brings that may be missing without it, by the names under which it is imported."""

@@ -95,6 +95,15 @@ def test_a_file_above_the_agreed_size_is_kept_by_its_first_bytes(quarantine, tmp
     assert tree(quarantine.folder) == {}
 
 
+def test_a_large_file_that_was_sent_has_no_place_that_is_told(quarantine, tmp_path):
+    """What came under another name than it lies under lies there only until it is judged."""
+    content = b"x" * 1_000_000
+    delivery = dataclasses.replace(deliver(tmp_path / "raw", content), start=content[:100], file="sent.csv")
+    entry = quarantine.keep(delivery, rejected(delivery))
+    assert "path" not in entry.verdict
+    assert str(tmp_path / "raw") not in json.dumps(entry.verdict)
+
+
 def test_a_new_verdict_replaces_the_old_reasons(quarantine, tmp_path):
     """Judged again after the agreement changed, an entry has the present reasons."""
     delivery = deliver(tmp_path / "raw", b"a")

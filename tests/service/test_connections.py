@@ -1,6 +1,7 @@
 """Connections on which nobody asks anything: let go of in time, on a real small server."""
 
 import asyncio
+import json
 import socket
 import threading
 import time
@@ -70,6 +71,18 @@ def test_a_connection_that_is_used_is_kept(connection: socket.socket) -> None:
         time.sleep(SECONDS * 0.4)
     answered(connection, ASK.replace(b"/ ", b"/slow ", 1))
     answered(connection, ASK)
+
+
+def test_what_is_not_http_is_refused_as_a_problem(connection: socket.socket) -> None:
+    """The connection ends with a problem document."""
+    connection.sendall(b"hello there\r\n\r\n")
+    told = b"".join(iter(lambda: connection.recv(4096), b""))
+    head, _, body = told.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"content-type: application/problem+json" in head.lower()
+    document = json.loads(body)
+    assert (document["type"], document["status"]) == ("urn:wafer:problem:bad-request", 400)
+    assert document["detail"] == "Invalid HTTP request received: it is not HTTP"
 
 
 def test_an_answer_is_sent_at_once() -> None:

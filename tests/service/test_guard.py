@@ -43,7 +43,7 @@ NEEDS = {
     "GET /v1/batches": "read",
     "GET /v1/batches/{batch}": "read",
     "GET /v1/batches/{batch}/predictions": "read",
-    "GET /v1/wafers/{wafer}": "read",
+    "GET /v1/wafers/{wafer:path}": "read",
     "GET /v1/models": "read",
     "GET /v1/models/champion": "read",
     "POST /v1/runs": "operate",
@@ -52,7 +52,7 @@ NEEDS = {
     "POST /v1/runs/{run}/cancel": "operate",
     "POST /v1/labels": "operate",
     "GET /v1/alarms": "read",
-    "POST /v1/alarms/{wafer}": "operate",
+    "POST /v1/alarms/{wafer:path}": "operate",
     "GET /pages/{key:path}": "read",
     "GET /v1/quarantine/{kind}": "read",
     "POST /v1/quarantine/{kind}/{digest}/release": "operate",
@@ -60,7 +60,7 @@ NEEDS = {
     "POST /v1/models/champion/retune": "operate",
     "GET /v1/runs/{run}/events": "read",
     "GET /": "read",
-    "GET /wafers/{wafer}": "read",
+    "GET /wafers/{wafer:path}": "read",
     "GET /deliver": "read",
     "GET /runs": "read",
     "GET /runs/{run}": "read",
@@ -70,8 +70,8 @@ NEEDS = {
     "POST /logout": None,
     "GET /pictures/timeline.png": "read",
     "GET /pictures/distances.png": "read",
-    "GET /pictures/sensors/{wafer}.png": "read",
-    "GET /pictures/chart/{wafer}.png": "read",
+    "GET /pictures/sensors/{wafer:path}.png": "read",
+    "GET /pictures/chart/{wafer:path}.png": "read",
     "GET /pictures/versions.png": "read",
 }
 """The scope that each route needs; None: anybody may ask."""
@@ -218,6 +218,24 @@ def test_a_client_has_so_many_requests_a_second(monkeypatch: pytest.MonkeyPatch)
     for number in range(20_000):
         rates.take(str(number))
     assert len(rates._buckets) == 10_000
+
+
+def test_a_trusted_proxy_speaks_for_its_clients(place: Settings) -> None:
+    """Each client behind it has a rate of its own; from anybody else the header is worth nothing."""
+    limits = Limits(rate=0.001, burst=1.0)
+
+    def asked(client: TestClient, *clients: str) -> list[int]:
+        return [client.get("/healthz", headers={"X-Forwarded-For": one}).status_code for one in clients]
+
+    with Workspace(place) as workspace:
+        options = Options(limits=limits, proxies=("10.0.0.0/8",))
+        clients = "192.0.2.1", "192.0.2.2", "192.0.2.1", "192.0.2.9, 192.0.2.1, 10.1.1.1"
+        with TestClient(create_app(workspace, options), HOST, client=("10.0.0.9", 1)) as client:
+            assert asked(client, *clients) == [200, 200, 429, 429]
+        with TestClient(create_app(workspace, options), HOST, client=("192.0.2.77", 1)) as client:
+            assert asked(client, *clients) == [200, 429, 429, 429]
+        with pytest.raises(SettingsError, match=r"an address or a network such as 10\.0\.0\.0/8: 'proxy' does not"):
+            create_app(workspace, Options(proxies=("proxy",)))
 
 
 def test_without_tokens_only_this_machine_is_served(place: Settings) -> None:

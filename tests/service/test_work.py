@@ -45,6 +45,16 @@ def scored(client: TestClient, place: Settings) -> dict[str, Any]:
     return found
 
 
+def test_a_wafer_is_looked_up_whatever_its_name(client: TestClient) -> None:
+    """One that reads like a path, too, by the API and on its page."""
+    for told in (
+        client.get("/v1/wafers/Lot%2F7%231").json(),
+        client.post("/v1/alarms/Lot%2F7%231", json={"state": "acknowledged"}).json(),
+    ):
+        assert (told["type"], "'Lot/7#1'" in told["detail"]) == ("urn:wafer:problem:not-found", True), told
+    assert "no wafer 'Lot/7#1' is stored" in client.get("/wafers/Lot%2F7%231").text
+
+
 def test_a_batch_is_taken_in_once(client: TestClient, place: Settings) -> None:
     """201 and where it is; the same bytes again 200 and nothing changes; other bytes under its name 409."""
     data, name = batch_file(101), "wafer_01012026_083000.csv"

@@ -20,6 +20,10 @@ SCOPES = ("read", "score", "operate")
 @click.option("--port", default=8321, show_default=True, type=click.IntRange(0, 65535), help="Port; 0: a free one.")
 @click.option("--allow-host", "hosts", multiple=True, metavar="NAME", help="A further name that people reach it by.")
 @click.option(
+    "--trust-proxy", "proxies", multiple=True, metavar="ADDRESS",
+    help="A proxy, or network of proxies, that is believed whose requests it hands on.",
+)  # fmt: skip
+@click.option(
     "--tokens/--no-tokens",
     default=None,
     help="Whether each request needs a token; by default where others can reach it: another HOST, or a further name.",
@@ -27,7 +31,9 @@ SCOPES = ("read", "score", "operate")
 @click.option(
     "--rate", default=1000.0, show_default=True, type=click.FloatRange(1), help="Requests a second of a client."
 )
-def serve(host: str, port: int, hosts: tuple[str, ...], tokens: bool | None, rate: float) -> None:
+def serve(
+    host: str, port: int, hosts: tuple[str, ...], proxies: tuple[str, ...], tokens: bool | None, rate: float
+) -> None:
     """Serve the API until told to end: score wafers, take in batches, start runs, move alarms on.
 
     With nothing configured it listens on this machine alone, asks for no token, and works on the embedded database
@@ -37,6 +43,7 @@ def serve(host: str, port: int, hosts: tuple[str, ...], tokens: bool | None, rat
     Examples:
       wafer serve
       wafer serve --host 0.0.0.0 --allow-host wafers.fab.example
+      wafer serve --allow-host wafers.fab.example --trust-proxy 127.0.0.1
     """
     from wafer.errors import SettingsError
     from wafer.lifeline import end_in_order, tie_children
@@ -51,7 +58,7 @@ def serve(host: str, port: int, hosts: tuple[str, ...], tokens: bool | None, rat
 
     settings = prepare_environment()
     asked = not is_loopback(host) or bool(hosts) if tokens is None else tokens
-    options = Options(host, port, hosts, asked, limits=replace(Limits(), rate=rate, burst=2 * rate))
+    options = Options(host, port, hosts, proxies, asked, limits=replace(Limits(), rate=rate, burst=2 * rate))
     with Workspace(settings) as workspace:
         app = create_app(workspace, options)
         look_ahead(settings)

@@ -180,7 +180,10 @@ def show(name: str, kind: str | None, as_json: bool) -> None:
     if entry is not None:
         click.echo(f"{shown_text(entry.file)}\nbytes   {shown_text(entry.path, 1000)}\ndigest  {entry.digest}")
         if not entry.whole:
-            click.echo(f"        {_kept(entry)}; the original lay at {shown_text(entry.verdict['path'])}")
+            lay = (
+                f"lay at {shown_text(entry.verdict['path'])}" if "path" in entry.verdict else "was sent to the service"
+            )
+            click.echo(f"        {_kept(entry)}; the original {lay}")
         _tell(entry.verdict)
     for row in rows:
         click.echo(f"{shown_text(row['file'])}, line {row['line']}: {shown_text(row['text'], 60)}")

@@ -40,7 +40,7 @@ class Entry:
     """One rejected file: where its bytes lie, the name it was delivered under, and its record.
 
     `verdict` is the verdict as JSON has it, with digest, size and `bytes_kept`; of a file that is not kept whole it has
-    the path where it lay.
+    the path where it lay, unless it was sent.
     """
 
     path: AnyPath
@@ -78,10 +78,9 @@ class Quarantine:
         target = self._file(delivery.digest, _WHOLE)
         try:
             if delivery.start is not None and not target.exists():
-                record |= {
-                    "bytes_kept": len(delivery.start),
-                    "path": shown_text(delivery.path.absolute(), _LONGEST_PATH),
-                }
+                record["bytes_kept"] = len(delivery.start)
+                if delivery.path.name == delivery.file:  # under another name it lies there only for a while
+                    record["path"] = shown_text(delivery.path.absolute(), _LONGEST_PATH)
                 write_bytes(self._file(delivery.digest, _START), delivery.start)
                 self._kept(delivery.digest).add(_START)
             elif not target.exists() or _digest(target) != delivery.digest:

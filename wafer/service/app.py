@@ -1,6 +1,7 @@
 """The application, and the server that it runs on."""
 
 import asyncio
+import ipaddress
 import logging
 import socket
 from collections.abc import AsyncIterator, Callable
@@ -9,10 +10,12 @@ from types import FrameType
 from typing import Any
 
 import anyio.to_thread
+import h11
 import uvicorn
 from fastapi import APIRouter, FastAPI, Request, Response, Security
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.responses import PlainTextResponse
+from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from wafer import __version__
@@ -65,11 +68,16 @@ def create_app(workspace: Workspace, options: Options | None = None) -> FastAPI:
     """The application on an open workspace, which it does not close.
 
     Raises:
-        SettingsError: others than this machine could reach it without a token.
+        SettingsError: others than this machine could reach it without a token, or a proxy is named that is none.
     """
     options = options or Options()
     if not options.tokens and not is_loopback(options.host):
         raise SettingsError(f"{options.host} can be reached by others: tokens cannot be left out there")
+    for proxy in options.proxies:
+        try:
+            ipaddress.ip_network(proxy)
+        except ValueError as error:
+            raise SettingsError(f"a proxy to trust is an address or a network such as 10.0.0.0/8: {error}") from error
     service = Service(workspace, options)
 
     @asynccontextmanager
@@ -99,6 +107,8 @@ def create_app(workspace: Workspace, options: Options | None = None) -> FastAPI:
     problems.install(app, page_routes.problem)
     hosts = hosts_of(options.host, options.hosts)
     app.add_middleware(Guard, hosts=hosts, sessions=sessions, limits=options.limits, metrics=service.metrics)
+    if options.proxies:
+        app.add_middleware(ProxyHeadersMiddleware, trusted_hosts=list(options.proxies))
     app.openapi = _described(app, app.openapi)  # type: ignore[method-assign]
     return app
 
@@ -138,6 +148,14 @@ class _Patient(H11Protocol):
         """Wait no more."""
         self._timer.cancel()
         super().connection_lost(exc)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is no request of HTTP as everything else is refused."""
+        refusal = problems.answer(problems.Problem("bad-request", f"{msg.rstrip('.')}: it is not HTTP"), {"path": ""})
+        head = h11.Response(status_code=refusal.status_code, headers=[*refusal.raw_headers, (b"connection", b"close")])
+        for event in head, h11.Data(data=bytes(refusal.body)), h11.EndOfMessage():
+            self.transport.write(self.conn.send(event))
+        self.transport.close()
 
     def _look(self) -> None:
         cycle: RequestResponseCycle | None = self.cycle

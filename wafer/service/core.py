@@ -40,6 +40,7 @@ class Options:
     Attributes:
         host, port: where it listens.
         hosts: further names that it answers to.
+        proxies: addresses or networks of proxies, which are believed whom they speak for (`X-Forwarded-For`).
         tokens: whether each request needs a token; only on a loopback address it may need none.
         limits: of what one client may ask for.
         threads: of blocking work, at most.
@@ -50,6 +51,7 @@ class Options:
     host: str = "127.0.0.1"
     port: int = 8321
     hosts: tuple[str, ...] = ()
+    proxies: tuple[str, ...] = ()
     tokens: bool = False
     limits: Limits = field(default_factory=Limits)
     threads: int = 16

@@ -206,7 +206,7 @@ def known_wafer(service: Service, name: str) -> tuple[dict[str, Any], list[dict[
 
 
 @router.get(
-    "/v1/wafers/{wafer}",
+    "/v1/wafers/{wafer:path}",
     dependencies=[reads],
     summary="A wafer",
     responses={**json_answer({"id": "Wafer-801", "label": None}), **documented("not-found")},

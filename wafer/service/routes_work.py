@@ -211,7 +211,7 @@ def alarms_of(service: Service, state: State | None, limit: int) -> list[dict[st
 
 
 @router.post(
-    "/v1/alarms/{wafer}",
+    "/v1/alarms/{wafer:path}",
     summary="Move an alarm on",
     responses={**json_answer({"id": "Wafer-801", "state": "closed"}), **documented("not-found", "conflict")},
     tags=["alarms"],

@@ -81,7 +81,7 @@ def today(request: Request, state: State = Query("open")) -> Response:
     return page(request, "today", "Today", **_views().today(service_of(request), service_of(request).newest, state))
 
 
-@router.get("/wafers/{wafer}", dependencies=[reads])
+@router.get("/wafers/{wafer:path}", dependencies=[reads])
 async def wafer(request: Request, wafer: str) -> Response:
     """One wafer."""
     service = service_of(request)
@@ -147,14 +147,14 @@ async def distances_picture(request: Request) -> Response:
     return await drawn(service, lambda: _pictures().distances(service))
 
 
-@router.get("/pictures/sensors/{wafer}.png", dependencies=[reads])
+@router.get("/pictures/sensors/{wafer:path}.png", dependencies=[reads])
 async def sensors_picture(request: Request, wafer: str) -> Response:
     """The sensors that tell most about a wafer."""
     service = service_of(request)
     return await drawn(service, lambda: _pictures().sensors(service, wafer))
 
 
-@router.get("/pictures/chart/{wafer}.png", dependencies=[reads])
+@router.get("/pictures/chart/{wafer:path}.png", dependencies=[reads])
 async def chart_picture(request: Request, wafer: str, sensor: str = Query(max_length=200)) -> Response:
     """The control charts of a sensor in the batch of a wafer."""
     service = service_of(request)
