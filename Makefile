@@ -17,7 +17,7 @@ SEED ?=
 NIGHTS ?=
 LAB ?=
 
-.PHONY: help setup run lab test test-all invariants lint audit format simulate-faults faults bench bench-speed bench-monitoring bench-model bench-nights bench-service deploy-test notebooks stack repro remote pull lock clean
+.PHONY: help setup run lab test test-all invariants lint audit format simulate-faults faults bench bench-speed bench-monitoring bench-model bench-nights bench-service wheel deploy-sbom deploy-test notebooks stack repro remote pull lock clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -55,6 +55,17 @@ invariants: $(READY) $(TOOLS_READY) ## the slow tests that hold what must never 
 
 test-all: $(READY) $(TOOLS_READY) ## all tests, the slow ones too
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+wheel: $(READY) ## build the wheel into dist/, the same bytes from the same files
+	rm -f dist/wafer-*.whl
+	SOURCE_DATE_EPOCH=315532800 $(BIN)/python -m hatchling build -t wheel -d dist
+
+SBOM := dist/wafer.cdx.json
+deploy-sbom: $(READY) $(TOOLS_READY) ## the image's bill of materials (CycloneDX) and the licences of all that it holds, into dist/
+	mkdir -p dist
+	$(TOOLS)/bin/cyclonedx-py requirements --output-reproducible --outfile "$(SBOM)" deploy/image.lock
+	$(TOOLS)/bin/pip-licenses --python=$(BIN)/python --with-system --format=csv --output-file=dist/licences.csv \
+	  --packages $$(sed -n 's/^\([a-z0-9._-]*\)==.*/\1/p' deploy/image.lock)
 
 deploy-test: $(READY) $(TOOLS_READY) ## what lies in deploy/: checked, built, run, applied and destroyed; says what it skipped
 	$(BIN)/python -m pytest tests/deploy -p no:randomly --durations=15

@@ -12,9 +12,12 @@ import tomllib
 from pathlib import Path
 
 TOOLS = Path("deploy/requirements.in")
+IMAGE = ["--extra=pipeline", "--extra=s3", "--extra=service", "--extra=kubernetes", "--extra=postgres"]
+"""What the image holds: nothing under the GPL, as the embedded database is."""
 LOCKS = {
     Path("requirements.lock"): ["pyproject.toml", "--all-extras"],
     Path("requirements-dev.lock"): ["pyproject.toml", "--all-extras", "--group", "dev", "-c", "requirements.lock"],
+    Path("deploy/image.lock"): ["pyproject.toml", *IMAGE, "-c", "requirements.lock"],
     Path("deploy/requirements.lock"): [str(TOOLS)],
 }
 OPTIONS = ["--quiet", "--universal", "--generate-hashes", "--no-header", "--no-annotate", "--python-version", "3.11"]
@@ -22,7 +25,7 @@ OPTIONS = ["--quiet", "--universal", "--generate-hashes", "--no-header", "--no-a
 
 def first_line(lock: Path) -> str:
     """The line that a current lock starts with."""
-    if lock.parent == TOOLS.parent:
+    if lock == TOOLS.with_suffix(".lock"):
         return f"# of {TOOLS}, sha256 {hashlib.sha256(TOOLS.read_bytes()).hexdigest()}; write anew: make lock"
     content = tomllib.loads(Path("pyproject.toml").read_text())
     project = content["project"]

@@ -77,11 +77,13 @@ SERVERS = {
 PLAIN_ERRORS_OF = frozenset({"prefect", "anyio", "httpx", "json", "yaml"})
 """Libraries that say by a plain RuntimeError what went wrong; a RecursionError, too, is one."""
 EXTRAS = {
-    "pipeline": "IPython bson dvc gridfs great_expectations ipykernel jinja2 jupyter_client markupsafe matplotlib "
+    "pipeline": "IPython bson gridfs great_expectations ipykernel jinja2 jupyter_client markupsafe matplotlib "
     "mlflow nbclient nbconvert nbformat papermill pooch prefect pymongo requests sqlalchemy traitlets urllib3",
     "embedded": "secantusdb",
-    "s3": "aiobotocore boto3 botocore dvc_s3 prefect_aws s3fs",
+    "dvc": "dvc dvc_s3",
+    "s3": "aiobotocore boto3 botocore prefect_aws s3fs",
     "kubernetes": "prefect_kubernetes",
+    "postgres": "pg8000",
     "stack": "",
     "service": "anyio fastapi h11 orjson prometheus_client starlette uvicorn",
     "lab": "jupyterlab",

@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 import wafer
 from tests.end_to_end.conftest import Run
+from tests.ports import free_port
 from wafer import steps
 from wafer.fab.simulate import simulate_batches
 from wafer.params import read_params
@@ -31,12 +31,6 @@ from wafer.store.leases import leases
 
 pytestmark = pytest.mark.slow
 BIN = Path(sys.executable).parent
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:

@@ -55,7 +55,7 @@ def run(environment: Path, folder: Path, *command: str, status: int = 0) -> str:
 @pytest.fixture(scope="module")
 def whole(install: Install) -> Path:
     """An environment that holds the wheel with all that a job needs."""
-    return install("[pipeline,embedded]")
+    return install("[pipeline,embedded,dvc]")
 
 
 @pytest.fixture(scope="module")

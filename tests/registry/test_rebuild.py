@@ -2,6 +2,7 @@
 
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -167,6 +168,16 @@ def test_without_dvc_it_is_not_asked(tmp_path: Path) -> None:
         find_snapshot(settings, manifest, {"snapshot.md5.wafers.parquet": "ab"}, tmp_path)
     with pytest.raises(SnapshotError, match="DVC's cache: not asked, because the MD5 of the snapshot's table was not"):
         find_snapshot(settings, manifest, {}, tmp_path)
+
+
+def test_where_dvc_is_not_installed_it_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reason names the extra, and the other places are looked at."""
+    (tmp_path / ".dvc").mkdir()
+    monkeypatch.setitem(sys.modules, "dvc.config", None)
+    settings = Settings.read(storage_url=str(tmp_path / "data"), mongodb_url="mongodb://me:a@b@127.0.0.1/")
+    tags = {"snapshot.md5.wafers.parquet": "ab"}
+    with pytest.raises(SnapshotError, match=r"DVC's cache: not asked, because dvc\.config is not .*'wafer\[dvc\]'"):
+        find_snapshot(settings, {"digest": "a" * 64}, tags, tmp_path)
 
 
 def test_old_code_is_checked_out_beside_the_users_tree(checkout: Path, tmp_path: Path) -> None:

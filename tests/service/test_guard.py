@@ -169,6 +169,16 @@ def test_what_is_refused_before_any_route(client: TestClient, headers: dict[str,
     assert "default-src 'none'" in told.headers["Content-Security-Policy"]
 
 
+def test_probes_ask_by_any_name(client: TestClient) -> None:
+    """Whether it lives and is ready is told to whoever asks by an address; nothing else is."""
+    asked = {path: client.get(path, headers={"Host": "10.1.2.3:8321"}) for path in ("/healthz", "/readyz", "/version")}
+    assert {path: told.status_code for path, told in asked.items()} == {
+        "/healthz": 200,
+        "/readyz": 200,
+        "/version": 400,
+    }
+
+
 @pytest.mark.parametrize("host", ["127.0.0.1:8321", "localhost", "LOCALHOST:1", "[::1]:8321"])
 def test_own_names_are_answered(client: TestClient, host: str) -> None:
     """Each name of the loopback interface, with any port, and requests from its own pages."""

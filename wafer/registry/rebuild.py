@@ -191,10 +191,12 @@ def _from_dvc(checkout: Path, manifest: dict[str, Any], md5: str | None, *, remo
 
 
 def _bytes_known_to_dvc(checkout: Path, md5: str, *, remote: bool) -> bytes:
-    from dvc.config import NoRemoteError  # type: ignore[import-untyped]
-    from dvc.exceptions import DvcException  # type: ignore[import-untyped]
-    from dvc.repo import Repo  # type: ignore[import-untyped]
-
+    try:
+        from dvc.config import NoRemoteError  # type: ignore[import-untyped]
+        from dvc.exceptions import DvcException  # type: ignore[import-untyped]
+        from dvc.repo import Repo  # type: ignore[import-untyped]
+    except ModuleNotFoundError as error:
+        raise SnapshotError(f"not asked, because {error.name} is not installed: pip install 'wafer[dvc]'") from error
     try:
         with Repo(str(checkout)) as repo:
             place = repo.cloud.get_remote_odb() if remote else repo.cache.local

@@ -38,6 +38,8 @@ FILES = "/v1/batches"
 LOGIN, LOGIN_BYTES = "/login", 4096
 """What anybody may send something to, and how much."""
 PUBLIC = frozenset({"/healthz", "/readyz", "/ping", "/health", "/version", "/openapi.json", "/login", "/logout"})
+PROBED = frozenset({"/healthz", "/readyz"})
+"""What load balancers and orchestrators ask by the address of the moment, which no list of hosts can name."""
 PUBLIC_ROOTS = ("/v2/health/", "/static/")
 """What tells that the service lives, and nothing of wafers: asked without a token."""
 ANYBODY, NOBODY = Caller(TAKEN[0], frozenset(SCOPES)), Caller(TAKEN[1], frozenset())
@@ -155,7 +157,7 @@ class Guard:
         headers, method = Headers(scope=scope), scope["method"]
         host = headers.get("host", "")
         named = _HOST.fullmatch(host)
-        if named is None or named[1].lower() not in self.hosts:
+        if (named is None or named[1].lower() not in self.hosts) and scope["path"] not in PROBED:
             raise Problem(
                 "wrong-host", f"no service is called {shown_text(host, 80)!r} here: see `wafer serve --allow-host`"
             )
