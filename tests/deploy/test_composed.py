@@ -10,7 +10,7 @@ import requests
 
 from tests.deploy.composed import Composed, postgresql
 from tests.deploy.containers import Engine
-from wafer.store import embedded_server, wait_until_stopped
+from wafer.store.embedded import embedded_server, wait_until_stopped
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("image")]
 
