@@ -229,6 +229,9 @@ def test_metrics_tell_what_was_done(client: TestClient, scored: dict[str, Any]) 
     assert found["wafer_champion_version"] == 1
     assert found["wafer_champion_age_seconds"] > 0
     assert "wafer_batch_t2_wafers" in found
+    assert found["wafer_batch_wafers"] == 16
+    assert 0 < found["wafer_batch_alarms"] <= 16
+    assert found["wafer_batch_unknown_wafers"] >= 0
     for part in (
         'wafer_scored_wafers_total{protocol="v1"}',
         'wafer_delivered_batches_total{kind="prediction",verdict="accepted"}',

@@ -72,7 +72,9 @@ class Service:
         self.reading = asyncio.Semaphore(options.workers)
         self.tokens = Tokens(workspace.storage)
         self.jobs = Jobs(workspace)
-        self.metrics = Metrics(workspace, self.champion, lambda: self.scorer.waiting)
+        self.metrics = Metrics(
+            workspace, self.champion, lambda: self.scorer.waiting, lambda: self.registry, lambda: self.jobs.all()
+        )
 
     def stop(self) -> None:
         """End what was begun: runs of this process, threads, looks at the registry."""
