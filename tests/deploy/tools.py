@@ -20,6 +20,7 @@ BROUGHT = {
     "npm": "Debian's package npm",
     "podman": "Debian's package podman",
     "prometheus": "Debian's package prometheus",
+    "prometheus-node-exporter": "Debian's package prometheus-node-exporter",
     "promtool": "Debian's package prometheus",
     "runc": "Debian's package runc",
     "terraform": "Terraform 1.11 or later, from its maker",
