@@ -17,10 +17,10 @@ SEED ?=
 NIGHTS ?=
 LAB ?=
 
-.PHONY: help setup run lab test test-all invariants lint audit format simulate-faults faults bench bench-speed bench-monitoring bench-model bench-nights bench-service wheel deploy-sbom deploy-test notebooks stack repro remote pull lock clean
+.PHONY: help setup run lab test test-servers test-all invariants lint audit format simulate-faults faults bench bench-speed bench-monitoring bench-model bench-nights bench-service wheel deploy-sbom deploy-test deploy-parts deploy-image deploy-infrastructure deploy-manifests deploy-monitoring deploy-plan deploy-apply deploy-flows deploy-promote notebooks stack repro remote pull lock clean
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-22s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 setup: $(READY) ## make .venv and install everything from the lock
 
@@ -31,9 +31,11 @@ $(READY): requirements-dev.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $(READY)
 
-$(TOOLS_READY): deploy/requirements.lock $(READY)
+$(TOOLS_READY): deploy/requirements.lock deploy/package-lock.json $(READY)
 	test -x $(TOOLS)/bin/python || $(PYTHON) -m venv $(TOOLS)
 	$(BIN)/uv pip sync --quiet --python $(TOOLS)/bin/python deploy/requirements.lock
+	mkdir -p $(TOOLS)/npm && cp deploy/package.json deploy/package-lock.json $(TOOLS)/npm
+	if command -v npm >/dev/null; then npm ci --prefix $(TOOLS)/npm --silent --ignore-scripts --no-audit --no-fund; fi
 	touch $(TOOLS_READY)
 
 run: $(READY) ## ingest, train, predict and report; RAW=DIR for real batches (training/ and prediction/)
@@ -53,6 +55,11 @@ test: $(READY) ## the quick tests, in random order on two processes
 invariants: $(READY) $(TOOLS_READY) ## the slow tests that hold what must never break
 	$(BIN)/python -m pytest -n 2 --dist loadgroup -m invariant --durations=30
 
+test-servers: $(READY) ## tests of store and buckets on the empty servers of WAFER_TEST_MONGODB_URL and WAFER_TEST_S3_URL
+	@test -n "$$WAFER_TEST_MONGODB_URL$$WAFER_TEST_S3_URL" || { echo "name servers for tests: see CONTRIBUTING.md" >&2; exit 2; }
+	$(BIN)/python -m pytest -n 0 -p no:randomly tests/store tests/intake/test_bucket.py tests/intake/test_watching.py \
+	tests/simulation/test_contracts.py tests/test_storage.py tests/scoring/test_exactly_once.py tests/end_to_end/test_s3.py
+
 test-all: $(READY) $(TOOLS_READY) ## all tests, the slow ones too
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
@@ -69,6 +76,53 @@ deploy-sbom: $(READY) $(TOOLS_READY) ## the image's bill of materials (CycloneDX
 
 deploy-test: $(READY) $(TOOLS_READY) ## what lies in deploy/: checked, built, run, applied and destroyed; says what it skipped
 	$(BIN)/python -m pytest tests/deploy -p no:randomly --durations=15
+
+# What pipelines call, .github/workflows and Jenkinsfile alike; deploy/README.md tells of each.
+IMAGE ?= registry.example.com/wafer
+CONTAINERS ?= podman
+BUILD ?= --timestamp 0 --ignorefile deploy/Containerfile.dockerignore
+KNOWN ?= skopeo list-tags docker://$(IMAGE)
+SINCE ?= HEAD~1
+ENVIRONMENT ?= staging
+OVERLAY ?= eks
+COMMIT ?= HEAD
+TERRAFORM := terraform -chdir=deploy/terraform
+CHECK := $(BIN)/python -m pytest tests/deploy -m "invariant or not slow"
+
+deploy-parts: ## the parts that the changes since SINCE=COMMIT concern; JSON=1 as a list
+	@$(PYTHON) deploy/changed.py parts $(if $(JSON),--json) "$(SINCE)"
+
+deploy-image: $(READY) ## build the image and push it to IMAGE, unless its tag is among those that KNOWN, a command, lists
+	@known="$$($(KNOWN))" || { echo "the registry does not say what it has: $(KNOWN)" >&2; exit 2; }; \
+	told="$$(printf '%s' "$$known" | $(BIN)/python deploy/changed.py tag --known -)" || exit 2; \
+	image="$(IMAGE):$${told% *}"; \
+	case "$$told" in *" exists") echo "$$image exists"; exit 0;; esac; \
+	$(MAKE) --no-print-directory wheel && \
+	$(CONTAINERS) build $(BUILD) --file deploy/Containerfile --build-arg COMMIT="$$(git rev-parse HEAD)" --tag "$$image" . && \
+	$(CONTAINERS) push "$$image" && echo "$$image is built and pushed"
+
+deploy-infrastructure: $(READY) $(TOOLS_READY) ## check Terraform and the hosts' playbook, without any account
+	$(CHECK) -k "terraform or infrastructure or ansible"
+
+deploy-manifests: $(READY) $(TOOLS_READY) ## render and validate all that a cluster gets
+	$(CHECK) -k "kubernetes or promote or compose"
+
+deploy-monitoring: $(READY) $(TOOLS_READY) ## check the scrape config, every alert and the dashboard
+	$(CHECK) -k "monitoring"
+
+deploy-plan: ## plan the infrastructure of ENVIRONMENT into deploy/terraform/ENVIRONMENT.tfplan
+	$(TERRAFORM) init -input=false -reconfigure -backend-config=environments/$(ENVIRONMENT).s3.tfbackend
+	$(TERRAFORM) plan -input=false -lock-timeout=5m -var-file=environments/$(ENVIRONMENT).tfvars -out=$(ENVIRONMENT).tfplan
+
+deploy-apply: ## apply what `make deploy-plan` has planned for ENVIRONMENT
+	$(TERRAFORM) apply -input=false -lock-timeout=5m $(ENVIRONMENT).tfplan
+
+deploy-flows: $(READY) ## register all deployments on the server of PREFECT_API_URL
+	$(BIN)/prefect --no-prompt deploy --all
+
+deploy-promote: $(READY) ## move OVERLAY to the image of COMMIT, by a commit that is pushed
+	tag="$$($(BIN)/python deploy/changed.py tag "$(COMMIT)")" && source="$$(git rev-parse "$(COMMIT)")" && \
+	$(BIN)/python deploy/promote.py "$(OVERLAY)" "$(IMAGE):$$tag" --source "$$source" --push
 
 simulate-faults: $(READY) ## processes and faults in random orders, SEEDS=500 of them; SEED=7 shows one again
 	$(BIN)/python -m tests.simulation $(if $(SEED),--seed $(SEED),--seeds $(SEEDS))

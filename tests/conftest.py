@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
+import pymongo
 import pytest
 import yaml
 
@@ -19,7 +20,11 @@ hypothesis.settings.load_profile("steady")
 
 REPOSITORY = Path(__file__).parents[1]
 ENVIRONMENT = tuple(field.alias for field in Settings.model_fields.values() if field.alias)
-S3_KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
+S3_KEYS = {
+    "AWS_ACCESS_KEY_ID": os.environ.get("WAFER_TEST_S3_USER") or "test",
+    "AWS_SECRET_ACCESS_KEY": os.environ.get("WAFER_TEST_S3_PASSWORD") or "test",
+    "AWS_DEFAULT_REGION": "us-east-1",
+}
 
 
 @pytest.fixture(scope="session")
@@ -42,9 +47,23 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
+def refuse_used(variable: str, names: set[str]) -> None:
+    """Tests write under names of their own and leave what they wrote: no server that somebody uses gets that."""
+    if names:
+        pytest.exit(f"{variable} names a server that is in use ({sorted(names)[0]}): tests need an empty one", 2)
+
+
 @pytest.fixture(scope="session")
 def mongodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A real database server for the whole run of tests; take a database name of your own."""
+    """A real database server for the whole run of tests; take a database name of your own.
+
+    The embedded one, or that of WAFER_TEST_MONGODB_URL, which is thrown away afterwards by whoever has started it.
+    """
+    if outside := os.environ.get("WAFER_TEST_MONGODB_URL"):
+        with pymongo.MongoClient(outside, serverSelectionTimeoutMS=10_000) as client:
+            refuse_used("WAFER_TEST_MONGODB_URL", set(client.list_database_names()) - {"admin", "config", "local"})
+        yield outside
+        return
     folder = tmp_path_factory.mktemp("mongodb")
     with embedded_server(folder) as url:
         yield url
@@ -53,7 +72,19 @@ def mongodb_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def s3_server() -> Iterator[str]:
-    """The address of an S3 server for the whole run of tests; take a bucket name of your own."""
+    """The address of an S3 server for the whole run of tests; take a bucket name of your own.
+
+    Moto's, or that of WAFER_TEST_S3_URL with WAFER_TEST_S3_USER and WAFER_TEST_S3_PASSWORD, which is thrown away
+    afterwards by whoever has started it.
+    """
+    if outside := os.environ.get("WAFER_TEST_S3_URL"):
+        import boto3
+
+        keys = {name.lower(): value for name, value in S3_KEYS.items() if name != "AWS_DEFAULT_REGION"}
+        client = boto3.client("s3", endpoint_url=outside, region_name=S3_KEYS["AWS_DEFAULT_REGION"], **keys)
+        refuse_used("WAFER_TEST_S3_URL", {one["Name"] for one in client.list_buckets()["Buckets"]})
+        yield outside
+        return
     from moto.server import ThreadedMotoServer
 
     server = ThreadedMotoServer("127.0.0.1", port=0)

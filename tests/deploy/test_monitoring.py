@@ -249,7 +249,9 @@ def shown(tmp_path_factory: pytest.TempPathFactory, small_params: Path) -> Itera
 
         until(ended, "the manual's commands do not end", log)
         addresses = (f"http://127.0.0.1:{ports[name]}" for name in ("prometheus", "wafer"))
-        yield Shown(*addresses, place / "fab", own)
+        made = Shown(*addresses, place / "fab", own)
+        with made.prometheus, made.service:
+            yield made
 
 
 @pytest.mark.slow
