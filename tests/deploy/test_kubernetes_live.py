@@ -6,19 +6,23 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 
 import pytest
+import yaml
 from fastapi.testclient import TestClient
 
 from tests.conftest import REPOSITORY
-from tests.deploy.cluster import KUBERNETES, named
+from tests.deploy.cluster import KUBERNETES, named, objects
+from tests.deploy.kube_api import Api
+from tests.deploy.tools import ran, tool
 from wafer.service.app import create_app
 from wafer.service.core import Options
 from wafer.service.tokens import Tokens
@@ -73,12 +77,7 @@ def server(name: str, folder: Path, probe: str, **changed: str) -> Iterator[str]
             time.sleep(0.5)
         yield address
     finally:
-        process.terminate()
-        try:
-            process.wait(timeout=30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        ended(process)
 
 
 def clean() -> dict[str, str]:
@@ -170,14 +169,7 @@ def test_a_run_works_by_the_job_that_is_made_of_it(registered: dict[str, str]) -
     (job,) = configuration.job_manifest["spec"]["template"]["spec"]["containers"]
     assert job["image"] == IMAGE
     given = {one["name"]: one["value"] for one in job["env"] if "value" in one}
-    done = subprocess.run(
-        [str(BIN / job["args"][0]), *job["args"][1:]],
-        env={**clean(), **registered, "WAFER_JOBS": "1", **given},
-        cwd=job["workingDir"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = executed(job, {**registered, "WAFER_JOBS": "1", **given})
     state = api(registered, f"/flow_runs/{run['id']}")["state"]
     assert (done.returncode, state["type"]) == (0, "COMPLETED"), done.stderr[-3000:]
 
@@ -208,3 +200,123 @@ def test_the_service_answers_probes_and_prometheus_by_its_address(settings: Sett
             found = client.get("/metrics", headers={"Authorization": f"Bearer {token}"})
             assert (found.status_code, "wafer_http_requests_total" in found.text) == (200, True)
             assert client.get("/healthz", headers={"Host": "10.9.9.9:8321"}).status_code in (400, 403, 421)
+
+
+def test_the_worker_needs_no_right_that_its_role_lacks(registered: dict[str, str], tmp_path: Path) -> None:
+    """Prefect's worker, by its container's words, on a stand-in for the cluster: a run completes, another crashes,
+    and one loses its job; what is called then is what the role has, which beyond it has only what cancelling needs.
+    """
+    fates = iter(("completes", "crashes", "loses its job"))
+    told: list[str] = []
+
+    def work(cluster: Api, job: Any) -> None:
+        fate = next(fates)
+        if fate == "completes":
+            (one,) = job["spec"]["template"]["spec"]["containers"]
+            given = {each["name"]: each["value"] for each in one["env"] if "value" in each}
+            told.append(executed(one, {**registered, "WAFER_JOBS": "1", **given}).stderr)
+            cluster.completed(job)
+        elif fate == "crashes":
+            cluster.failed(job)
+        else:
+            cluster.removed(job)
+
+    with standing_in(work) as cluster, worker(registered, cluster, tmp_path) as health:
+        assert asked(f"{health}{container('worker')['livenessProbe']['httpGet']['path']}")[0] == 200
+        states = [outcome(registered) for _ in range(3)]
+    log = (tmp_path / "worker.log").read_text()
+    assert states == ["COMPLETED", "CRASHED", "CRASHED"], f"{states} {cluster.calls} {told} {log[-3000:]}"
+    assert len(cluster.posted) == 3
+    for number, job in enumerate(cluster.posted):
+        assert job["spec"]["template"]["spec"]["containers"][0]["image"] == IMAGE
+        file = tmp_path / f"{number}.yaml"
+        file.write_text(yaml.safe_dump({**job, "metadata": {**job["metadata"], "name": "run"}}))
+        ran(tool("kubernetes-validate"), "--strict", "--kubernetes-version", "1.33.0", file)
+    (role,) = objects("kind", "Role")
+    rights = {("wafer", verb, what) for rule in role["rules"] for what in rule["resources"] for verb in rule["verbs"]}
+    assert rights - cluster.calls == {("wafer", "delete", "jobs")}
+    assert cluster.calls <= rights
+
+
+def outcome(variables: dict[str, str]) -> str:
+    """The state in which a new run of watch/wafer ends."""
+    deployment = api(variables, "/deployments/name/watch/wafer")
+    asks = {"parameters": {"seconds": 0.2, "minutes": 0.02}, "state": {"type": "SCHEDULED"}}
+    run = api(variables, f"/deployments/{deployment['id']}/create_flow_run", asks)["id"]
+    deadline = time.monotonic() + 180
+    while (found := api(variables, f"/flow_runs/{run}"))["state"]["type"] not in ENDED:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(1)
+    return str(found["state"]["type"])
+
+
+ENDED = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+
+
+def executed(job: Any, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """What came of a container's command on this machine."""
+    return subprocess.run(
+        [str(BIN / job["args"][0]), *job["args"][1:]],
+        env={**clean(), **variables},
+        cwd=job["workingDir"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@contextmanager
+def standing_in(work: Callable[[Api, Any], None]) -> Iterator[Api]:
+    """A stand-in for a cluster's API."""
+    cluster = Api(work)
+    thread = threading.Thread(target=cluster.serve_forever, daemon=True)
+    thread.start()
+    try:
+        yield cluster
+    finally:
+        for _, watcher in cluster.watchers:
+            watcher.put(None)
+        cluster.shutdown()
+        cluster.server_close()
+
+
+@contextmanager
+def worker(variables: dict[str, str], cluster: Api, folder: Path) -> Iterator[str]:
+    """Prefect's worker by the words and variables of its container; where its health is asked."""
+    port = free_port()
+    config = {
+        "apiVersion": "v1",
+        "kind": "Config",
+        "current-context": "here",
+        "contexts": [{"name": "here", "context": {"cluster": "here", "user": "worker", "namespace": "wafer"}}],
+        "clusters": [{"name": "here", "cluster": {"server": cluster.address}}],
+        "users": [{"name": "worker", "user": {"token": "nobody"}}],
+    }
+    (folder / "kubeconfig").write_text(yaml.safe_dump(config))
+    given = {**named("kind", "ConfigMap", "worker")["data"], "PREFECT_API_URL": variables["PREFECT_API_URL"]}
+    given |= {"HOME": str(folder), "KUBECONFIG": str(folder / "kubeconfig"), "PREFECT_WORKER_QUERY_SECONDS": "2"}
+    given |= {"PREFECT_WORKER_WEBSERVER_HOST": "127.0.0.1", "PREFECT_WORKER_WEBSERVER_PORT": str(port)}
+    words = container("worker")["args"]
+    with (folder / "worker.log").open("wb") as log:
+        process = subprocess.Popen(
+            [BIN / words[0], *words[1:]], env={**clean(), **given}, cwd=folder, stdout=log, stderr=log
+        )
+    try:
+        address, deadline = f"http://127.0.0.1:{port}", time.monotonic() + 180
+        while asked(f"{address}/health")[0] != 200:
+            assert process.poll() is None, (folder / "worker.log").read_text()[-3000:]
+            assert time.monotonic() < deadline, "the worker does not answer"
+            time.sleep(0.5)
+        yield address
+    finally:
+        ended(process)
+
+
+def ended(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(timeout=60)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
