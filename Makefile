@@ -63,9 +63,9 @@ test-servers: $(READY) ## tests of store and buckets on the empty servers of WAF
 test-all: $(READY) $(TOOLS_READY) ## all tests, the slow ones too
 	$(BIN)/python -m pytest -n 2 --dist loadgroup
 
+WHEEL := rm -f dist/wafer-*.whl && SOURCE_DATE_EPOCH=315532800 $(BIN)/python -m hatchling build -t wheel -d dist
 wheel: $(READY) ## build the wheel into dist/, the same bytes from the same files
-	rm -f dist/wafer-*.whl
-	SOURCE_DATE_EPOCH=315532800 $(BIN)/python -m hatchling build -t wheel -d dist
+	$(WHEEL)
 
 SBOM := dist/wafer.cdx.json
 deploy-sbom: $(READY) $(TOOLS_READY) ## the image's bill of materials (CycloneDX) and the licences of all that it holds, into dist/
@@ -97,7 +97,7 @@ deploy-image: $(READY) ## build the image and push it to IMAGE, unless its tag i
 	told="$$(printf '%s' "$$known" | $(BIN)/python deploy/changed.py tag --known -)" || exit 2; \
 	image="$(IMAGE):$${told% *}"; \
 	case "$$told" in *" exists") echo "$$image exists"; exit 0;; esac; \
-	$(MAKE) --no-print-directory wheel && \
+	$(WHEEL) && \
 	$(CONTAINERS) build $(BUILD) --file deploy/Containerfile --build-arg COMMIT="$$(git rev-parse HEAD)" --tag "$$image" . && \
 	$(CONTAINERS) push "$$image" && echo "$$image is built and pushed"
 
