@@ -156,7 +156,7 @@ variable "nodes" {
 variable "service_accounts" {
   description = "Service accounts of Kubernetes, as namespace:name, whose pods may use the storage or MLflow's artefacts."
   type        = object({ storage = list(string), artifacts = list(string) })
-  default     = { storage = ["wafer:service", "wafer:runs"], artifacts = ["wafer:mlflow"] }
+  default     = { storage = ["wafer:wafer-service", "wafer:wafer-flow"], artifacts = ["wafer:mlflow"] }
 }
 
 variable "budget_usd" {

@@ -4,6 +4,7 @@ What other images bring stands beside them: PostgreSQL of this machine, the embe
 """
 
 import os
+import pwd
 import re
 import shutil
 import subprocess
@@ -20,6 +21,8 @@ from tests.deploy.tools import DEPLOY
 from tests.ports import free_port
 
 USER = 10001
+DATABASE_USER = pwd.getpwnam("nobody")
+"""PostgreSQL refuses root, and needs one whom this machine knows."""
 SECONDS = 300.0
 """For a part to be healthy, on a busy machine."""
 PASSWORD = "none"
@@ -82,7 +85,7 @@ class Composed:
 
 @contextmanager
 def postgresql(folder: Path, port: int) -> Iterator[None]:
-    """PostgreSQL of this machine with the databases of compose.yaml, run by the image's user, since it refuses root."""
+    """PostgreSQL of this machine with the databases of compose.yaml, run by another user than root, whom it refuses."""
     programs = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
     if not programs:
         pytest.skip("postgresql is not on this machine: Debian's package postgresql")
@@ -90,7 +93,7 @@ def postgresql(folder: Path, port: int) -> Iterator[None]:
     folder.mkdir()
     for parent in (folder, *folder.parents[:3]):
         parent.chmod(0o755)
-    os.chown(folder, USER, USER)
+    os.chown(folder, DATABASE_USER.pw_uid, DATABASE_USER.pw_gid)
     (folder / "password").write_text(PASSWORD)
     (folder / "password").chmod(0o644)
 
@@ -98,7 +101,14 @@ def postgresql(folder: Path, port: int) -> Iterator[None]:
         told = [str(bin_ / program), *command]
         environment = {"PGPASSWORD": PASSWORD, "PATH": os.environ["PATH"], "LC_ALL": "C"}
         done = subprocess.run(
-            told, user=USER, group=USER, cwd=folder, env=environment, capture_output=True, text=True, check=False
+            told,
+            user=DATABASE_USER.pw_uid,
+            group=DATABASE_USER.pw_gid,
+            cwd=folder,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
         )
         assert done.returncode == 0, done.stderr
 

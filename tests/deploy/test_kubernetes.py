@@ -70,6 +70,7 @@ CUSTOM = {
     ),
     "monitoring.coreos.com/v1 ServiceMonitor": table(
         {
+            "jobLabel": WORD,
             "selector": table({"matchLabels": WORDS}),
             "endpoints": {
                 "type": "array",
@@ -377,6 +378,7 @@ def test_selectors_and_ports_meet(overlay: str) -> None:
     for monitor in objects(overlay, "ServiceMonitor"):
         target = named(overlay, "Service", "service")
         assert monitor["spec"]["selector"]["matchLabels"].items() <= target["metadata"]["labels"].items()
+        assert target["metadata"]["labels"][monitor["spec"]["jobLabel"]] == "wafer"  # as the alerts' rules ask for
         assert monitor["spec"]["endpoints"][0]["port"] in {port["name"] for port in target["spec"]["ports"]}
     for ingress in objects(overlay, "Ingress"):
         (rule,) = ingress["spec"]["rules"]
@@ -571,3 +573,22 @@ def test_probes_ask_what_the_programs_answer_without_a_token(overlay: str) -> No
     health = inspect.signature(create_api_app).parameters["health_check_path"].default
     assert asked["prefect-server"] == {f"/api{health}", "/api/ready"}
     assert asked["worker"] == {"/health"}  # of prefect.workers.server
+
+
+@pytest.mark.slow
+@pytest.mark.invariant
+def test_terraform_gives_its_roles_to_the_service_accounts_of_here() -> None:
+    """Each account with a role in the overlay `eks` is one that may take it, and no other may."""
+    told = (DEPLOY / "terraform" / "variables.tf").read_text()
+    (given,) = re.findall(r"default\s*= \{ storage = (\[.*?\]), artifacts = (\[.*?\]) \}", told)
+    roles = {
+        "wafer-production-pods": set(json.loads(given[0])),
+        "wafer-production-mlflow-pods": set(json.loads(given[1])),
+    }
+    asked: dict[str, set[str]] = {}
+    for account in objects("eks", "ServiceAccount"):
+        role = account["metadata"].get("annotations", {}).get("eks.amazonaws.com/role-arn")
+        if role is not None:
+            name = f"{account['metadata']['namespace']}:{account['metadata']['name']}"
+            asked.setdefault(role.rpartition("/")[2], set()).add(name)
+    assert asked == roles

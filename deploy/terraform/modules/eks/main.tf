@@ -130,6 +130,9 @@ resource "aws_eks_addon" "this" {
   cluster_name = aws_eks_cluster.this.name
   addon_name   = each.value
   depends_on   = [aws_eks_node_group.this]
+
+  # without it nothing heeds the network policies of deploy/kubernetes
+  configuration_values = each.value == "vpc-cni" ? jsonencode({ enableNetworkPolicy = "true" }) : null
 }
 
 resource "aws_iam_openid_connect_provider" "this" {
