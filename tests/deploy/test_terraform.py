@@ -338,7 +338,8 @@ def look_at_the_password(environment: dict[str, str]) -> None:
 def test_all_of_it_is_made_used_and_destroyed(emulators: dict[str, str], mongodb_url: str, tmp_path: Path) -> None:
     """An apply makes it, a second plan finds nothing to do, a flow works in its bucket, and a destroy leaves nothing.
 
-    The state lies in a bucket as documented: who finds its lock taken waits for nobody and changes nothing.
+    The state lies in a bucket as documented: who finds its lock taken waits for nobody and changes nothing. Production
+    can be planned with what stands in its file, the budget included.
     """
     s3 = client("s3", emulators)
     s3.create_bucket(Bucket=STATES, CreateBucketConfiguration={"LocationConstraint": REGION})
@@ -375,3 +376,12 @@ def test_all_of_it_is_made_used_and_destroyed(emulators: dict[str, str], mongodb
 
     terraform.run("destroy", "-auto-approve", *options)
     assert what_there_is(emulators) == before
+    planned = terraform.run("plan", "-input=false", "-var-file=environments/production.tfvars")
+    assert re.search(r"Plan: 1\d\d to add, 0 to change, 0 to destroy", planned), planned
+    for line in (
+        r"deletion_protection += true",
+        r"multi_az += true",
+        r"force_destroy += false",
+        r'limit_amount += "900"',
+    ):
+        assert re.search(line, planned), line
