@@ -59,9 +59,9 @@ class Composed:
     @contextmanager
     def up(self, name: str) -> Iterator[None]:
         """A part, healthy by the image's own check, until the block ends."""
-        config = self.engine.inspect(self.image)["Config"]
-        assert isinstance(config, dict)
-        check = config["Healthcheck"]["Test"][1:]
+        health = self.engine.inspect(self.image)["Healthcheck"]
+        assert isinstance(health, dict)
+        check = health["Test"][1:]
         with self.engine.running(self.image, *self._options(name), command=self._command(name)) as container:
             deadline = time.monotonic() + SECONDS
             while self.engine.podman("inspect", "--format", "{{.State.Running}}", container).strip() == "true":

@@ -135,7 +135,6 @@ def test_a_second_run_changes_nothing_and_what_it_made_works(wheel: Path, tmp_pa
         "prefect_worker_environment": {"PREFECT_API_URL": api, "WAFER_STORAGE": str(tmp_path / "data")},
         "prefect_worker_secrets": {"WAFER_WEBHOOK_SECRET": 'not "so" secret \\ $HOME'},
         "wafer_installer": [uv, "pip"],
-        "wafer_lock": str(REPOSITORY / "requirements.lock"),
         "wafer_python": sys.executable,
         "wafer_root": str(root),
         "wafer_wheel": str(wheel),
