@@ -86,6 +86,7 @@ SINCE ?= HEAD~1
 ENVIRONMENT ?= staging
 OVERLAY ?= eks
 COMMIT ?= HEAD
+PROJECT ?= /srv/wafer
 TERRAFORM := terraform -chdir=deploy/terraform
 CHECK := $(BIN)/python -m pytest tests/deploy -m "invariant or not slow"
 
@@ -117,8 +118,8 @@ deploy-plan: ## plan the infrastructure of ENVIRONMENT into deploy/terraform/ENV
 deploy-apply: ## apply what `make deploy-plan` has planned for ENVIRONMENT
 	$(TERRAFORM) apply -input=false -lock-timeout=5m $(ENVIRONMENT).tfplan
 
-deploy-flows: $(READY) ## register all deployments on the server of PREFECT_API_URL
-	$(BIN)/prefect --no-prompt deploy --all
+deploy-flows: $(READY) ## register all deployments on the server of PREFECT_API_URL, for workers whose project lies in PROJECT
+	env PWD="$(PROJECT)" $(BIN)/prefect --no-prompt deploy --all
 
 deploy-promote: $(READY) ## move OVERLAY to the image of COMMIT, by a commit that is pushed
 	tag="$$($(BIN)/python deploy/changed.py tag "$(COMMIT)")" && source="$$(git rev-parse "$(COMMIT)")" && \
