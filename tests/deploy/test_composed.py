@@ -1,14 +1,16 @@
 """The composed stack, of containers from the image: a real batch scored by a run, and the service ready for more."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from http import HTTPStatus
 from pathlib import Path
 
 import pytest
 import requests
 
-from tests.deploy.composed import Composed, postgresql
+from tests.deploy.composed import SECONDS, Composed, postgresql
 from tests.deploy.containers import Engine
 from wafer.store.embedded import embedded_server, wait_until_stopped
 
@@ -47,7 +49,10 @@ def test_a_real_batch_is_scored(composed: Composed, real_wafers: Path, small_par
         asked = requests.Session()
         asked.headers["Authorization"] = f"Bearer {token}"
         address = f"http://127.0.0.1:{composed.ports[8321]}"
-        assert asked.get(f"{address}/readyz", timeout=60).json() == {"ready": True}
+        deadline = time.monotonic() + SECONDS
+        while asked.get(f"{address}/readyz", timeout=60).status_code != HTTPStatus.OK:  # it loads the champion
+            assert time.monotonic() < deadline
+            time.sleep(0.5)
         (known,) = asked.get(f"{address}/v1/batches", timeout=60).json()
         assert known["file"] == batch.name
         rows = asked.get(f"{address}/v1/batches/{known['id']}/predictions", timeout=60).json()

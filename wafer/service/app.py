@@ -1,6 +1,7 @@
 """The application, and the server that it runs on."""
 
 import asyncio
+import gc
 import ipaddress
 import logging
 import socket
@@ -177,6 +178,8 @@ def serve(app: FastAPI, options: Options, told: Callable[[str], None]) -> None:
         )  # fmt: skip
         name = f"[{options.host}]" if taken.family == socket.AF_INET6 else options.host
         service: Service = app.state.service
+        # else each full collection looks at half a million objects of libraries and model, and all requests wait for it
+        service.champion.on_load = gc.freeze
         server = _Told(config, lambda: told(f"http://{name}:{port}/"), service.ending.set)
         server.run(sockets=[taken])
 

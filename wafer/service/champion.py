@@ -69,6 +69,8 @@ class Champion:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="champion", daemon=True)
         self.loads = {"loaded": 0, "refused": 0}
+        self.on_load: Callable[[], object] = lambda: None
+        """Called once another version can serve, and before it does."""
 
     def start(self) -> None:
         """Begin to look."""
@@ -137,6 +139,7 @@ class Champion:
         served = Served(version, bundle, (), self._registry().version(version).created, datetime.now(UTC))
         middle = pd.DataFrame(np.zeros((1, len(served.columns))), columns=served.columns)
         judge(bundle, middle, version=version, apart=True)  # what is made at the first use is made before it serves
+        self.on_load()
         self.loads["loaded"] += 1
         log.info("version %d was loaded in %.1f s", version, time.perf_counter() - began)
         return served
