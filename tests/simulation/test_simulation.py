@@ -9,9 +9,8 @@ import pytest
 from tests.conftest import REPOSITORY
 from tests.simulation.mutations import MUTATIONS
 
-SEEDS = 200  # of 500 and more by hand: make simulate-faults
+SEEDS = 500  # of 10,000 and more by hand: make simulate-faults
 SEEDS_FOR_A_MUTATION = 200
-HALVED = (228, 252)  # a fault or kill half way is too rare for every 200 seeds, and occurs in these
 
 
 def simulate(*arguments: str, fails: bool = False) -> str:
@@ -27,8 +26,6 @@ def simulate(*arguments: str, fails: bool = False) -> str:
 def test_seeds() -> None:
     """Whatever the seed, nothing is lost or doubled, and everything goes through once the faults are over."""
     told = simulate("--seeds", str(SEEDS))
-    for seed in HALVED:
-        told += simulate("--first", str(seed), "--seeds", "1")
     for fault in (
         "kill before",
         "kill after",
