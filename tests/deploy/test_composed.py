@@ -48,12 +48,14 @@ def test_a_real_batch_is_scored(composed: Composed, real_wafers: Path, small_par
     with composed.up("service"):
         asked = requests.Session()
         asked.headers["Authorization"] = f"Bearer {token}"
-        address = f"http://127.0.0.1:{composed.ports[8321]}"
+        address = f"http://localhost:{composed.ports[8321]}"
         deadline = time.monotonic() + SECONDS
         while asked.get(f"{address}/readyz", timeout=60).status_code != HTTPStatus.OK:  # it loads the champion
             assert time.monotonic() < deadline
             time.sleep(0.5)
-        (known,) = asked.get(f"{address}/v1/batches", timeout=60).json()
+        told = asked.get(f"{address}/v1/batches", timeout=60)
+        assert told.status_code == HTTPStatus.OK, told.text
+        (known,) = told.json()
         assert known["file"] == batch.name
         rows = asked.get(f"{address}/v1/batches/{known['id']}/predictions", timeout=60).json()
         assert len(rows) == len(batch.read_text().splitlines()) - 1
