@@ -215,6 +215,32 @@ def test_a_later_run_may_replace(settings: Settings, contract: Contract, tmp_pat
     assert after.table["Sensor-1"].tolist() == [1.5, 2.25, 4.0, 5.0]
 
 
+def test_replacing_that_was_broken_off_loses_no_conflict(
+    settings: Settings, contract: Contract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger hears of it first, and the next run, whether it replaces or not, lets go of what is settled."""
+    raw, kept = tmp_path / "raw", tmp_path / "quarantine"
+    raw.mkdir()
+    write(raw, 1, [line(n, -1) for n in (1, 2)])
+    write(raw, 2, [line(3, -1, bad="x"), line(2, -1, shift=0.25), line(4, -1)])
+    with open_store(settings) as store:
+        take_in(raw, contract, store, kept)
+
+        def broken_off(self: Quarantine, digest: str, lines: object) -> None:
+            raise OSError("the answer was lost")
+
+        with monkeypatch.context() as patched:
+            patched.setattr(Quarantine, "forget_conflicts", broken_off)
+            with pytest.raises(OSError, match="the answer was lost"):
+                take_in(raw, contract, store, kept, replacing=True)
+        second = store.batches("training")[1]
+        assert (second.conflicts, second.wafers) == ((), ("Wafer-2", "Wafer-4"))
+        assert [row["line"] for row in Quarantine(kept).dropped()] == [2, 3]
+        take_in(raw, contract, store, kept)
+        assert [row["line"] for row in Quarantine(kept).dropped()] == [2], "the bad wafer stays"
+        assert store.batches("training")[1] == second
+
+
 def test_after_a_failed_group_nothing_more_is_stored(
     settings: Settings, contract: Contract, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

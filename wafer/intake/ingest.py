@@ -8,7 +8,8 @@ quarantine:
 2. for each file, in order: labels are added and readings replaced (only once all files before it stand in the ledger),
    dropped and contradicting wafers go to the quarantine;
 3. the file's line in the ledger is written: from here on it is known, and left alone;
-4. what an earlier verdict had put into the quarantine under the same bytes is removed.
+4. what an earlier verdict had put into the quarantine under the same bytes is removed, and so are conflicts of a known
+   file that have been settled since.
 
 A file that cannot be read, or is not any more what was judged, is told as unread and holds up no other.
 """
@@ -269,7 +270,10 @@ class _Writer:
         if known is not None:
             if self.replacing and known.conflicts and ready.batch is not None:
                 self._write(group)
-                group.known[delivery.digest] = known = self._settle_late(delivery, ready.batch, known)
+                group.known[delivery.digest] = known = self._settle_late(ready.batch, known)
+            if known.late and delivery.table is not None:  # also where a run was broken off before it could
+                lines = zip(delivery.table["wafer"].to_pylist(), delivery.lines, strict=True)
+                self.quarantine.forget_conflicts(known.digest, {line for wafer, line in lines if wafer in known.late})
             return _entry(delivery, verdict, known, known_before=True)
         try:
             if verdict.accepted:
@@ -305,13 +309,11 @@ class _Writer:
         self.store.write_ledger(group.due)
         group.due.clear()
 
-    def _settle_late(self, delivery: Delivery, batch: IncomingBatch, record: BatchRecord) -> BatchRecord:
-        """Let the wafers that an earlier run turned away as conflicts replace the stored ones."""
+    def _settle_late(self, batch: IncomingBatch, record: BatchRecord) -> BatchRecord:
+        """Let the wafers that an earlier run turned away as conflicts replace the stored ones, and tell the ledger."""
         stored = self.store.find([conflict.wafer for conflict in record.conflicts])
         late, _ = self.store.settle(batch.only(stored.keys()), stored, self.contract.repeat_tolerance, replacing=True)
         settled = with_late(record, late, batch.wafers)
-        lines = zip(batch.wafers, delivery.lines, strict=True)
-        self.quarantine.forget_conflicts(batch.digest, {line for wafer, line in lines if wafer in set(late.wafers)})
         self.store.write_ledger([settled])
         return settled
 
