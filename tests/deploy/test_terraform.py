@@ -311,7 +311,7 @@ def look_at_the_rights(environment: dict[str, str]) -> None:
     assert list(anywhere) == ["Register"]
     trust = iam.get_role(RoleName=f"{NAME}-pods")["Role"]["AssumeRolePolicyDocument"]["Statement"][0]
     (accounts,) = [value for key, value in trust["Condition"]["StringEquals"].items() if key.endswith(":sub")]
-    assert sorted(accounts) == ["system:serviceaccount:wafer:runs", "system:serviceaccount:wafer:service"]
+    assert sorted(accounts) == ["system:serviceaccount:wafer:wafer-flow", "system:serviceaccount:wafer:wafer-service"]
 
 
 def look_at_the_password(environment: dict[str, str]) -> None:
