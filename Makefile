@@ -105,20 +105,22 @@ deploy-image: $(READY) ## build the image and push it to IMAGE, unless its tag i
 deploy-infrastructure: $(READY) $(TOOLS_READY) ## check Terraform and the hosts' playbook, without any account
 	$(CHECK) -k "terraform or infrastructure or ansible"
 
-deploy-manifests: $(READY) $(TOOLS_READY) ## render and validate all that a cluster gets
-	$(CHECK) -k "kubernetes or promote or compose"
+deploy-manifests: $(READY) $(TOOLS_READY) ## render and validate all that a cluster gets, and check what the image is made of
+	$(CHECK) -k "kubernetes or promote or compose or image"
 
 deploy-monitoring: $(READY) $(TOOLS_READY) ## check the scrape config, every alert and the dashboard
 	$(CHECK) -k "monitoring"
 
 deploy-plan: ## plan the infrastructure of ENVIRONMENT into deploy/terraform/ENVIRONMENT.tfplan
 	$(TERRAFORM) init -input=false -reconfigure -backend-config=environments/$(ENVIRONMENT).s3.tfbackend
-	$(TERRAFORM) plan -input=false -lock-timeout=5m -var-file=environments/$(ENVIRONMENT).tfvars -out=$(ENVIRONMENT).tfplan
+	tag="$$($(PYTHON) deploy/changed.py tag)" && \
+	$(TERRAFORM) plan -input=false -lock-timeout=5m -var-file=environments/$(ENVIRONMENT).tfvars -var image_tag="$$tag" -out=$(ENVIRONMENT).tfplan
 
 deploy-apply: ## apply what `make deploy-plan` has planned for ENVIRONMENT
 	$(TERRAFORM) apply -input=false -lock-timeout=5m $(ENVIRONMENT).tfplan
 
 deploy-flows: $(READY) ## register all deployments on the server of PREFECT_API_URL, for workers whose project lies in PROJECT
+	@test -n "$$PREFECT_API_URL" || { echo "PREFECT_API_URL is not set: name the server that is to know them" >&2; exit 2; }
 	env PWD="$(PROJECT)" $(BIN)/prefect --no-prompt deploy --all
 
 deploy-promote: $(READY) ## move OVERLAY to the image of COMMIT, by a commit that is pushed

@@ -21,6 +21,7 @@ IMAGE = re.compile(
     r"(?::(?P<tag>\w[\w.-]{0,127})|@(?P<digest>sha256:[0-9a-f]{64}))"
 )
 SOURCE = re.compile(r"[0-9a-f]{7,40}")
+DELIVERED = "main"
 TRIES = 5
 
 
@@ -120,11 +121,16 @@ def promote(repository: Path, overlay: str, image: Image, source: str, push: boo
 
 
 def _ahead(repository: Path) -> bool:
-    return _git(repository, "rev-list", "--count", "@{upstream}..HEAD") != "0"
+    return _git(repository, "rev-list", "--count", f"origin/{_branch(repository)}..HEAD") != "0"
+
+
+def _branch(repository: Path) -> str:
+    """The branch that is checked out; of a commit alone, as pipelines check out, the one that is delivered."""
+    return _ran(repository, "symbolic-ref", "--quiet", "--short", "HEAD").stdout.strip() or DELIVERED
 
 
 def _push(repository: Path) -> str:
-    branch = _git(repository, "symbolic-ref", "--short", "HEAD")
+    branch = _branch(repository)
     for _ in range(TRIES):
         done = _ran(repository, "push", "--porcelain", "origin", f"HEAD:refs/heads/{branch}")
         if done.returncode == 0:

@@ -104,7 +104,7 @@ def test_a_change_of_infrastructure_plans_that_alone(repository: Repository) -> 
     assert repository.after(tests="another test") == ["tests"]
     assert repository.parts(repository.first) == ["infrastructure", "manifests", "monitoring", "tests"]
     assert repository.tag() == tag
-    assert repository.after(deploy_Containerfile="FROM another") == ["image"]
+    assert repository.after(deploy_Containerfile="FROM another") == ["image", "manifests"]
     assert repository.tag() != tag
 
 

@@ -178,6 +178,24 @@ def test_a_lost_race_is_made_up_for(origin: Path, capsys: pytest.CaptureFixture[
     assert git(fresh, "rev-list", "--count", "HEAD") == "3"
 
 
+def test_a_pipelines_commit_without_a_branch_goes_to_the_delivered_one(
+    origin: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On top of what others have pushed meanwhile; once more it is no commit."""
+    mine, theirs = clone(origin, "mine"), clone(origin, "theirs")
+    git(mine, "checkout", "--quiet", "--detach")
+    (theirs / "another").touch()
+    git(theirs, "add", ".")
+    git(theirs, "commit", "--quiet", "--message", "another")
+    git(theirs, "push", "--quiet", "origin", "HEAD:main")
+    status, told, _ = run(mine, capsys, "eks", NEW, "--source", SOURCE, "--push")
+    assert (status, told.endswith("pushed to main")) == (0, True)
+    after = clone(origin, "after")
+    assert overlay_text(after) == moved(TEXT, Image.parse(NEW))
+    assert (after / "another").exists()
+    assert run(mine, capsys, "eks", NEW, "--source", SOURCE, "--push")[1].endswith("nothing to commit")
+
+
 def test_a_race_for_the_same_overlay_is_left_to_people(origin: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Nothing is overwritten, and the tree is not left in the middle of a rebase."""
     mine, theirs = clone(origin, "mine"), clone(origin, "theirs")
